@@ -1,0 +1,66 @@
+"""Every field of a run, at the paper's values (arXiv 2506.05316); experiments override what differs."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The fields that all experiments share. `policy.path` and `data.name` are left to them."""
+    c = ConfigDict()
+    c.seed = 0  # one seed; every draw is fold_in(key, purpose, step)
+
+    c.policy = ConfigDict()
+    c.policy.path = ""  # Hugging Face directory; relative paths are tried here, then beside the package
+    c.policy.dtype = "bfloat16"  # parameters and activations; the optimizer's state is always float32
+
+    c.mesh = ConfigDict()  # devices along each axis; -1 takes what the others leave
+    c.mesh.data = -1  # rows split, parameters copied
+    c.mesh.fsdp = 1  # rows and parameters split
+    c.mesh.tensor = 1  # heads, feed-forward width and vocabulary split
+
+    c.data = ConfigDict()
+    c.data.name = ""  # question pool
+    c.data.root = ""  # where real data lies; DOTS_DATA if empty
+    c.data.num_questions = 8192  # questions in the pool (N)
+    c.data.num_heldout = 512  # held-out questions for evaluation
+    c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
+    c.data.max_prompt_tokens = 1024  # longer prompts are an error (S)
+
+    c.selection = ConfigDict()
+    c.selection.name = "uniform"  # how questions are chosen
+    c.selection.every = 2  # steps between selection rounds (mu)
+
+    c.rollout = ConfigDict()
+    c.rollout.group_size = 8  # completions per question (G)
+    c.rollout.max_tokens = 3072  # per completion, end token included (T)
+    c.rollout.temperature = 0.6  # of sampler and learner alike; no top-p (it would change the distribution)
+    c.rollout.chunk = 128  # decode steps between looks at finished rows
+    c.rollout.slots = 0  # questions decoded at a time; 0: all of the batch at once
+
+    c.learner = ConfigDict()
+    c.learner.minibatches = 8  # optimizer steps per training step
+    c.learner.micro_rows = 64  # rows per forward and backward pass
+    c.learner.length_buckets = 4  # padded lengths that a micro-batch can have
+    c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
+    c.learner.loss = "plain"  # plain: ratio to behaviour; decoupled: clip around the proximal policy
+    c.learner.clip = 0.2  # epsilon, symmetric
+    c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
+    c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
+    c.learner.kl = 0.0  # beta of the k3 penalty against the initial policy; 0 runs no reference forward
+    c.learner.learning_rate = 1e-6
+    c.learner.warmup = 0  # optimizer steps of linear warm-up
+    c.learner.betas = (0.9, 0.999)
+    c.learner.weight_decay = 0.01  # released code; paper 0
+    c.learner.max_grad_norm = 1.0
+    c.learner.remat = True  # recompute layers in the backward pass
+
+    c.train = ConfigDict()
+    c.train.steps = 60
+    c.train.questions = 512  # groups trained on per step (B)
+    c.train.eval_every = 5  # steps; step 0 and the last are always evaluated
+    c.train.checkpoint_every = 5  # steps
+    c.train.keep = 2  # checkpoints kept
+
+    c.eval = ConfigDict()
+    c.eval.samples = 1  # completions per held-out question
+    c.eval.temperature = 0.6  # 0: greedy
+    return c

@@ -1,0 +1,34 @@
+"""The embedded default: a 0.3M-parameter Qwen2.5 learns arithmetic by GRPO on two CPU cores in minutes."""
+
+from configs import common
+
+
+def get_config():
+    """Uniform GRPO on the procedural pool."""
+    c = common.get_config()
+    c.policy.path = "assets/quickstart_policy"
+    c.policy.dtype = "float32"
+
+    c.data.name = "arithmetic"
+    c.data.num_questions = 4096
+    c.data.max_prompt_tokens = 24
+
+    c.rollout.max_tokens = 40
+    c.rollout.temperature = 1.0
+    c.rollout.chunk = 16
+
+    c.learner.minibatches = 2
+    c.learner.micro_rows = 64
+    c.learner.logits_chunk = 64
+    c.learner.learning_rate = 1e-4
+    c.learner.warmup = 10
+    c.learner.weight_decay = 0.0
+    c.learner.remat = False
+
+    c.train.steps = 120
+    c.train.questions = 32
+    c.train.eval_every = 10
+    c.train.checkpoint_every = 20
+
+    c.eval.temperature = 1.0
+    return c
