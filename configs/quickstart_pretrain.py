@@ -1,0 +1,29 @@
+"""The supervised warm start of the quickstart's policy."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    """A 0.3M-parameter Qwen2.5 and how long it sees which levels."""
+    c = ConfigDict()
+    c.seed = 0
+    c.model = ConfigDict()
+    c.model.width = 96
+    c.model.num_layers = 3
+    c.model.num_heads = 4
+    c.model.num_kv_heads = 2
+    c.model.mlp_width = 256
+    c.model.rope_theta = 10000.0
+    c.model.norm_eps = 1e-6
+    c.model.tie_embeddings = True
+    c.model.max_positions = 128
+
+    c.num_questions = 4096  # the quickstart's pool and held-out set; the held-out questions are never shown
+    c.num_heldout = 512
+    c.data_seed = 0
+    c.level_weights = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # share of demonstrations by level
+    c.steps = 1500
+    c.batch = 128
+    c.learning_rate = 2e-3
+    c.warmup = 100
+    return c

@@ -1,0 +1,232 @@
+"""Procedural arithmetic with verifiable answers, for character-level policies.
+
+A question is a letter naming its family, the numbers and a closing '='. A demonstration is the answer alone or,
+in the families that write their working out, `working>answer`.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from dots_jax.data.questions import Questions
+from dots_jax.errors import UserError
+
+ALPHABET = "0123456789+-*=,>acdegmprstwx"
+MAX_PROMPT = 24  # characters
+MAX_COMPLETION = 39  # characters; the end token is one more
+PATIENCE = 300  # known questions in a row after which a level counts as exhausted
+
+Example = tuple[str, str, str]  # prompt, completion, answer
+
+
+def _digits(generator: np.random.Generator, count: int) -> list[int]:
+    return generator.integers(0, 10, size=count).tolist()
+
+
+def _number(generator: np.random.Generator, digits: int) -> int:
+    """A number of exactly `digits` digits, never 0."""
+    return int(generator.integers(10 ** (digits - 1), 10**digits))
+
+
+def _join(items, separator: str = "") -> str:
+    return separator.join(map(str, items))
+
+
+def sort(generator: np.random.Generator, count: int) -> Example:
+    """`count` digits in ascending order."""
+    digits = _digits(generator, count)
+    answer = _join(sorted(digits))
+    return f"s{_join(digits)}=", answer, answer
+
+
+def reverse(generator: np.random.Generator, count: int) -> Example:
+    """`count` digits backwards."""
+    digits = _join(_digits(generator, count))
+    return f"r{digits}=", digits[::-1], digits[::-1]
+
+
+def modular(generator: np.random.Generator, count: int) -> Example:
+    """Running totals modulo 10 of `count` digits."""
+    digits = _digits(generator, count)
+    answer = _join(total % 10 for total in accumulate(digits))
+    return f"m{_join(digits)}=", answer, answer
+
+
+def prefix(generator: np.random.Generator, count: int) -> Example:
+    """Running totals of `count` digits, in full."""
+    digits = _digits(generator, count)
+    answer = _join(accumulate(digits), ",")
+    return f"p{_join(digits)}=", answer, answer
+
+
+def add(generator: np.random.Generator, digits: int) -> Example:
+    """Sum of two numbers of `digits` digits."""
+    a, b = _number(generator, digits), _number(generator, digits)
+    return f"a{a}+{b}=", str(a + b), str(a + b)
+
+
+def subtract(generator: np.random.Generator, digits: int) -> Example:
+    """Signed difference of two numbers of `digits` digits."""
+    a, b = _number(generator, digits), _number(generator, digits)
+    return f"d{a}-{b}=", str(a - b), str(a - b)
+
+
+def multiply(generator: np.random.Generator, digits: tuple[int, int]) -> Example:
+    """Product of two numbers with `digits` digits each."""
+    a, b = (_number(generator, n) for n in digits)
+    return f"t{a}*{b}=", str(a * b), str(a * b)
+
+
+def equation(generator: np.random.Generator, size: tuple[int, int, int, int]) -> Example:
+    """The unknown of a linear equation.
+
+    `size`: digits of x, lowest and highest coefficient, unknowns on the right (0 or 1).
+    """
+    digits, lowest, highest, right = size
+    x, a = _number(generator, digits), int(generator.integers(lowest, highest + 1))
+    b = int(generator.integers(1, 100))
+    c = int(generator.integers(1, a)) if right else 0
+    other = f"{c}x+" if right else ""
+    return f"e{a}x+{b}={other}{(a - c) * x + b},x=", str(x), str(x)
+
+
+def gap(generator: np.random.Generator, size: tuple[int, int]) -> Example:
+    """Largest minus smallest number, both written down first. `size`: numbers, digits of each."""
+    count, digits = size
+    numbers = generator.integers(10 ** (digits - 1), 10**digits, size=count).tolist()
+    high, low = max(numbers), min(numbers)
+    return f"g{_join(numbers, ',')}=", f"{high}-{low}>{high - low}", str(high - low)
+
+
+def column(generator: np.random.Generator, digits: tuple[int, ...]) -> Example:
+    """Column addition, every column written with its carry, of numbers with `digits` digits."""
+    numbers = [_number(generator, n) for n in digits]
+    columns, carry = [], 0
+    for place in range(max(digits)):
+        terms = [a // 10**place % 10 for a, n in zip(numbers, digits, strict=True) if place < n]
+        total = sum(terms) + carry
+        columns.append(f"{_join(terms + [carry] if carry else terms, '+')}={total}")
+        carry = total // 10
+    answer = str(sum(numbers))
+    return f"w{_join(numbers, '+')}=", f"{_join(columns, ',')}>{answer}", answer
+
+
+def chain(generator: np.random.Generator, size: tuple[int, int]) -> Example:
+    """Sums and differences from left to right, every total written. `size`: terms, digits of each."""
+    count, digits = size
+    terms = generator.integers(10 ** (digits - 1), 10**digits, size=count)
+    terms[1:] *= generator.choice((-1, 1), size=count - 1)
+    terms = terms.tolist()
+    totals = list(accumulate(terms))
+    text = f"c{terms[0]}{_join(f'{term:+d}' for term in terms[1:])}="
+    return text, f"{_join(totals[1:], ',')}>{totals[-1]}", str(totals[-1])
+
+
+class Family(NamedTuple):
+    """A kind of question: a function of (generator, size), and the size at each level."""
+
+    make: Callable[[np.random.Generator, object], Example]
+    sizes: tuple
+
+
+FAMILIES = {
+    # Sorting starts at four digits: of three, 22% are sorted already and copying would pay.
+    "sort": Family(sort, (4, 5, 7, 9, 11, 13)),
+    "reverse": Family(reverse, (4, 6, 8, 10, 13, 16)),
+    "modular": Family(modular, (4, 5, 7, 9, 11, 13)),
+    "prefix": Family(prefix, (3, 4, 5, 7, 9, 11)),
+    "add": Family(add, (2, 3, 4, 5, 6, 7)),
+    "subtract": Family(subtract, (2, 3, 4, 5, 6, 7)),
+    "multiply": Family(multiply, ((2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (3, 3))),
+    "equation": Family(equation, ((2, 1, 1, 0), (2, 2, 5, 0), (2, 2, 9, 0), (3, 2, 9, 0), (2, 2, 9, 1), (3, 2, 9, 1))),
+    "gap": Family(gap, ((2, 2), (3, 2), (4, 2), (6, 2), (4, 3), (5, 3))),
+    "column": Family(column, ((2, 1), (2, 2), (3, 2), (3, 3), (3, 2, 2), (3, 3, 3))),
+    "chain": Family(chain, ((3, 1), (4, 1), (6, 1), (8, 1), (5, 2), (7, 2))),
+}
+LEVELS = 6  # in every family, numbered from 1
+
+
+def example(generator: np.random.Generator, family: str, level: int) -> Example:
+    """One (prompt, completion, answer) of `family` at `level` (1 to LEVELS)."""
+    make, sizes = FAMILIES[family]
+    return make(generator, sizes[level - 1])
+
+
+def _unseen(generator: np.random.Generator, family: str, level: int, seen: Collection[str]) -> Example | None:
+    """An example whose text is not in `seen`; None if the level seems exhausted."""
+    for _ in range(PATIENCE):
+        found = example(generator, family, level)
+        if found[0] not in seen:
+            return found
+    return None
+
+
+def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Questions]:
+    """A pool and a held-out set: shuffled, without duplicates, no text in both.
+
+    Every family and level has the same number of questions in each set, give or take one; a level that runs out
+    leaves its share to the others. The held-out set depends on `num_heldout` and `seed` alone.
+
+    Raises UserError if a number is out of range or more questions are asked for than there are.
+    """
+    for name, value, least in (
+        ("num_questions", num_questions, 1),
+        ("num_heldout", num_heldout, 0),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise UserError(f"config.data.{name} is {value}; it must be at least {least}")
+    cells = [(family, level) for family in FAMILIES for level in range(1, LEVELS + 1)]
+    order, *streams = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(cells) + 1))
+    seen, remaining = set(), list(range(len(cells)))
+
+    def draw(count: int) -> Questions:
+        rows = []
+        while len(rows) < count:
+            if not remaining:
+                raise UserError(
+                    f"config.data.num_questions + num_heldout is {num_questions + num_heldout}, but arithmetic "
+                    f"has only about {len(seen)} distinct questions; ask for fewer"
+                )
+            for cell in order.permutation(remaining)[: count - len(rows)]:
+                found = _unseen(streams[cell], *cells[cell], seen)
+                if found is None:
+                    remaining.remove(cell)
+                    continue
+                seen.add(found[0])
+                rows.append((found[0], found[2], *cells[cell]))
+        rows = [rows[i] for i in order.permutation(count)]
+        texts, answers, families, levels = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return Questions(texts, answers, families, np.array(levels, np.int32))
+
+    heldout = draw(num_heldout)
+    return draw(num_questions), heldout
+
+
+def demonstrations(
+    generator: np.random.Generator, n: int, weights: Sequence[float], exclude: Collection[str] = frozenset()
+) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+    """`n` worked examples for supervised training: families uniform, levels in proportion to `weights` [LEVELS].
+
+    Returns texts, completions, levels (int32 [n]) and families. No text is in `exclude` (the held-out set);
+    texts can repeat.
+
+    Raises UserError if `weights` has another length than LEVELS, or `exclude` covers a whole level.
+    """
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (LEVELS,) or not (weights >= 0).all() or not weights.sum() > 0:
+        raise UserError(f"level weights are {weights.tolist()}; give {LEVELS} numbers >= 0, not all 0")
+    exclude = frozenset(exclude)
+    levels = 1 + generator.choice(LEVELS, size=n, p=weights / weights.sum()).astype(np.int32)
+    names = list(FAMILIES)
+    families = [names[i] for i in generator.integers(len(names), size=n)]
+    texts, completions = [], []
+    for family, level in zip(families, levels.tolist(), strict=True):
+        found = _unseen(generator, family, level, exclude)
+        if found is None:
+            raise UserError(f"nearly all of {family} level {level} is held out; lower config.data.num_heldout")
+        texts.append(found[0])
+        completions.append(found[1])
+    return texts, completions, levels, families

@@ -1,0 +1,36 @@
+"""The type of a question set."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """N questions; a question's id is its index and never changes.
+
+    Raises ValueError if the fields differ in length.
+    """
+
+    texts: tuple[str, ...]  # [N] prompts
+    answers: tuple[str, ...]  # [N] what the grader compares with
+    families: tuple[str, ...]  # [N] kind of question, for reports
+    levels: np.ndarray  # int32 [N] difficulty within the family, from 1
+
+    def __post_init__(self):
+        if len({len(self.texts), len(self.answers), len(self.families), len(self.levels)}) != 1:
+            raise ValueError("texts, answers, families and levels differ in length")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, ids: Sequence[int] | np.ndarray) -> "Questions":
+        """The questions `ids` [n], in that order; raises IndexError for an id outside the set."""
+        ids = np.asarray(ids, np.int64)
+        return Questions(
+            texts=tuple(self.texts[i] for i in ids),
+            answers=tuple(self.answers[i] for i in ids),
+            families=tuple(self.families[i] for i in ids),
+            levels=self.levels[ids],
+        )

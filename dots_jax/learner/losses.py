@@ -1,0 +1,75 @@
+"""Advantages and losses of GRPO: small functions of arrays. Letters: P groups, G completions each, R rows, T tokens."""
+
+import jax
+import jax.numpy as jnp
+
+
+def mixed(rewards: jax.Array) -> jax.Array:
+    """Whether a group's rewards differ, bool [P] for rewards [P, G]: only such groups have a gradient."""
+    return (rewards != rewards[:, :1]).any(1)
+
+
+def advantages(rewards: jax.Array, std: bool = True) -> jax.Array:
+    """Group-relative advantages, float32 [P, G]: r - mean(r), and if `std` divided by (ddof-1 deviation + 1e-6).
+
+    Exactly zero in groups whose rewards are all equal. Sources: METHOD section 4, the released code (`std`) and the paper.
+    """
+    rewards = rewards.astype(jnp.float32)
+    centred = rewards - rewards.mean(1, keepdims=True)
+    if std:
+        centred /= rewards.std(1, ddof=1, keepdims=True) + 1e-6
+    return jnp.where(mixed(rewards)[:, None], centred, 0.0)
+
+
+def aggregation_weights(lengths: jax.Array, kind: str, max_tokens: int) -> jax.Array:
+    """The weight of each token of a row, float32 [R], such that the loss is the plain weighted sum over an optimizer step.
+
+    token: one over all tokens of the step; sequence: mean over a row's tokens, then over rows; constant: one over
+    rows x max_tokens (Dr. GRPO). Known before any forward pass, so that accumulation over micro-batches is exact.
+    """
+    rows = lengths.shape[0]
+    if kind == "token":
+        return jnp.full(rows, 1.0 / jnp.maximum(lengths.sum(), 1), jnp.float32)
+    if kind == "sequence":
+        return 1.0 / (rows * jnp.maximum(lengths, 1).astype(jnp.float32))
+    return jnp.full(rows, 1.0 / (rows * max_tokens), jnp.float32)
+
+
+def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: str = "plain"):
+    """The clipped surrogate (METHOD section 4) as (sum, count, info), for log-probs [R, T] and advantages [R].
+
+    plain: max(-A r, -A clip(r, 1 - e, 1 + e)) with r = exp(logp - behaviour), the paper's.
+    decoupled: the clip is around the proximal policy instead, [r_o (1 - e), r_o (1 + e)] with
+    r_o = exp(proximal - behaviour), the released code's. Both are the same where proximal is behaviour.
+
+    Args:
+      logp: of the current policy; the gradient flows through it alone.
+      behaviour: of the policy that generated the tokens.
+      proximal: of the policy before this step's updates.
+      advantage: float32 [R].
+      mask: [R, T], 0 where there is no token, else 1 or the token's weight.
+      clip: e, symmetric.
+      kind: "plain" or "decoupled".
+
+    Returns:
+      sum of mask x loss, sum of mask, and {"clipped": tokens whose clipped term is the larger, "tokens": tokens,
+      "ratio_max": the largest r}.
+    """
+    # Masked slots hold anything: a zero difference there keeps exp and its gradient finite.
+    real = mask > 0
+    ratio = jnp.exp(jnp.where(real, logp - behaviour, 0.0))
+    centre = jnp.exp(jnp.where(real, proximal - behaviour, 0.0)) if kind == "decoupled" else 1.0
+    a = -advantage[:, None]
+    free, clipped = a * ratio, a * jnp.clip(ratio, centre * (1 - clip), centre * (1 + clip))
+    info = {
+        "clipped": (real & (clipped > free)).sum(),
+        "tokens": real.sum(),
+        "ratio_max": jnp.where(real, ratio, 0.0).max(),
+    }
+    return (mask * jnp.maximum(free, clipped)).sum(), mask.sum(), info
+
+
+def kl_penalty(logp: jax.Array, reference: jax.Array) -> jax.Array:
+    """The k3 estimate of KL(policy || reference) per token: exp(d) - d - 1 with d = reference - logp, kept in [-10, 10]."""
+    d = reference - logp
+    return jnp.clip(jnp.exp(d) - d - 1, -10.0, 10.0)

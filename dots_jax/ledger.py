@@ -1,0 +1,116 @@
+"""What a run has cost: tokens and wall seconds by phase, compile time apart."""
+
+import collections
+import contextlib
+import threading
+import time
+
+import jax
+
+PHASES = ("fresh", "reference", "screening", "update", "evaluation", "compile", "other")
+KINDS = ("generated", "trained", "scored")
+
+_COMPILE_EVENTS = {
+    "/jax/core/compile/jaxpr_trace_duration",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+}
+
+
+class _CompileClock:
+    """Seconds that threads spent tracing, lowering and compiling; an event inside another counts once."""
+
+    def __init__(self):
+        self._seconds = collections.Counter()  # by thread
+        self._outermost = collections.defaultdict(list)  # by thread: (start, seconds), in order
+        jax.monitoring.register_event_duration_secs_listener(self._record)
+
+    def _record(self, event: str, seconds: float, **_) -> None:
+        if event not in _COMPILE_EVENTS:
+            return
+        thread, start = threading.get_ident(), time.time() - seconds
+        spans = self._outermost[thread]
+        while spans and spans[-1][0] >= start:  # events arrive when they end: what started later lay inside
+            self._seconds[thread] -= spans.pop()[1]
+        spans.append((start, seconds))
+        self._seconds[thread] += seconds
+
+    def __call__(self) -> float:
+        """Seconds so far in the calling thread."""
+        return self._seconds[threading.get_ident()]
+
+
+_compile_clock = None
+
+
+class Ledger:
+    """Cumulative tokens and seconds by phase; the seconds of all phases add up to the wall time since the start.
+
+    Seconds are the calling thread's: a phase that only dispatches work books only the dispatch. Phases nest; an
+    inner phase's seconds are not the outer's. What lies outside any phase is "other", compilation is "compile".
+    """
+
+    def __init__(self):
+        global _compile_clock
+        if _compile_clock is None:
+            _compile_clock = _CompileClock()
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.tokens = {kind: dict.fromkeys(PHASES, 0) for kind in KINDS}
+        self._phase = "other"
+        self._wall, self._compiled = time.perf_counter(), _compile_clock()
+
+    @contextlib.contextmanager
+    def phase(self, name: str):
+        """Books the wall seconds inside to `name`, less those spent compiling. Raises KeyError for other names."""
+        self.seconds[name]  # raises now rather than at the end
+        self._book()
+        outer, self._phase = self._phase, name
+        try:
+            yield
+        finally:
+            self._book()
+            self._phase = outer
+
+    def add_tokens(self, phase: str, *, generated: int = 0, trained: int = 0, scored: int = 0) -> None:
+        """Adds completion tokens sampled, trained on, and run through a forward pass for their log-probs alone."""
+        for kind, count in (("generated", generated), ("trained", trained), ("scored", scored)):
+            self.tokens[kind][phase] += int(count)
+
+    def metrics(self) -> dict[str, float]:
+        """Cumulative tokens and seconds as flat scalars; evaluation's tokens are in a field of their own."""
+        self._book()
+        generated = self.tokens["generated"]
+        return {
+            "seconds": sum(self.seconds.values()),
+            "ledger/generated_tokens": sum(generated.values()) - generated["evaluation"],
+            "ledger/evaluation_tokens": generated["evaluation"],
+            "ledger/trained_tokens": sum(self.tokens["trained"].values()),
+            "ledger/scored_tokens": sum(self.tokens["scored"].values()),
+            **{f"ledger/seconds_{name}": seconds for name, seconds in self.seconds.items()},
+        }
+
+    def to_state(self) -> dict[str, float | int]:
+        """Everything booked so far, as flat Python numbers for a checkpoint."""
+        self._book()
+        tokens = {f"{k}/{phase}": count for k, phases in self.tokens.items() for phase, count in phases.items()}
+        return {f"seconds/{name}": seconds for name, seconds in self.seconds.items()} | tokens
+
+    @classmethod
+    def from_state(cls, state: dict[str, float | int]) -> "Ledger":
+        """A ledger that continues from `to_state`'s numbers; its clock runs from now."""
+        ledger = cls()
+        for name, value in state.items():
+            kind, phase = name.split("/")
+            if kind == "seconds":
+                ledger.seconds[phase] = float(value)
+            else:
+                ledger.tokens[kind][phase] = int(value)
+        return ledger
+
+    def _book(self) -> None:
+        """Books the time since the last call to the current phase and to "compile"."""
+        wall, compiled = time.perf_counter(), _compile_clock()
+        inside = min(max(compiled - self._compiled, 0.0), wall - self._wall)
+        self.seconds["compile"] += inside
+        self.seconds[self._phase] += wall - self._wall - inside
+        self._wall, self._compiled = wall, compiled

@@ -1,0 +1,205 @@
+"""The command line: `python -m dots_jax.main --config=FILE --workdir=DIR --config.field=value`."""
+
+import difflib
+import functools
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from dots_jax import validate
+from dots_jax.errors import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+HELP = """\
+Fine-tunes a Qwen2.5 policy by GRPO on verifiable questions.
+
+usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+  --config=FILE[:ARG]     a Python file whose get_config([ARG]) returns the run's config
+                          (default: {default})
+  --workdir=DIR           where everything is written (default: runs/<name of the config>);
+                          the same command continues a run that was stopped
+  --config.FIELD=VALUE    sets one field, such as --config.train.steps=40; all fields with their
+                          meaning: configs/common.py
+
+example:
+  python -m dots_jax.main --config=configs/quickstart.py --workdir=runs/first --config.train.steps=40
+
+In the workdir: config.json, metrics.jsonl (one object per step), tensorboard/, curves.png,
+checkpoints, and the trained policy in Hugging Face layout.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains as the flags say; returns the exit code."""
+
+    def train(config, workdir):
+        from dots_jax.train import train  # imports jax: wrong flags are reported before
+
+        train(config, workdir)
+
+    return run(train, "configs/quickstart.py", HELP, argv)
+
+
+def run(
+    function: Callable[[ConfigDict, str], None],
+    default_config: str,
+    help_text: str,
+    argv: list[str] | None = None,
+) -> int:
+    """Reads the flags, calls `function(config, workdir)` and returns the exit code.
+
+    0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
+    on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
+    in the current directory, then beside the package.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
+        print(help_text.replace("{default}", default_config), end="")
+        return 0
+    try:
+        config, workdir = parse(argv, default_config)
+        function(config, workdir)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues the run from its last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: list[str], default_config: str) -> tuple[ConfigDict, str]:
+    """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
+    name, argv = _take(argv, "config", default_config)
+    config = load(name)
+    fields = _fields(config)
+    for arg in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
+        if match and match[1] not in fields:
+            raise UserError(_unknown_field(match[1], fields, name))
+    values = flags.FlagValues()
+    argv = ["dots_jax", *argv]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        flags.DEFINE_string("workdir", None, "", flag_values=values)
+        rest = values(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, ["config", "workdir", "help"], 1, 0.5)
+        hint = f"did you mean --{near[0]}? " if near else ""
+        raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_wrong_type(str(error), config)) from error
+    except (flags.Error, ValueError, TypeError) as error:
+        raise UserError(f"{str(error).replace('flag --', '--')}; --help shows the flags") from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}: everything is a flag, --help shows them")
+    validate.check(config)
+    path, _, arg = name.partition(":")
+    stem = os.path.splitext(os.path.basename(path))[0]
+    default = os.path.join("runs", re.sub(r"[^\w.-]+", "_", f"{stem}-{arg}" if arg else stem))
+    workdir = default if values.workdir is None else values.workdir
+    if not workdir:
+        raise UserError("--workdir is empty; name a directory or leave the flag out")
+    if "://" not in workdir and os.path.exists(workdir) and not os.path.isdir(workdir):
+        raise UserError(f"--workdir={workdir} is a file; name a directory")
+    return config, workdir
+
+
+def load(name: str) -> ConfigDict:
+    """The config of `FILE[:ARG]`: `get_config([ARG])` of that Python file. Raises UserError."""
+    path, colon, arg = name.partition(":")
+    tried = [path] if os.path.isabs(path) else [path, os.path.join(ROOT, path)]
+    file = next((os.path.abspath(p) for p in tried if os.path.isfile(p)), None)
+    if file is None:
+        where = "" if os.path.isabs(path) else f" (looked in {os.getcwd()} and {ROOT})"
+        raise UserError(f"no config file {path!r}{where}; --config takes the path of a Python file")
+    if ROOT not in sys.path:
+        sys.path.insert(0, ROOT)  # config files import configs.common
+    try:
+        spec = importlib.util.spec_from_file_location("dots_jax_config", file)
+        if spec is None:
+            raise UserError(f"config file {path} is not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise UserError(f"config file {path} has no function get_config; define one that returns a ConfigDict")
+        args = [arg] if colon else []
+        try:
+            inspect.signature(get_config).bind(*args)
+        except TypeError:
+            wanted = "takes no argument; leave out" if args else "wants an argument; add"
+            raise UserError(f"get_config of {path} {wanted} the part after the colon in --config=FILE:ARG") from None
+        config = get_config(*args)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"config file {path} failed{_line(error, file)}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"get_config of {path} returned {type(config).__name__}; it must return an ml_collections.ConfigDict"
+        )
+    return config
+
+
+def _take(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:
+    """The value of the last `--name=VALUE` or `--name VALUE`, and the other arguments."""
+    value, rest, args = default, [], iter(argv)
+    for arg in args:
+        if re.fullmatch(rf"--?{name}(=.*)?", arg, re.DOTALL):
+            value = arg.partition("=")[2] if "=" in arg else next(args, "")
+            if not value or value.startswith("-"):
+                raise UserError(f"--{name} needs a value: --{name}=FILE")
+        else:
+            rest.append(arg)
+    return value, rest
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Dotted names of all fields that hold values."""
+    names = []
+    for name, value in config.items():
+        names += _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
+    return names
+
+
+def _unknown_field(field: str, fields: list[str], name: str) -> str:
+    inside = [f for f in fields if f.startswith(f"{field}.")]
+    if inside:
+        return f"config.{field} is a group of fields; set one of them, such as --config.{inside[0]}=VALUE"
+    near = difflib.get_close_matches(field, fields, 1, 0.6)
+    leaf = [f for f in fields if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
+    best = (leaf or near)[:1]
+    hint = f"did you mean config.{best[0]}?" if best else "configs/common.py lists the fields"
+    return f"unknown config field config.{field} in {name}; {hint}"
+
+
+def _wrong_type(message: str, config: ConfigDict) -> str:
+    """What to say for absl's `flag --config.FIELD=VALUE: reason`."""
+    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
+    if match is None:
+        return message
+    kind = type(functools.reduce(lambda part, name: part[name], match[1].split("."), config))
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a tuple such as (0.9, 0.99)"}
+    return f"--config.{match[1]}={match[2]} is not {kinds.get(kind, 'a ' + kind.__name__)}"
+
+
+def _line(error: Exception, file: str) -> str:
+    """` at line N` of the config file, where the error came from there."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines.append(error.lineno)
+    return f" at line {lines[-1]}" if lines else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""Hugging Face model directories: weights straight into sharded arrays, and back."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from dots_jax.errors import UserError
+from dots_jax.policy import qwen2
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_CODES = {np.dtype(jnp.float32): "F32", np.dtype(jnp.bfloat16): "BF16", np.dtype(jnp.float16): "F16"}
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def load(directory: str | os.PathLike, mesh=None, dtype=jnp.float32) -> tuple[qwen2.Config, dict]:
+    """The model in `directory` as (config, params), converted to `dtype`.
+
+    With `mesh` every parameter lies as `qwen2.shardings` says, and only the parts that this host's devices hold are
+    read; otherwise all lie on the default device. The host holds about one parameter (of all layers) at a time.
+    `config.num_tokens` is the number of ids of the tokenizer in the directory, or V where there is none.
+
+    Raises:
+      UserError: a file or tensor is missing, damaged, of another architecture or of another shape.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"policy directory {directory} does not exist; give a Hugging Face model directory")
+    config = _read_config(directory)
+    weights = _Weights(directory)
+    tree = qwen2.declare(config)
+    for p in _leaves(tree):
+        for name, part in _stored(p):
+            weights.check(name, part)
+    dtype = np.dtype(dtype)
+
+    def make(p, sharding):
+        parts = {}  # devices that hold the same part share one read
+
+        def read(index):
+            index = tuple(slice(*s.indices(n)[:2]) for s, n in zip(index, p.shape, strict=True))
+            key = tuple((s.start, s.stop) for s in index)
+            if key not in parts:
+                parts[key] = weights.read(p, index, dtype)
+            return parts[key]
+
+        if sharding is None:
+            array = jax.device_put(read((slice(None),) * len(p.shape)))
+        else:
+            array = jax.make_array_from_callback(p.shape, sharding, read)
+        return array.block_until_ready()  # the next parameter is read when this one has left the host
+
+    if mesh is None:
+        return config, _map(lambda p: make(p, None), tree)
+    return config, _map(make, tree, qwen2.shardings(config, mesh))
+
+
+def save(
+    directory: str | os.PathLike,
+    config: qwen2.Config,
+    params: dict,
+    tokenizer_dir: str | os.PathLike | None = None,
+    *,
+    max_shard_bytes: int = 4 * 2**30,
+) -> None:
+    """Writes a directory that transformers and `load` read; an earlier export there is replaced.
+
+    Weights keep their dtype and come to the host one tensor at a time; several files and an index are written where
+    they exceed `max_shard_bytes`. Tokenizer files, generation_config.json and the ids of the begin and end tokens
+    come unchanged from `tokenizer_dir`. The directory appears whole or not at all.
+
+    Raises:
+      UserError: `directory` holds something else than an export, or `tokenizer_dir` does not exist.
+    """
+    directory = Path(os.path.abspath(directory))
+    if directory.exists() and not _is_export(directory):
+        raise UserError(f"{directory} exists and is not an exported policy; export to another directory")
+    source = None if tokenizer_dir is None else Path(tokenizer_dir)
+    if source is not None and not source.is_dir():
+        raise UserError(f"tokenizer directory {source} does not exist")
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+    fields = config.to_hf(np.dtype(params["embed"].dtype).name, None)
+    if source is not None:
+        for name in _COPIED:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, partial / name)
+        if (source / "config.json").is_file():
+            given = _read_json(source / "config.json")
+            fields |= {key: given[key] for key in ("bos_token_id", "eos_token_id") if key in given}
+    _write_json(partial / "config.json", fields)
+    _write_weights(partial, list(_tensors(config, params)), max_shard_bytes)
+
+    replaced = directory.with_name(f".{directory.name}.replaced")
+    if directory.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        directory.rename(replaced)
+    partial.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _map(function, *trees):
+    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
+
+
+def _leaves(tree):
+    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({str(error).splitlines()[0]}); copy the file again") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} is not a JSON object; copy the file again")
+    return fields
+
+
+def _write_json(path: Path, fields: dict) -> None:
+    path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_config(directory: Path) -> qwen2.Config:
+    path = directory / "config.json"
+    if not path.is_file():
+        raise UserError(f"{directory} has no config.json; give a Hugging Face model directory")
+    count = _count_tokens(directory)
+    try:
+        config = qwen2.Config.from_hf(_read_json(path), count)
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"{path} has a field of the wrong kind: {error}") from error
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+    if count is not None and count > config.vocab_size:
+        raise UserError(
+            f"the tokenizer in {directory} has ids up to {count - 1}, but the model's vocabulary only "
+            f"{config.vocab_size} rows; they do not belong together"
+        )
+    return config
+
+
+def _count_tokens(directory: Path) -> int | None:
+    """Largest id of the tokenizer in `directory`, added tokens included, plus one; None if there is none."""
+    files = {
+        name: _read_json(directory / name)
+        for name in ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer_config.json")
+        if (directory / name).is_file()
+    }
+    if not {"tokenizer.json", "vocab.json"} & files.keys():
+        return None
+    ids = [-1]
+    try:
+        fast = files.get("tokenizer.json", {})
+        vocabulary = fast.get("model", {}).get("vocab", {})
+        ids += vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        ids += (token["id"] for token in fast.get("added_tokens") or ())
+        ids += files.get("vocab.json", {}).values()
+        ids += files.get("added_tokens.json", {}).values()
+        ids += map(int, files.get("tokenizer_config.json", {}).get("added_tokens_decoder") or ())
+        return max(ids) + 1
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"cannot read the tokenizer in {directory}: {error!r}; copy its files again") from error
+
+
+def _stored(p: qwen2.Parameter) -> list[tuple[str, qwen2.Parameter]]:
+    """(name, declaration without the layer axis) of every tensor on disk that `p` is made of."""
+    if p.axes[0] != "layer":
+        return [(p.name, p)]
+    layer = p._replace(shape=p.shape[1:], axes=p.axes[1:])
+    return [(p.name.format(i), layer) for i in range(p.shape[0])]
+
+
+def _stored_index(part: qwen2.Parameter, index: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Where `index` into a tensor of ours lies in the one on disk.
+
+    There heads and head width are one axis: an axis without a name belongs to the one at its left, and is whole.
+    """
+    merged = []
+    for size, axis, s in zip(part.shape, part.axes, index, strict=True):
+        if axis is None:
+            merged[-1] = slice(merged[-1].start * size, merged[-1].stop * size)
+        else:
+            merged.append(s)
+    return tuple(merged[::-1] if part.transpose else merged)
+
+
+def _stored_shape(part: qwen2.Parameter) -> list[int]:
+    return [s.stop for s in _stored_index(part, tuple(slice(0, n) for n in part.shape))]
+
+
+class _Weights:
+    """The tensors of a directory by name, in one file or several."""
+
+    def __init__(self, directory: Path):
+        self._files = {}  # path -> open file
+        single, index = directory / _SINGLE, directory / _INDEX
+        if single.is_file():
+            self._source = single
+            self._path = dict.fromkeys(self._open(single).keys(), single)
+        elif index.is_file():
+            self._source = index
+            files = _read_json(index).get("weight_map")
+            if not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
+                raise UserError(f"{index} has no weight_map from tensor to file; copy the file again")
+            self._path = {name: directory / file for name, file in files.items()}
+        else:
+            raise UserError(f"{directory} has no weights: neither {_SINGLE} nor {_INDEX}")
+
+    def _open(self, path: Path):
+        if path not in self._files:
+            try:
+                self._files[path] = safe_open(path, framework="np")
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path} is damaged or cut short ({error}); copy the file again") from error
+        return self._files[path]
+
+    def _tensor(self, name: str):
+        if name not in self._path:
+            raise UserError(f"{self._source} lacks the tensor {name}; the model is incomplete")
+        path = self._path[name]
+        if not path.is_file():
+            raise UserError(f"{path} is missing; it should hold the tensor {name} and others")
+        try:
+            return self._open(path).get_slice(name)
+        except SafetensorError as error:
+            raise UserError(f"{path} lacks the tensor {name}; the model is incomplete") from error
+
+    def check(self, name: str, part: qwen2.Parameter) -> None:
+        """Raises UserError unless tensor `name` exists with the declared shape and a dtype that can be read."""
+        tensor = self._tensor(name)
+        shape, wanted = list(tensor.get_shape()), _stored_shape(part)
+        if shape != wanted:
+            raise UserError(f"{self._path[name]}: {name} has shape {shape}, config.json means {wanted}")
+        if (code := tensor.get_dtype()) not in _CODES.values():
+            readable = ", ".join(_CODES.values())
+            raise UserError(f"{self._path[name]}: {name} has dtype {code}; only {readable} can be read")
+
+    def read(self, p: qwen2.Parameter, index: tuple[slice, ...], dtype: np.dtype) -> np.ndarray:
+        """Part `index` of parameter `p`."""
+        out = np.empty([s.stop - s.start for s in index], dtype)
+        stacked = p.axes[0] == "layer"
+        tensors = _stored(p)[index[0]] if stacked else _stored(p)
+        targets = out if stacked else out[None]
+        for (name, part), target in zip(tensors, targets, strict=True):
+            x = self._tensor(name)[_stored_index(part, index[1:] if stacked else index)]
+            target[...] = (x.T if part.transpose else x).reshape(target.shape)
+        return out
+
+
+def _is_export(directory: Path) -> bool:
+    if not directory.is_dir():
+        return False
+    weights = any((directory / name).is_file() for name in (_SINGLE, _INDEX))
+    return not any(directory.iterdir()) or (weights and (directory / "config.json").is_file())
+
+
+def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int], np.dtype, Callable]]:
+    """(name, shape, dtype, function that fetches it) of every tensor on disk, layer after layer."""
+
+    def one(name, part, array, layer):
+        def fetch():
+            # A slice or copy, because jax keeps the host's copy of an array as long as the array itself.
+            x = np.asarray(jnp.copy(array) if layer is None else array[layer])
+            shape = _stored_shape(part)
+            x = x.reshape(shape[::-1]).T if part.transpose else x.reshape(shape)
+            return np.ascontiguousarray(x)
+
+        return name, _stored_shape(part), np.dtype(array.dtype), fetch
+
+    tree = qwen2.declare(config)
+    layers = tree.pop("layers")
+    for i in range(config.num_layers):
+        for key, p in layers.items():
+            name, part = _stored(p)[i]
+            yield one(name, part, params["layers"][key], i)
+    for key, p in tree.items():
+        yield one(p.name, p, params[key], None)
+
+
+def _write_weights(directory: Path, tensors: list, max_shard_bytes: int) -> None:
+    shards, room = [], 0
+    for tensor in tensors:
+        size = math.prod(tensor[1]) * tensor[2].itemsize
+        if size > room or not shards:
+            shards.append([])
+            room = max_shard_bytes
+        shards[-1].append(tensor)
+        room -= size
+    if len(shards) == 1:
+        _write_safetensors(directory / _SINGLE, tensors)
+        return
+    files = {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, start=1)}
+    for name, shard in files.items():
+        _write_safetensors(directory / name, shard)
+    total = sum(math.prod(shape) * dtype.itemsize for _, shape, dtype, _ in tensors)
+    where = {tensor[0]: name for name, shard in files.items() for tensor in shard}
+    _write_json(directory / _INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+
+
+def _write_safetensors(path: Path, tensors: list) -> None:
+    """Own writer: the library's wants all tensors of a file in memory at once."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape, dtype, _ in tensors:
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for *_, fetch in tensors:
+            file.write(fetch().reshape(-1).view(np.uint8))

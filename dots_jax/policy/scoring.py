@@ -1,0 +1,64 @@
+"""The distribution over tokens: logits / temperature in float32 over the tokenizer's ids. Sampler and learner both
+use `distribution`, so that a stored log-prob is the learner's log-prob.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dots_jax.policy import qwen2
+
+_F32 = jnp.float32
+
+
+def logits(params: dict, config: qwen2.Config, tokens: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    """Raw logits, float32 [B, T, V], of right-padded tokens [B, T]; those past a row's length mean nothing."""
+    del lengths  # causal: padding on the right is never seen
+    x = qwen2.hidden(params, config, tokens)
+    return jnp.einsum("btd,vd->btv", x, qwen2.head(params), preferred_element_type=_F32)
+
+
+def distribution(hidden: jax.Array, head: jax.Array, temperature, num_tokens: int) -> jax.Array:
+    """Unnormalised log-probs of the next token, float32 [..., V]: logits / temperature, -inf past `num_tokens`."""
+    x = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=_F32) / temperature
+    if num_tokens < head.shape[0]:
+        x = jnp.where(jnp.arange(head.shape[0]) < num_tokens, x, -jnp.inf)
+    return x
+
+
+def score(hidden, head, targets, temperature, num_tokens: int, chunk: int = 128):
+    """Log-prob of each target and entropy of each distribution, both float32 [B, T].
+
+    hidden [B, T, D], targets int32 [B, T]. Only `chunk` tokens of each row have logits at a time, in the backward
+    pass too (recomputed there); no gradient flows through the entropy. An impossible target scores -inf.
+    """
+    B, T, D = hidden.shape
+
+    def part(hidden, targets):
+        x = distribution(hidden, head, temperature, num_tokens)
+        norm = jax.nn.logsumexp(x, axis=-1)
+        # A masked sum instead of a gather: it fuses, and needs no collective where V is split.
+        hit = jnp.arange(x.shape[-1]) == targets[..., None]
+        logp = jnp.where(hit, x, 0.0).sum(-1) - norm
+        y = jax.lax.stop_gradient(x - norm[..., None])
+        return logp, -jnp.where(jnp.isfinite(y), jnp.exp(y) * y, 0.0).sum(-1)
+
+    part = jax.checkpoint(part)
+    if chunk >= T:
+        return part(hidden, targets)
+    n = -(-T // chunk)
+    pad = n * chunk - T
+    hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, n, chunk, D).swapaxes(0, 1)
+    targets = jnp.pad(targets, ((0, 0), (0, pad))).reshape(B, n, chunk).swapaxes(0, 1)
+    _, out = jax.lax.scan(lambda _, x: (None, part(*x)), None, (hidden, targets))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, n * chunk)[:, :T], out)
+
+
+def token_logprobs(params, config: qwen2.Config, tokens, lengths, temperature=1.0, *, chunk: int = 128):
+    """Log-prob of every token given those before it, and the entropy there, both float32 [B, T].
+
+    tokens int32 [B, T] right-padded, lengths int32 [B]. Zero at a row's first token and past its length.
+    """
+    x = qwen2.hidden(params, config, tokens)
+    out = score(x[:, :-1], qwen2.head(params), tokens[:, 1:], temperature, config.num_tokens, chunk)
+    real = jnp.arange(1, tokens.shape[1]) < lengths[:, None]
+    return tuple(jnp.pad(jnp.where(real, y, 0.0), ((0, 0), (1, 0))) for y in out)

@@ -1,0 +1,64 @@
+"""The device mesh, and the one table that says how parameters and activations lie on it."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from dots_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")  # rows are split over both
+
+# Logical axis -> mesh axis. An axis that is absent here, or does not divide, is copied to every device.
+RULES = {"embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
+    """The mesh of all devices; one axis may be -1 and takes what the others leave.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    wanted = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise UserError(f"mesh {wanted}: every axis must be positive, and at most one may be -1")
+    known = int(np.prod([s for s in sizes if s != -1]))
+    if -1 in sizes and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if int(np.prod(sizes)) != len(devices):
+        raise UserError(f"mesh {wanted} does not fit {len(devices)} device(s): set config.mesh so that it does")
+    return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * 3, devices=devices)
+
+
+def spec(mesh: Mesh, shape: tuple[int, ...], axes: tuple[str | None, ...], rules=RULES) -> PartitionSpec:
+    """Where an array of `shape` with logical `axes` lies."""
+
+    def place(size, axis):
+        mesh_axis = rules.get(axis)
+        return mesh_axis if mesh_axis and size % mesh.shape[mesh_axis] == 0 else None
+
+    return PartitionSpec(*(place(s, a) for s, a in zip(shape, axes, strict=True)))
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """Split over the leading axis (questions or rows)."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def num_row_shards(mesh: Mesh) -> int:
+    """In how many pieces `rows` splits an array."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def constrain_rows(x: jax.Array) -> jax.Array:
+    """Keeps `x` split over its leading axis inside jit; nothing outside `jax.set_mesh`."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))

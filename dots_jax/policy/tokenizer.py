@@ -1,0 +1,118 @@
+"""Tokenizers in Hugging Face layout: prompts to ids, ids to text, and the ids that end a completion."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dots_jax.errors import UserError
+
+END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
+
+
+def load(directory: str | os.PathLike):
+    """The tokenizer in `directory`; never asks the network. Raises UserError if there is none."""
+    from transformers import AutoTokenizer  # slow to import
+
+    directory = Path(directory)
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise UserError(
+            f"no tokenizer in {directory}: neither tokenizer.json nor vocab.json; give a Hugging Face model directory"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # transformers and tokenizers raise many kinds for a damaged file
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"cannot read the tokenizer in {directory}: {reason}; copy its files again") from error
+
+
+def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
+    if not texts:  # transformers rejects an empty batch
+        return []
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def encode(tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids, int32 [N, S] right-padded with 0, and lengths, int32 [N]; S is the longest prompt.
+
+    No tokens are added.
+
+    Raises UserError for a text that is empty, longer than `max_tokens`, or not in the tokenizer's alphabet.
+    """
+    texts = list(texts)
+    rows = _ids(tokenizer, texts)
+    characters = sorted(set("".join(texts)))  # one the vocabulary cannot spell is dropped without a word
+    lacking = {c for c, row in zip(characters, _ids(tokenizer, characters), strict=True) if not row}
+    for text in texts:
+        if not lacking.isdisjoint(text):
+            raise UserError(
+                f"question {_short(text)} has {min(lacking & set(text))!r}, which the policy's tokenizer lacks; "
+                "use another policy or pool"
+            )
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise UserError(f"question {_short(text)} has no tokens; remove it from the pool")
+        if len(row) > max_tokens:
+            raise UserError(
+                f"question {_short(text)} has {len(row)} tokens, but config.data.max_prompt_tokens is "
+                f"{max_tokens}; raise the limit or remove the question"
+            )
+    lengths = np.array([len(row) for row in rows], np.int32)
+    tokens = np.zeros((len(rows), lengths.max(initial=0)), np.int32)
+    for row, out in zip(rows, tokens, strict=True):
+        out[: len(row)] = row
+    return tokens, lengths
+
+
+def decode(tokenizer, tokens, lengths) -> list[str]:
+    """Texts of the first `lengths` [R] ids of each row of `tokens` [R, T], without special tokens (the end)."""
+    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+    rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
+    return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False) if rows else []
+
+
+def stop_ids(directory: str | os.PathLike, tokenizer) -> tuple[int, ...]:
+    """Every id that ends a completion, sorted.
+
+    They are eos_token_id of generation_config.json and of config.json, and the tokenizer's own.
+
+    Raises UserError if there is none, or if a file is not JSON.
+    """
+    ids = {tokenizer.eos_token_id}
+    for name in ("generation_config.json", "config.json"):
+        path = Path(directory) / name
+        if not path.is_file():
+            continue
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON: {error}; copy the file again") from error
+        ids.update(found if isinstance(found, list) else [found])
+    ids.discard(None)
+    if not ids:
+        raise UserError(f"no end token in {directory}: set eos_token_id in its generation_config.json")
+    return tuple(sorted(ids))
+
+
+def build_characters(alphabet: str, directory: str | os.PathLike):
+    """Writes a tokenizer with one id per character of `alphabet`, from 1; id 0 is the end and padding token.
+
+    Returns it. The files load with AutoTokenizer, beside a Qwen2 config.json too. Raises ValueError unless the
+    characters are distinct visible ASCII.
+    """
+    # AutoTokenizer builds a Qwen2Tokenizer for model_type qwen2 whatever tokenizer_class says, so it is one: byte-level
+    # BPE without merges.
+    from transformers import Qwen2Tokenizer
+
+    if len(set(alphabet)) != len(alphabet) or not all("!" <= character <= "~" for character in alphabet):
+        raise ValueError(f"alphabet {alphabet!r} must be distinct visible ASCII characters")
+    vocabulary = {END: 0} | {character: i for i, character in enumerate(alphabet, start=1)}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token=END, pad_token=END, unk_token=END)
+    tokenizer.save_pretrained(directory)
+    return tokenizer

@@ -1,0 +1,75 @@
+"""Makes the quickstart's policy: supervised training of a tiny Qwen2.5 on worked demonstrations.
+
+python -m dots_jax.pretrain --config=configs/quickstart_pretrain.py --workdir=assets/quickstart_policy
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dots_jax import main as flags
+from dots_jax import rng
+from dots_jax.data import arithmetic
+from dots_jax.policy import huggingface, qwen2, scoring
+from dots_jax.policy import tokenizer as tok
+
+HELP = """\
+Trains the quickstart's policy from nothing on demonstrations and writes it to --workdir in Hugging Face layout.
+
+usage: python -m dots_jax.pretrain [--config=FILE] [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+The default config is {default}.
+"""
+
+
+def _loss(params, config, tokens, prompt_lengths, lengths):
+    """Mean negative log-likelihood of the completion tokens of rows [B, T]."""
+    logp, _ = scoring.token_logprobs(params, config, tokens, lengths)
+    mask = jnp.arange(tokens.shape[1]) >= prompt_lengths[:, None]
+    return -(logp * mask).sum() / (lengths - prompt_lengths).sum()
+
+
+def pretrain(config, directory: str) -> None:
+    """Runs the recipe of `configs/quickstart_pretrain.py` and writes the policy to `directory`."""
+    tokenizer = tok.build_characters(arithmetic.ALPHABET, directory)
+    model = qwen2.Config(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
+    _, heldout = arithmetic.make(config.num_questions, config.num_heldout, config.data_seed)
+    key = jax.random.key(config.seed)
+    params = qwen2.init(model, rng.stream(key, rng.Purpose.INIT, 0))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, config.steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01))
+
+    @jax.jit
+    def step(params, opt_state, batch):
+        loss, grads = jax.value_and_grad(_loss)(params, model, *batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    opt_state = optimizer.init(params)
+    generator = np.random.default_rng(config.seed)
+    exclude = set(heldout.texts)
+    for i in range(config.steps):
+        batch = _batch(generator, tokenizer, config, exclude)
+        params, opt_state, loss = step(params, opt_state, batch)
+        if (i + 1) % max(1, config.steps // 20) == 0:
+            print(f"step {i + 1}/{config.steps}  loss {loss:.4f}", flush=True)
+    huggingface.save(directory, model, params, tokenizer_dir=directory)
+    print(f"policy written to {directory}: {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
+
+
+def _batch(generator, tokenizer, config, exclude):
+    texts, completions, *_ = arithmetic.demonstrations(generator, config.batch, config.level_weights, exclude)
+    prompts, prompt_lengths = tok.encode(tokenizer, texts, arithmetic.MAX_PROMPT)
+    width = arithmetic.MAX_PROMPT + arithmetic.MAX_COMPLETION + 1
+    answers, answer_lengths = tok.encode(tokenizer, completions, arithmetic.MAX_COMPLETION)
+    rows = np.zeros((config.batch, width), np.int32)  # id 0 ends a completion
+    for row, p, n, a, m in zip(rows, prompts, prompt_lengths, answers, answer_lengths, strict=True):
+        row[:n], row[n : n + m] = p[:n], a[:m]
+    return rows, prompt_lengths, prompt_lengths + answer_lengths + 1
+
+
+if __name__ == "__main__":
+    sys.exit(flags.run(pretrain, "configs/quickstart_pretrain.py", HELP))

@@ -1,0 +1,199 @@
+"""What the screen shows: where a run starts, how it goes, what it has learned. At most 100 columns wide."""
+
+import collections
+import os
+import shutil
+import sys
+
+WIDTH = 100
+
+
+class Progress:
+    """A bar on a terminal, a plain line every ten steps and at each evaluation elsewhere; written to stderr."""
+
+    def __init__(self, total_steps: int, start_step: int = 0, stream=None):
+        self._total, self._stream = total_steps, stream or sys.stderr
+        self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
+        self._accuracy = self._compile = None
+        self._bar = None
+        if self._stream.isatty():
+            from tqdm import tqdm
+
+            columns = min(WIDTH, shutil.get_terminal_size().columns) - 1
+            layout = "{n_fmt}/{total_fmt} |{bar}| {desc}"
+            self._bar = tqdm(
+                total=total_steps,
+                initial=start_step,
+                file=self._stream,
+                ncols=columns,
+                nrows=24,  # a terminal that reports no rows would show nothing
+                bar_format=layout,
+            )
+
+    def stage(self, text: str) -> None:
+        """Names what the bar waits for, such as "compiling"."""
+        if self._bar is not None:
+            self._bar.set_description_str(text)
+
+    def update(self, step: int, metrics: dict) -> None:
+        """Shows the row of metrics of `step`, as `metrics.jsonl` has it."""
+        accuracy = metrics.get("eval/accuracy")
+        if accuracy is not None:
+            self._accuracy = float(accuracy)
+        pace = self._pace(step, metrics)
+        plain = accuracy is not None or step % 10 == 0 or step == self._total
+        if self._bar is None and not plain:
+            return
+        text = self._text(metrics, pace)
+        if self._bar is not None:
+            self._bar.set_description_str(text, refresh=False)
+            self._bar.n = step
+            self._bar.refresh()
+        else:
+            print(f"step {step}/{self._total}  {text}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Ends the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _text(self, metrics: dict, pace: list[str]) -> str:
+        parts = []
+        if self._accuracy is not None:
+            parts.append(f"held-out {self._accuracy:.3f}")
+        if metrics.get("train/reward") is not None:
+            parts.append(f"reward {float(metrics['train/reward']):.3f}")
+        if metrics.get("train/useful_groups") is not None:
+            parts.append(f"useful {100 * float(metrics['train/useful_groups']):.0f}%")
+        parts += pace
+        compiled = float(metrics.get("ledger/seconds_compile", 0.0))
+        if self._compile is None or compiled - self._compile >= 0.5:
+            if compiled >= 0.5:
+                parts.append(f"compiled {duration(compiled)}")
+            self._compile = compiled
+        return "  ".join(parts)
+
+    def _pace(self, step: int, metrics: dict) -> list[str]:
+        """Tokens per second and time left over the last ten steps, compile time left out of both."""
+        seconds = float(metrics.get("seconds", 0.0)) - float(metrics.get("ledger/seconds_compile", 0.0))
+        at_work = seconds - float(metrics.get("ledger/seconds_evaluation", 0.0))
+        self._recent.append((step, seconds, at_work, float(metrics.get("ledger/generated_tokens", 0))))
+        first, last = self._recent[0], self._recent[-1]
+        if last[0] == first[0] or last[2] <= first[2]:
+            return []
+        speed = (last[3] - first[3]) / (last[2] - first[2])
+        left = (self._total - step) * (last[1] - first[1]) / (last[0] - first[0])
+        return [f"{short(speed)} tok/s", f"ETA {duration(left)}"]
+
+
+def first_screen(
+    *,
+    config_name: str,
+    method: str,
+    backend: str,
+    devices: int,
+    mesh: str,
+    policy_path: str,
+    parameters: int,
+    dtype: str,
+    pool: int,
+    heldout: int,
+    steps: int,
+    start_step: int,
+    tokens_per_step: int,
+    workdir: str,
+    resumed: bool = False,
+) -> None:
+    """Prints what runs, on what, and where; `tokens_per_step` is the most that a step can generate."""
+    plural = "s" if devices != 1 else ""
+    _table(
+        ("run", f"{config_name}: {method}"),
+        ("device", f"{devices} {backend} device{plural}, mesh {mesh}"),
+        ("policy", f"{policy_path} ({short(parameters)} parameters, {dtype})"),
+        ("questions", f"{pool:,} to train on, {heldout:,} held out"),
+        ("steps", f"{steps}, each at most {short(tokens_per_step)} generated tokens"),
+        ("workdir", workdir + (f" (continues after step {start_step})" if resumed else "")),
+    )
+    print(flush=True)
+
+
+def last_screen(
+    *,
+    before: float | None,
+    after: float | None,
+    families: dict[str, list[tuple]],
+    seconds: float,
+    compile_seconds: float,
+    generated_tokens: int,
+    workdir: str,
+    export: str | None = None,
+) -> None:
+    """Prints what was learned and where it lies.
+
+    `families` holds (accuracy before, accuracy after) for each level of each family, easiest first; None or NaN
+    where a level has no held-out question.
+    """
+    print()
+    if before is not None and after is not None:
+        print(f"held-out accuracy {before:.3f} -> {after:.3f} ({after - before:+.3f})\n")
+    if families:
+        print("accuracy in %, before -> after, by family and level (easiest first)")
+        _print_levels(families)
+        print()
+    rows = [
+        ("time", f"{duration(seconds)}, of which {duration(compile_seconds)} compiling"),
+        ("tokens", f"{generated_tokens:,} generated"),
+        ("metrics", os.path.join(workdir, "metrics.jsonl")),
+        ("curves", os.path.join(workdir, "curves.png")),
+        ("tensorboard", f"tensorboard --logdir {os.path.join(workdir, 'tensorboard')}"),
+    ]
+    if export:
+        rows.append(("policy", f"{export} (Hugging Face layout)"))
+    _table(*rows)
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `12 s`, `4:05` or `1:02:03`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short(value: float) -> str:
+    """A count in three digits: `317k`, `1.54B`."""
+    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            digits = value / size
+            return f"{digits:.0f}{suffix}" if digits >= 100 else f"{digits:.3g}{suffix}"
+    return f"{value:.0f}"
+
+
+def _print_levels(families: dict[str, list[tuple]]) -> None:
+    name_width = min(16, max(map(len, families)))
+    most = max(map(len, families.values()))
+    per_block = (WIDTH - name_width) // 11
+    for start in range(0, most, per_block):
+        levels = range(start, min(most, start + per_block))
+        print(" " * name_width + "".join(f"{level + 1:>11}" for level in levels))
+        for name, pairs in families.items():
+            cells = "".join(f"{_cell(*pairs[i]) if i < len(pairs) else '':>11}" for i in levels)
+            if cells.strip():
+                print(f"{name[:name_width]:<{name_width}}{cells}".rstrip())
+
+
+def _cell(before, after) -> str:
+    return f"{_percent(before)} -> {_percent(after)}"
+
+
+def _percent(value) -> str:
+    return "-" if value is None or value != value else f"{100 * value:.0f}"
+
+
+def _table(*rows: tuple[str, str]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:<{width}}  {text}")

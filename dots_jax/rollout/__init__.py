@@ -1,0 +1,6 @@
+"""Rollouts: completions sampled from the policy, with their log-probs."""
+
+from dots_jax.rollout.sampler import sample
+from dots_jax.rollout.types import Rollouts
+
+__all__ = ["Rollouts", "sample"]

@@ -1,0 +1,400 @@
+"""The sampler: prefill once per question, then decode all rows in jitted chunks.
+
+Every device decodes its own rows in its own while loop: sampling is data-parallel with copied weights, and only a
+`tensor` axis of the mesh makes devices talk within a step. The keys and values of a prompt exist once per question and
+are read by its G completions. The completion cache grows between chunks, so that attention costs what the
+longest live row needs. With fewer slots than questions, a question whose G rows have all ended hands its slot
+to a waiting one at the next chunk; nothing of that needs the host, which looks one chunk late whether rows are left.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from dots_jax.policy import qwen2, scoring, sharding
+from dots_jax.rollout.types import Rollouts
+
+_PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass
+_BLOCK = 128  # of the two-level inverse CDF
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Prefilled:
+    """All P questions after prefill, the first token of each completion drawn."""
+
+    ids: jax.Array  # int32 [P], names the question's random stream
+    lengths: jax.Array  # int32 [P]
+    kv: list  # over layers: (keys, values) [P, K, S, E]
+    token: jax.Array  # int32 [P, G]
+    done: jax.Array  # bool [P, G]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Slots:
+    """Q questions being decoded."""
+
+    question: jax.Array  # int32 [Q], index into the device's questions; past their number: empty
+    count: jax.Array  # int32 [Q], tokens drawn so far
+    token: jax.Array  # int32 [Q, G], the latest
+    done: jax.Array  # bool [Q, G]
+    cache: list  # over layers: (keys, values) [Q, G, K, C, E]
+    waiting: jax.Array  # int32 [1], the next question without a slot
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Output:
+    """What has been drawn, for all P questions."""
+
+    tokens: jax.Array  # int32 [P, G, T], rounded up to whole chunks
+    logprobs: jax.Array  # float32 [P, G, T]
+    lengths: jax.Array  # int32 [P, G]
+    finished: jax.Array  # bool [P, G]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """What the compiled functions are specialised to."""
+
+    config: qwen2.Config
+    mesh: jax.sharding.Mesh
+    group_size: int
+    max_tokens: int
+    chunk: int
+    slots: int  # per device; 0: as many as questions
+    stop_ids: tuple[int, ...]
+    greedy: bool
+
+
+def sample(
+    params,
+    config: qwen2.Config,
+    prompts,
+    prompt_lengths,
+    key: jax.Array,
+    group_size: int,
+    max_tokens: int,
+    temperature: float,
+    stop_ids: tuple[int, ...],
+    *,
+    chunk: int = 128,
+    slots: int = 0,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Rollouts:
+    """G completions of every prompt from softmax(logits / temperature) over the tokenizer's ids.
+
+    A row's sample depends on its prompt, `key`, its question's index, its place in the group, and nothing else.
+
+    Args:
+      params: the policy's parameters.
+      config: their shape.
+      prompts: int32 [P, S], right-padded.
+      prompt_lengths: int32 [P], at least 1.
+      key: PRNG key.
+      group_size: G.
+      max_tokens: T; a row without a stop id by then is truncated.
+      temperature: 0 takes the likeliest token, and log-probs are then those of temperature 1.
+      stop_ids: each of them ends a row and is kept as its last token.
+      chunk: decode steps between looks at finished rows.
+      slots: questions decoded at a time over all devices, 0 for all.
+      mesh: where the parameters lie; by default their own.
+    """
+    if mesh is None:
+        mesh = getattr(jax.tree.leaves(params)[0].sharding, "mesh", None) or sharding.make_mesh(
+            devices=list(jax.tree.leaves(params)[0].devices())
+        )
+    shards, questions = sharding.num_row_shards(mesh), len(prompts)
+    per_shard = -(-questions // shards)
+    prompts = _pad(prompts, per_shard * shards)
+    prompt_lengths = _pad(prompt_lengths, per_shard * shards)
+    slots = -(-slots // shards) if 0 < slots < per_shard * shards else 0
+    chunk = min(chunk, max(max_tokens - 1, 1))
+    static = _Static(
+        config, mesh, group_size, max_tokens, chunk, slots, tuple(sorted(stop_ids)), greedy=temperature == 0
+    )
+    temperature = jnp.float32(temperature or 1.0)
+
+    weights = _decode_weights(params, static)
+    prompts, prompt_lengths = jax.device_put((prompts, prompt_lengths), sharding.rows(mesh))
+    prefilled, output = _prefill(params, prompts, prompt_lengths, key, temperature, jnp.int32(questions), static)
+    state = _start(prefilled, static)
+
+    capacity, top, late = chunk, 1, None
+    if slots == 0 and max_tokens == 1:
+        return _finish(prompts, prompt_lengths, output, questions, max_tokens)
+    while True:
+        # The newest count that the host knows is one chunk old: it bounds what this chunk writes.
+        need = min(top + chunk * (1 if late is None else 2), max_tokens) - 1
+        while capacity < need:
+            capacity = min(2 * capacity, -(-(max_tokens - 1) // chunk) * chunk)
+            grown = [_grow(kv, capacity, static) for kv in _release(state)]
+            state = dataclasses.replace(state, cache=grown)
+        state, output, flags = _decode(weights, prefilled, state, output, key, temperature, static)
+        if late is not None:
+            alive, top = (int(x) for x in jax.device_get(late))
+            if not alive:
+                break
+        late = flags
+    return _finish(prompts, prompt_lengths, output, questions, max_tokens)
+
+
+def _pad(x, rows):
+    if len(x) == rows:
+        return x
+    xp = jnp if isinstance(x, jax.Array) else np
+    return xp.concatenate([x, xp.ones_like(x, shape=(rows - len(x), *x.shape[1:]))])
+
+
+def _release(state):
+    """Yields the layers' caches one by one, so that each old one is freed before the next grows."""
+    while state.cache:
+        yield state.cache.pop(0)
+
+
+@functools.partial(jax.jit, static_argnames=("questions", "max_tokens"))
+def _finish(prompts, prompt_lengths, output: _Output, questions: int, max_tokens: int) -> Rollouts:
+    return Rollouts(
+        prompts[:questions],
+        prompt_lengths[:questions],
+        output.tokens[:questions, :, :max_tokens],
+        output.lengths[:questions],
+        output.logprobs[:questions, :, :max_tokens],
+        output.finished[:questions],
+    )
+
+
+@functools.partial(jax.jit, static_argnames="static")
+def _decode_weights(params, static: _Static):
+    return jax.lax.with_sharding_constraint(*qwen2.decode_weights(params, static.config, static.mesh))
+
+
+@functools.partial(jax.jit, static_argnames="static")
+def _prefill(params, prompts, lengths, key, temperature, questions, static: _Static):
+    """Keys and values of every prompt, and the first token of each of its completions."""
+    config, mesh, G = static.config, static.mesh, static.group_size
+    P, S = prompts.shape
+    shards = sharding.num_row_shards(mesh)
+    block = max(1, min(P // shards, _PREFILL_TOKENS // S))
+    blocks = -(-(P // shards) // block)
+    pad = blocks * block - P // shards
+
+    def split(x):  # [P, ...] -> [blocks, shards * block, ...], each shard keeping its own rows
+        x = jnp.pad(x.reshape(shards, P // shards, *x.shape[1:]), ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 1))
+        return x.reshape(shards, blocks, block, *x.shape[2:]).swapaxes(0, 1).reshape(blocks, -1, *x.shape[2:])
+
+    def join(x):  # back
+        x = x.reshape(blocks, shards, block, *x.shape[2:]).swapaxes(0, 1).reshape(shards, -1, *x.shape[2:])
+        return x[:, : P // shards].reshape(P, *x.shape[2:])
+
+    def one(x):
+        tokens, lengths = x
+        hidden, (k, v) = qwen2.hidden(params, config, tokens, keep_kv=True)
+        last = jnp.maximum(lengths - 1, 0)
+        return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], k.swapaxes(0, 1), v.swapaxes(0, 1)
+
+    last, k, v = (join(x) for x in jax.lax.map(one, (split(prompts), split(lengths))))
+    kv = [(k[:, i], v[:, i]) for i in range(config.num_layers)]
+    x = scoring.distribution(last, qwen2.head(params), temperature, config.num_tokens)
+    x = jnp.broadcast_to(x[:, None], (P, G, x.shape[-1]))
+    ids = jnp.arange(P)
+    token, logp = _choose(x, _uniform(key, ids, G, jnp.zeros_like(ids)), static)
+    real = jnp.broadcast_to((ids < questions)[:, None], (P, G))
+    stopped = real & jnp.isin(token, jnp.array(static.stop_ids))
+    length = 1 + -(-(static.max_tokens - 1) // static.chunk) * static.chunk
+
+    def first(x):
+        return jnp.zeros((P, G, length), x.dtype).at[:, :, 0].set(jnp.where(real, x, 0))
+
+    output = _Output(first(token), first(logp), real.astype(jnp.int32), stopped)
+    done = stopped | ~real | (static.max_tokens == 1)
+    return jax.lax.with_sharding_constraint((_Prefilled(ids, lengths, kv, token, done), output), sharding.rows(mesh))
+
+
+def _choose(x, u, static: _Static):
+    """Tokens drawn from unnormalised log-probs x [Q, G, V] with uniforms u [Q, G], and their log-probs.
+
+    Inverse CDF in two levels: one uniform per token and one pass over the vocabulary, where Gumbel noise would need
+    V random numbers per row.
+    """
+    norm = jax.nn.logsumexp(x, axis=-1)
+    if static.greedy:
+        token = jnp.argmax(x, axis=-1)
+    else:
+        p = jnp.exp(x - norm[..., None])
+        pad = -p.shape[-1] % _BLOCK
+        p = jnp.pad(p, ((0, 0), (0, 0), (0, pad))).reshape(*p.shape[:-1], -1, _BLOCK)
+        mass = p.sum(-1)
+        block, u = _invert(mass, u * mass.sum(-1))
+        p = jnp.take_along_axis(p, block[..., None, None], axis=-2)[..., 0, :]
+        token = block * _BLOCK + _invert(p, u)[0]
+    return token.astype(jnp.int32), jnp.take_along_axis(x, token[..., None], axis=-1)[..., 0] - norm
+
+
+def _invert(mass, u):
+    """The first index with mass whose running sum exceeds u, and what of u is left within it."""
+    total = jnp.cumsum(mass, axis=-1)
+    # Rounding can leave u at or above the sum of a block: the last index with mass is meant then.
+    u = jnp.minimum(u, total[..., -1] * (1 - 2**-22))
+    index = jnp.argmax((total > u[..., None]) & (mass > 0), axis=-1)
+    at = jnp.take_along_axis(total - mass, index[..., None], axis=-1)[..., 0]
+    return index, jnp.maximum(u - at, 0.0)
+
+
+def _uniform(key, ids, group_size: int, count):
+    """One number in [0, 1) for each row and token: by question id [Q], place in the group and count [Q] -> [Q, G]."""
+
+    def one(row, count):
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, row), count))
+
+    rows = ids[:, None] * group_size + jnp.arange(group_size)
+    return jax.vmap(jax.vmap(one, (0, None)))(rows, count)
+
+
+def _per_device(function, static: _Static, replicated: int):
+    """`function` on each device's own rows; its first `replicated` arguments are whole on every device."""
+
+    def wrapped(*args):
+        specs = [PartitionSpec()] * replicated + [PartitionSpec(sharding.BATCH)] * (len(args) - replicated)
+        return jax.shard_map(
+            function,
+            mesh=static.mesh,
+            in_specs=tuple(specs),
+            out_specs=PartitionSpec(sharding.BATCH),
+            axis_names=set(sharding.BATCH),
+            check_vma=False,
+        )(*args)
+
+    return wrapped
+
+
+@functools.partial(jax.jit, static_argnames="static")
+def _start(prefilled: _Prefilled, static: _Static) -> _Slots:
+    """Empty slots where there are fewer than questions, else every question in its own."""
+
+    def start(prefilled):
+        P, G = prefilled.token.shape
+        Q = static.slots or P
+        cache = [
+            tuple(jnp.zeros((Q, G, x.shape[1], static.chunk, x.shape[3]), x.dtype) for x in kv) for kv in prefilled.kv
+        ]
+        if static.slots == 0:
+            return _Slots(jnp.arange(P), jnp.ones(P, jnp.int32), prefilled.token, prefilled.done, cache, jnp.full(1, P))
+        ones, rows = jnp.ones(Q, jnp.int32), jnp.zeros((Q, G), jnp.int32)
+        return _Slots(P * ones, ones, rows, rows == 0, cache, jnp.zeros(1, jnp.int32))
+
+    return _per_device(start, static, 0)(prefilled)
+
+
+@functools.partial(jax.jit, static_argnames=("capacity", "static"))
+def _grow(kv, capacity: int, static: _Static):
+    """One layer's completion cache with more slots."""
+
+    def grow(kv):
+        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, capacity - x.shape[3]), (0, 0))), kv)
+
+    return _per_device(grow, static, 0)(kv)
+
+
+def _admit(prefilled: _Prefilled, slots: _Slots) -> _Slots:
+    """Hands the slots whose rows have all ended to waiting questions."""
+    P = len(prefilled.ids)
+    free = slots.done.all(1)
+    question = jnp.where(free, slots.waiting + jnp.cumsum(free) - 1, slots.question)
+    take = free & (question < P)
+    source = jnp.minimum(question, P - 1)
+    return dataclasses.replace(
+        slots,
+        question=question,
+        count=jnp.where(take, 1, slots.count),
+        token=jnp.where(take[:, None], prefilled.token[source], slots.token),
+        done=jnp.where(take[:, None], prefilled.done[source], slots.done),
+        waiting=slots.waiting + take.sum(),
+    )
+
+
+def _write(cache, new, index):
+    """New [Q, G, K, E] into cache [Q, G, K, C, E] at a common index [], or at one per question [Q]."""
+    new = new[..., None, :]
+    if index.ndim == 0:
+        return jax.lax.dynamic_update_slice_in_dim(cache, new, index, axis=3)
+    return jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=2))(cache, new, index)
+
+
+@functools.partial(jax.jit, static_argnames="static", donate_argnames=("slots", "output"))
+def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature, static: _Static):
+    """Up to `chunk` tokens for every live row; also (rows or questions are left, highest count), for the host."""
+
+    def decode(weights, key, temperature, prefilled: _Prefilled, slots: _Slots, output: _Output):
+        config, G, T = static.config, static.group_size, static.max_tokens
+        P, Q = len(prefilled.ids), len(slots.question)
+        refill = static.slots > 0
+        if refill:
+            slots = _admit(prefilled, slots)
+            source = jnp.minimum(slots.question, P - 1)
+            ids, lengths, kv = jax.tree.map(lambda x: x[source], (prefilled.ids, prefilled.lengths, prefilled.kv))
+        else:
+            ids, lengths, kv = prefilled.ids, prefilled.lengths, prefilled.kv
+        start, stop_ids = slots.count, jnp.array(static.stop_ids)
+
+        def live(carry):
+            step, slots, *_ = carry
+            rows_left = ~slots.done.all()
+            if static.mesh.shape["tensor"] > 1:
+                # The body then holds collectives, and XLA wants every device to run them equally often.
+                rows_left = jax.lax.pmax(rows_left.astype(jnp.int32), sharding.BATCH) > 0
+            return (step < static.chunk) & rows_left
+
+        def body(carry):
+            step, slots, tokens, logprobs, added, finished = carry
+            # Without refills all rows are equally long: one slice is written instead of one per question.
+            index = (slots.count if refill else slots.count[0]) - 1
+            hidden, cache = qwen2.decode_step(
+                weights, config, slots.token, lengths + slots.count - 1, kv, lengths, slots.cache, index, _write
+            )
+            x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
+            token, logp = _choose(x, _uniform(key, ids, G, slots.count), static)
+            alive = ~slots.done
+            token = jnp.where(alive, token, 0)
+            stopped = alive & jnp.isin(token, stop_ids)
+            count = slots.count + 1
+            done = slots.done | stopped | (count >= T)[:, None]
+            slots = dataclasses.replace(slots, count=count, token=token, done=done, cache=cache)
+            return (
+                step + 1,
+                slots,
+                tokens.at[step].set(token),
+                logprobs.at[step].set(jnp.where(alive, logp, 0.0)),
+                added + alive,
+                finished | stopped,
+            )
+
+        shape = (static.chunk, Q, G)
+        carry = (
+            jnp.int32(0),
+            slots,
+            jnp.zeros(shape, jnp.int32),
+            jnp.zeros(shape, jnp.float32),
+            jnp.zeros((Q, G), jnp.int32),
+            jnp.zeros((Q, G), bool),
+        )
+        _, slots, tokens, logprobs, added, finished = jax.lax.while_loop(live, body, carry)
+        where, columns = slots.question, start[:, None] + jnp.arange(static.chunk)
+        at = (where[:, None, None], jnp.arange(G)[:, None], columns[:, None, :])
+        output = _Output(
+            output.tokens.at[at].set(tokens.transpose(1, 2, 0), mode="drop"),
+            output.logprobs.at[at].set(logprobs.transpose(1, 2, 0), mode="drop"),
+            output.lengths.at[where].add(added, mode="drop"),
+            output.finished.at[where].max(finished, mode="drop"),
+        )
+        left = ~slots.done.all() | (slots.waiting[0] < P)
+        top = jnp.where(slots.done.all(1), 1, slots.count).max()
+        return slots, output, jnp.stack([left.astype(jnp.int32), top])[None]
+
+    slots, output, flags = _per_device(decode, static, 3)(weights, key, temperature, prefilled, slots, output)
+    return slots, output, flags.max(0)

@@ -1,0 +1,18 @@
+"""The type of a batch of groups of rollouts."""
+
+import dataclasses
+
+import jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+    """G completions for each of P questions; padding is 0 and stands right of the length."""
+
+    prompts: jax.Array  # int32 [P, S]
+    prompt_lengths: jax.Array  # int32 [P]
+    tokens: jax.Array  # int32 [P, G, T], end token included
+    lengths: jax.Array  # int32 [P, G], end token counted
+    logprobs: jax.Array  # float32 [P, G, T], behaviour log-probs at the sampling temperature
+    finished: jax.Array  # bool [P, G], ended by a stop id; False: truncated at T

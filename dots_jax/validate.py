@@ -1,0 +1,106 @@
+"""Checks of a config's values: what can be refused before anything is loaded."""
+
+from dots_jax.errors import UserError
+
+_COUNTS = (
+    "data.num_questions",
+    "data.num_heldout",
+    "data.max_prompt_tokens",
+    "selection.every",
+    "rollout.max_tokens",
+    "rollout.chunk",
+    "learner.minibatches",
+    "learner.micro_rows",
+    "learner.length_buckets",
+    "learner.logits_chunk",
+    "train.steps",
+    "train.questions",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "eval.samples",
+)
+_FLOORS = (  # field, lowest whole number
+    *((field, 1) for field in _COUNTS),
+    ("rollout.group_size", 2),  # a group of one has no advantage
+    *((field, 0) for field in ("seed", "data.seed", "rollout.slots", "learner.warmup")),
+)
+_REALS = (  # field, test, what is wanted
+    ("rollout.temperature", lambda x: x > 0, "above 0"),
+    ("eval.temperature", lambda x: x >= 0, "0 (greedy) or above"),
+    ("learner.clip", lambda x: 0 < x < 1, "between 0 and 1"),
+    ("learner.kl", lambda x: x >= 0, "0 or above"),
+    ("learner.learning_rate", lambda x: x > 0, "above 0"),
+    ("learner.weight_decay", lambda x: x >= 0, "0 or above"),
+    ("learner.max_grad_norm", lambda x: x > 0, "above 0"),
+)
+_NAMES = {
+    "policy.dtype": ("float32", "bfloat16"),
+    "learner.loss": ("plain", "decoupled"),
+    "learner.aggregation": ("token", "sequence", "constant"),
+}
+_AXES = ("data", "fsdp", "tensor")
+_ABSENT = object()
+
+
+def check(config) -> None:
+    """Raises UserError at the first value that no run can use; fields that the config lacks are not checked."""
+    for field, low in _FLOORS:
+        value = _get(config, field)
+        if value is not _ABSENT and not (_whole(value) and value >= low):
+            _refuse(field, value, f"a whole number of at least {low}")
+    for field, test, wanted in _REALS:
+        value = _get(config, field)
+        if value is not _ABSENT and not (_number(value) and test(value)):
+            _refuse(field, value, f"a number {wanted}")
+    for field, names in _NAMES.items():
+        value = _get(config, field)
+        if value is not _ABSENT and value not in names:
+            _refuse(field, value, f"one of {', '.join(names)}")
+    betas = _get(config, "learner.betas")
+    if betas is not _ABSENT and not (
+        isinstance(betas, tuple | list) and len(betas) == 2 and all(_number(b) and 0 <= b < 1 for b in betas)
+    ):
+        _refuse("learner.betas", betas, "two numbers of at least 0 and below 1")
+    axes = [_get(config, f"mesh.{axis}") for axis in _AXES]
+    for axis, size in zip(_AXES, axes, strict=True):
+        if size is not _ABSENT and not (_whole(size) and (size >= 1 or size == -1)):
+            _refuse(f"mesh.{axis}", size, "a number of devices, or -1 for what the other axes leave")
+    if axes.count(-1) > 1:
+        raise UserError(f"config.mesh has -1 on {axes.count(-1)} axes; only one can take what the others leave")
+    _check_batch(config)
+
+
+def _check_batch(config) -> None:
+    questions, parts = _get(config, "train.questions"), _get(config, "learner.minibatches")
+    if questions is not _ABSENT and parts is not _ABSENT and questions % parts:
+        raise UserError(
+            f"config.train.questions={questions} does not divide into config.learner.minibatches={parts} equal "
+            f"parts; use {max(1, questions // parts) * parts} questions or another number of minibatches"
+        )
+    pool = _get(config, "data.num_questions")
+    if questions is not _ABSENT and pool is not _ABSENT and questions > pool:
+        raise UserError(
+            f"config.train.questions={questions} is more than the pool's config.data.num_questions={pool}; "
+            "lower the first or raise the second"
+        )
+
+
+def _get(config, field: str):
+    for name in field.split("."):
+        if name not in config:
+            return _ABSENT
+        config = config[name]
+    return config
+
+
+def _whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _refuse(field: str, value, wanted: str):
+    raise UserError(f"config.{field}={value!r} must be {wanted}")

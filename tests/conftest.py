@@ -1,0 +1,56 @@
+import os
+from pathlib import Path
+
+# Before jax is imported: 8 devices on the host, for the tests of sharding.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+from dots_jax import policy
+from dots_jax.policy import qwen2
+
+
+@pytest.fixture(scope="session")
+def data():
+    """The directory of shared data."""
+    if "DOTS_DATA" not in os.environ:
+        pytest.skip("DOTS_DATA is not set")
+    return Path(os.environ["DOTS_DATA"])
+
+
+@pytest.fixture(scope="session")
+def goldens(data):
+    """The directory of golden numbers, beside the data."""
+    path = data.parent / "goldens"
+    if not path.is_dir():
+        pytest.skip(f"no golden files in {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A policy of 16 width whose axes all divide by two; the last 3 vocabulary rows have no token."""
+    return policy.Config(
+        vocab_size=40,
+        width=16,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        mlp_width=24,
+        rope_theta=1e4,
+        norm_eps=1e-6,
+        tie_embeddings=False,
+        max_positions=1024,
+        num_tokens=37,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_params(tiny_config):
+    """Random parameters without zeros, on the host."""
+    rng = np.random.default_rng(0)
+    leaves, treedef = jax.tree.flatten(qwen2.declare(tiny_config), is_leaf=lambda x: isinstance(x, qwen2.Parameter))
+    return treedef.unflatten([0.2 * rng.standard_normal(p.shape, np.float32) + (p.std is None) for p in leaves])

@@ -1,0 +1,133 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dots_jax import main, validate
+from dots_jax.errors import UserError
+
+DEFAULT = "configs/quickstart.py"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raises.py").write_text("def get_config():\n    return 1 / 0\n")
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    (tmp_path / "syntax.py").write_text("def get_config(:\n")
+    (tmp_path / "number.py").write_text("def get_config():\n    return 3\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--foo=1"], "--foo"),
+        (["--wrkdir=x"], "did you mean --workdir?"),
+        (["--workdir"], "workdir"),
+        (["--workdir=raises.py"], "is a file"),
+        (["junk"], "'junk'"),
+        (["--config=nowhere.py"], "'nowhere.py'"),
+        (["--config"], "needs a value"),
+        (["--config=raises.py"], "raises.py failed at line 2: ZeroDivisionError"),
+        (["--config=syntax.py"], "syntax.py failed at line 1: SyntaxError"),
+        (["--config=empty.py"], "no function get_config"),
+        (["--config=number.py"], "returned int"),
+        (["--config=configs/quickstart.py:huge"], "takes no argument"),
+        (["--config.train.step=4"], "did you mean config.train.steps?"),
+        (["--config.group_size=4"], "did you mean config.rollout.group_size?"),
+        (["--config.train=4"], "group of fields"),
+        (["--config.train.steps=abc"], "--config.train.steps=abc is not a whole number"),
+        (["--config.learner.remat=perhaps"], "true or false"),
+        (["--config.train.steps"], "config.train.steps"),
+        (["--config.train.steps=0"], "at least 1"),
+        (["--config.train.questions=33"], "does not divide"),
+        (["--config.learner.loss=best"], "plain, decoupled"),
+        (["--config.seed=1", "--config.learner.clip=1.0"], "between 0 and 1"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(args, said, capsys, tmp_path):
+    before = sorted(os.listdir(tmp_path))
+    called = []
+    assert main.run(lambda *a: called.append(a), DEFAULT, "help", args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and said in err
+    assert not called and sorted(p for p in os.listdir(tmp_path) if p != "__pycache__") == before
+
+
+def test_flags_reach_the_function_from_any_directory(tmp_path):
+    got = []
+    args = ["--config.train.steps", "7", "--noconfig.learner.advantage_std", "--config.learner.betas=0.8,0.95"]
+    assert main.run(lambda *a: got.append(a), DEFAULT, "help", args) == 0
+    config, workdir = got[0]
+    assert workdir == os.path.join("runs", "quickstart")
+    assert (config.train.steps, config.learner.advantage_std) == (7, False)
+    assert tuple(config.learner.betas) == (0.8, 0.95)
+    assert config.data.name == "arithmetic" and os.listdir(tmp_path) and not os.path.exists("runs")
+
+
+def test_a_config_of_the_current_directory_comes_first_and_takes_an_argument(tmp_path):
+    (tmp_path / "configs").mkdir()
+    text = "from configs import common\ndef get_config(size):\n    c = common.get_config()\n    c.data.name = size\n"
+    (tmp_path / "configs" / "quickstart.py").write_text(text + "    return c\n")
+    config, workdir = main.parse(["--config=configs/quickstart.py:tiny"], DEFAULT)
+    assert config.data.name == "tiny" and workdir == os.path.join("runs", "quickstart-tiny")
+    with pytest.raises(UserError, match="wants an argument"):
+        main.parse([], DEFAULT)
+
+
+def test_errors_of_the_function(capsys):
+    def fails(error):
+        def function(config, workdir):
+            raise error
+
+        return main.run(function, DEFAULT, "help", [])
+
+    assert fails(UserError("the prompt\nis long")) == 2
+    assert capsys.readouterr().err == "error: the prompt is long\n"
+    assert fails(KeyboardInterrupt()) == 130
+    assert "same command continues" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="a bug"):
+        fails(ValueError("a bug"))
+
+
+def test_help_and_mistakes_do_not_load_jax(tmp_path):
+    code = (
+        "import sys; from dots_jax import main; codes = [main.main(['--help']), main.main(['--foo'])]; "
+        "sys.exit(codes != [0, 2] or 'jax' in sys.modules)"
+    )
+    env = os.environ | {"PYTHONPATH": main.ROOT}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--workdir" in done.stdout and "configs/quickstart.py" in done.stdout and "{" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rollout.group_size", 1),
+        ("rollout.temperature", 0.0),
+        ("rollout.slots", -1),
+        ("eval.samples", 0),
+        ("eval.temperature", -0.1),
+        ("learner.aggregation", "mean"),
+        ("learner.betas", (0.9,)),
+        ("learner.learning_rate", float("nan")),
+        ("policy.dtype", "float16"),
+        ("mesh.data", 0),
+        ("mesh.fsdp", -1),
+        ("data.num_questions", 8),
+        ("train.keep", True),
+    ],
+)
+def test_check_names_the_field(field, value):
+    config = main.load(DEFAULT)
+    validate.check(config)
+    *path, last = field.split(".")
+    part = config
+    for name in path:
+        part = part[name]
+    with part.ignore_type():
+        part[last] = value
+    with pytest.raises(UserError, match=f"config.{field.split('.')[0]}"):
+        validate.check(config)
