@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The fields that all experiments share. `policy.path` and `data.name` are left to them."""
     c = ConfigDict()
+    c.name = ""  # shown on the screen
     c.seed = 0  # one seed; every draw is fold_in(key, purpose, step)
 
     c.policy = ConfigDict()

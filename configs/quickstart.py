@@ -6,6 +6,7 @@ from configs import common
 def get_config():
     """Uniform GRPO on the procedural pool."""
     c = common.get_config()
+    c.name = "quickstart"
     c.policy.path = "assets/quickstart_policy"
     c.policy.dtype = "float32"
 

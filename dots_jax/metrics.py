@@ -28,7 +28,7 @@ class Metrics:
             _replace(path, lambda partial: _write_text(partial, kept))
 
     def write(self, step: int, values: dict) -> None:
-        """Appends `values` (numbers, numpy or jax scalars, strings) of `step`; NaN and infinities become null."""
+        """Appends `values` (numbers, numpy or jax scalars, strings, lists and dictionaries of them) of `step`; NaN and infinities become null."""
         if self._file is None:
             self._open()
         row = {"step": int(step)} | {name: _plain(value) for name, value in values.items()}
@@ -173,6 +173,10 @@ def _short(value: float) -> str:
 def _plain(value):
     if isinstance(value, str) or value is None:
         return value
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
     value = np.asarray(value).item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

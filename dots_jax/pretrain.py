@@ -4,6 +4,7 @@ python -m dots_jax.pretrain --config=configs/quickstart_pretrain.py --workdir=as
 """
 
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,8 @@ def _loss(params, config, tokens, prompt_lengths, lengths):
 
 def pretrain(config, directory: str) -> None:
     """Runs the recipe of `configs/quickstart_pretrain.py` and writes the policy to `directory`."""
-    tokenizer = tok.build_characters(arithmetic.ALPHABET, directory)
+    work = tempfile.mkdtemp()
+    tokenizer = tok.build_characters(arithmetic.ALPHABET, work)
     model = qwen2.Config(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
     _, heldout = arithmetic.make(config.num_questions, config.num_heldout, config.data_seed)
     key = jax.random.key(config.seed)
@@ -51,24 +53,30 @@ def pretrain(config, directory: str) -> None:
     opt_state = optimizer.init(params)
     generator = np.random.default_rng(config.seed)
     exclude = set(heldout.texts)
-    for i in range(config.steps):
-        batch = _batch(generator, tokenizer, config, exclude)
-        params, opt_state, loss = step(params, opt_state, batch)
-        if (i + 1) % max(1, config.steps // 20) == 0:
-            print(f"step {i + 1}/{config.steps}  loss {loss:.4f}", flush=True)
-    huggingface.save(directory, model, params, tokenizer_dir=directory)
+    i = 0
+    while i < config.steps:
+        for batch in _batches(generator, tokenizer, config, exclude):
+            params, opt_state, loss = step(params, opt_state, batch)
+            i += 1
+            if i % max(1, config.steps // 20) == 0:
+                print(f"step {i}/{config.steps}  loss {loss:.4f}", flush=True)
+    huggingface.save(directory, model, params, tokenizer_dir=work)
     print(f"policy written to {directory}: {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
 
 
-def _batch(generator, tokenizer, config, exclude):
-    texts, completions, *_ = arithmetic.demonstrations(generator, config.batch, config.level_weights, exclude)
+def _batches(generator, tokenizer, config, exclude):
+    """Four batches of rows (tokens [B, T], prompt lengths, lengths), shortest first in random order, 16 n wide."""
+    n = 4 * config.batch
+    texts, completions, *_ = arithmetic.demonstrations(generator, n, config.level_weights, exclude)
     prompts, prompt_lengths = tok.encode(tokenizer, texts, arithmetic.MAX_PROMPT)
-    width = arithmetic.MAX_PROMPT + arithmetic.MAX_COMPLETION + 1
     answers, answer_lengths = tok.encode(tokenizer, completions, arithmetic.MAX_COMPLETION)
-    rows = np.zeros((config.batch, width), np.int32)  # id 0 ends a completion
-    for row, p, n, a, m in zip(rows, prompts, prompt_lengths, answers, answer_lengths, strict=True):
-        row[:n], row[n : n + m] = p[:n], a[:m]
-    return rows, prompt_lengths, prompt_lengths + answer_lengths + 1
+    lengths = prompt_lengths + answer_lengths + 1  # id 0 ends a completion
+    rows = np.zeros((n, -(-lengths.max() // 16) * 16), np.int32)
+    for row, p, k, a, m in zip(rows, prompts, prompt_lengths, answers, answer_lengths, strict=True):
+        row[:k], row[k : k + m] = p[:k], a[:m]
+    parts = np.split(np.argsort(lengths, kind="stable"), 4)
+    batches = [(rows[p, : -(-lengths[p].max() // 16) * 16], prompt_lengths[p], lengths[p]) for p in parts]
+    return [batches[j] for j in generator.permutation(4)]
 
 
 if __name__ == "__main__":

@@ -78,6 +78,12 @@ def _check_batch(config) -> None:
             f"config.train.questions={questions} does not divide into config.learner.minibatches={parts} equal "
             f"parts; use {max(1, questions // parts) * parts} questions or another number of minibatches"
         )
+    group, micro = _get(config, "rollout.group_size"), _get(config, "learner.micro_rows")
+    if _ABSENT not in (questions, parts, group, micro) and questions // parts * group % micro:
+        raise UserError(
+            f"the {questions // parts * group} rows of a minibatch (config.train.questions / config.learner.minibatches "
+            f"x config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
+        )
     pool = _get(config, "data.num_questions")
     if questions is not _ABSENT and pool is not _ABSENT and questions > pool:
         raise UserError(

@@ -1,0 +1,249 @@
+"""The training loop: choose questions, roll out, grade, update.
+
+Read `train` from top to bottom; it is the algorithm. Tokens, log-probs and parameters stay on the device: only token ids
+come to the host, to be graded, and only rewards go back. Each phase ends when its work is done on the device, so that the
+ledger's seconds are those of the phase; at real scale a phase takes seconds and the wait nothing.
+"""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dots_jax import data, evaluate, learner, metrics, policy, progress, rng, rollout, selection
+from dots_jax.checkpoint import Checkpointer
+from dots_jax.errors import UserError
+from dots_jax.ledger import Ledger
+from dots_jax.main import ROOT
+from dots_jax.policy import sharding
+from dots_jax.policy import tokenizer as tok
+
+_FREE = ("train.steps", "train.checkpoint_every", "train.keep", "mesh")  # may change when a run continues
+
+
+def train(config, workdir: str) -> None:
+    """Runs the experiment, or continues the one in `workdir`. Raises UserError for what the user can mend."""
+    # ---- What is already there ---------------------------------------------------------------------------------
+    checkpoints = Checkpointer(os.path.join(workdir, "checkpoints"), config.train.keep)
+    start, steps = checkpoints.latest() or 0, config.train.steps
+    if start:
+        _same_run(config, workdir)
+    if start >= steps:
+        print(f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir")
+        return _show_results(workdir)
+
+    # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
+    ledger = Ledger()
+    mesh = sharding.make_mesh(**config.mesh)
+    directory = _find(config.policy.path)
+    model, params = policy.load(directory, mesh, jnp.dtype(config.policy.dtype))
+    tokenizer = tok.load(directory)
+    pool, heldout = data.load(config.data)
+    prompts, lengths = tok.encode(tokenizer, pool.texts, config.data.max_prompt_tokens)
+    exam, exam_lengths = tok.encode(tokenizer, heldout.texts, config.data.max_prompt_tokens)
+    hyper = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
+    _fits(config, mesh, model, max(prompts.shape[1], exam.shape[1]))
+    key = jax.random.key(config.seed)
+    sampling = {
+        "max_tokens": config.rollout.max_tokens,
+        "stop_ids": tok.stop_ids(directory, tokenizer),
+        "chunk": config.rollout.chunk,
+        "slots": config.rollout.slots,
+        "mesh": mesh,
+    }
+
+    state = learner.init_state(params, model, hyper, mesh)
+    reference = jax.tree.map(jnp.copy, params) if hyper.kl else None
+    del params
+    selector = selection.make(config.selection, len(pool))
+    selected = selector.init()
+    chosen = np.zeros(config.selection.every * config.train.questions, np.int32)
+    if start:
+        saved = {"state": state, "selected": selected, "chosen": chosen, "ledger": ledger.to_state()}
+        saved = checkpoints.restore(start, saved)
+        state, selected, chosen = saved["state"], saved["selected"], saved["chosen"]
+        ledger = Ledger.from_state(saved["ledger"])
+    _write_config(config, workdir)
+    log = metrics.Metrics(workdir)
+    log.truncate(start if start else -1)
+    progress.first_screen(
+        config_name=config.name,
+        method=f"GRPO, {config.selection.name} selection",
+        backend=jax.default_backend(),
+        devices=mesh.size,
+        mesh=" x ".join(f"{name} {size}" for name, size in mesh.shape.items()),
+        policy_path=config.policy.path,
+        parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        dtype=config.policy.dtype,
+        pool=len(pool),
+        heldout=len(heldout),
+        steps=steps,
+        start_step=start,
+        tokens_per_step=config.train.questions * config.rollout.group_size * config.rollout.max_tokens,
+        workdir=workdir,
+        resumed=start > 0,
+    )
+    bar = progress.Progress(steps, start)
+    bar.stage("compiling")
+
+    def evaluation(step):
+        with ledger.phase("evaluation"):
+            success, tokens = evaluate.run(
+                state.params,
+                model,
+                tokenizer,
+                exam,
+                exam_lengths,
+                heldout.answers,
+                rng.stream(key, rng.Purpose.EVALUATION, step),
+                samples=config.eval.samples,
+                temperature=config.eval.temperature,
+                **sampling,
+            )
+        ledger.add_tokens("evaluation", generated=tokens)
+        return {"eval/accuracy": success.mean(), "eval/by_level": evaluate.by_level(success, heldout)}
+
+    # ---- The loop ----------------------------------------------------------------------------------------------
+    for step in range(start, steps + 1):
+        if step == 0:
+            row = evaluation(0)
+        else:
+            # Which questions: a selection round every few steps.
+            place = (step - 1) % config.selection.every
+            if place == 0:
+                chosen, selected = selector.propose(selected, rng.stream(key, rng.Purpose.SELECTION, 0), len(chosen))
+            ids = chosen.reshape(config.selection.every, -1)[place]
+
+            # Rollouts: G completions of each, and their verdicts.
+            with ledger.phase("fresh"):
+                rollouts = rollout.sample(
+                    state.params,
+                    model,
+                    prompts[ids],
+                    lengths[ids],
+                    rng.stream(key, rng.Purpose.ROLLOUT, step),
+                    config.rollout.group_size,
+                    temperature=config.rollout.temperature,
+                    **sampling,
+                )
+                rewards = evaluate.grade(rollouts, tokenizer, [pool.answers[i] for i in ids])
+            generated = int(rollouts.lengths.sum())
+            ledger.add_tokens("fresh", generated=generated)
+            selected = selector.observe(selected, ids, rewards.sum(1), rewards.shape[1], step)
+
+            # Update: advantages, clipped loss, optimizer steps, in one jitted call.
+            with ledger.phase("update"):
+                rewards_there = jax.device_put(rewards, sharding.replicated(mesh))
+                with jax.transfer_guard("disallow"):
+                    state, info = learner.update(state, rollouts, rewards_there, key, model, hyper, mesh, reference)
+                info = {k: float(v) for k, v in jax.device_get(info).items()}
+            ledger.add_tokens("update", trained=generated)
+            _finite(info, step, checkpoints)
+            useful = np.asarray(learner.mixed(rewards)).mean()
+            row = {
+                "train/reward": rewards.mean(),
+                "train/useful_groups": useful,
+                "train/completion_tokens": generated / rewards.size,
+                "train/truncated": 1 - float(rollouts.finished.mean()),
+                **{f"train/{name}": value for name, value in info.items()},
+            }
+            if step % config.train.eval_every == 0 or step == steps:
+                row |= evaluation(step)
+        row = ledger.metrics() | row
+        log.write(step, row)
+        bar.update(step, row)
+        if step == steps:  # before the checkpoint that makes the run a finished one
+            policy.save(os.path.join(workdir, "policy"), model, state.params, tokenizer_dir=directory)
+        if step and (step % config.train.checkpoint_every == 0 or step == steps):
+            tree = {"state": state, "selected": selected, "chosen": chosen, "ledger": ledger.to_state()}
+            checkpoints.save(step, tree)
+
+    bar.close()
+    log.close()
+    checkpoints.close()
+    return _show_results(workdir)
+
+
+def _find(path: str) -> str:
+    """A relative path as it stands, or beside the package where the quickstart's policy lies."""
+    beside = os.path.join(ROOT, path)
+    return beside if not os.path.exists(path) and os.path.exists(beside) else path
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    out = {}
+    for name, value in tree.items():
+        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return out
+
+
+def _write_config(config, workdir: str) -> None:
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with open(os.path.join(workdir, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(config.to_dict(), file, indent=2)
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
+
+
+def _same_run(config, workdir: str) -> None:
+    """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
+    path = os.path.join(workdir, "config.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            old = _flat(json.load(file))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir} has checkpoints but no readable config.json; use another --workdir") from error
+    new = _flat(json.loads(json.dumps(config.to_dict())))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and not name.startswith(_FREE):
+            raise UserError(
+                f"{workdir} holds a run with config.{name}={old.get(name)!r}, not {new.get(name)!r}; "
+                "give the same setting to continue it, or use another --workdir"
+            )
+
+
+def _fits(config, mesh, model, longest_prompt: int) -> None:
+    """Raises UserError where the batch does not divide over the mesh or a row is longer than the model's positions."""
+    shards, rows = sharding.num_row_shards(mesh), config.learner.micro_rows
+    if rows % shards:
+        raise UserError(
+            f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
+            f"use a multiple of {shards}"
+        )
+    if longest_prompt + config.rollout.max_tokens > model.max_positions:
+        raise UserError(
+            f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} exceed "
+            f"the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
+        )
+
+
+def _finite(info: dict, step: int, checkpoints: Checkpointer) -> None:
+    if not np.isfinite([info["loss"], info["grad_norm"]]).all():
+        checkpoints.wait()
+        raise UserError(
+            f"step {step}: the loss or its gradient is not finite (loss {info['loss']}, gradient norm "
+            f"{info['grad_norm']}); the last good checkpoint is of step {checkpoints.latest() or 0}; try a lower "
+            "--config.learner.learning_rate in another --workdir"
+        )
+
+
+def _show_results(workdir: str) -> None:
+    """Draws the curves and prints what was learned, from the metrics alone."""
+    metrics.draw_curves(workdir)
+    rows = metrics.read(workdir)
+    exams = [row for row in rows if row.get("eval/accuracy") is not None]
+    first, last = exams[0], exams[-1]
+    after = last["eval/by_level"]
+    progress.last_screen(
+        before=first["eval/accuracy"],
+        after=last["eval/accuracy"],
+        families={name: list(zip(cells, after[name], strict=True)) for name, cells in first["eval/by_level"].items()},
+        seconds=rows[-1]["seconds"],
+        compile_seconds=rows[-1]["ledger/seconds_compile"],
+        generated_tokens=rows[-1]["ledger/generated_tokens"],
+        workdir=workdir,
+        export=os.path.join(workdir, "policy"),
+    )
