@@ -12,15 +12,15 @@ def get_config():
 
     c.data.name = "arithmetic"
     c.data.num_questions = 4096
-    c.data.max_prompt_tokens = 24
+    c.data.max_prompt_tokens = 16
 
-    c.rollout.max_tokens = 40
+    c.rollout.max_tokens = 32
     c.rollout.temperature = 1.0
     c.rollout.chunk = 16
 
     c.learner.minibatches = 2
     c.learner.micro_rows = 64
-    c.learner.logits_chunk = 64
+    c.learner.logits_chunk = 32
     c.learner.learning_rate = 1e-4
     c.learner.warmup = 10
     c.learner.weight_decay = 0.0

@@ -28,7 +28,10 @@ class Metrics:
             _replace(path, lambda partial: _write_text(partial, kept))
 
     def write(self, step: int, values: dict) -> None:
-        """Appends `values` (numbers, numpy or jax scalars, strings, lists and dictionaries of them) of `step`; NaN and infinities become null."""
+        """Appends `values` of `step`: numbers, numpy or jax scalars, strings, and lists and dictionaries of them.
+
+        NaN and infinities become null.
+        """
         if self._file is None:
             self._open()
         row = {"step": int(step)} | {name: _plain(value) for name, value in values.items()}

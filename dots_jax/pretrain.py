@@ -1,4 +1,4 @@
-"""Makes the quickstart's policy: supervised training of a tiny Qwen2.5 on worked demonstrations.
+"""Makes the quickstart's policy: supervised training of a tiny Qwen2.5 on demonstrations, first right, then careless.
 
 python -m dots_jax.pretrain --config=configs/quickstart_pretrain.py --workdir=assets/quickstart_policy
 """
@@ -55,7 +55,8 @@ def pretrain(config, directory: str) -> None:
     exclude = set(heldout.texts)
     i = 0
     while i < config.steps:
-        for batch in _batches(generator, tokenizer, config, exclude):
+        mistakes = config.mistakes if i >= config.careless_after * config.steps else None
+        for batch in _batches(generator, tokenizer, config, exclude, mistakes):
             params, opt_state, loss = step(params, opt_state, batch)
             i += 1
             if i % max(1, config.steps // 20) == 0:
@@ -64,10 +65,15 @@ def pretrain(config, directory: str) -> None:
     print(f"policy written to {directory}: {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
 
 
-def _batches(generator, tokenizer, config, exclude):
+def _batches(generator, tokenizer, config, exclude, mistakes):
     """Four batches of rows (tokens [B, T], prompt lengths, lengths), shortest first in random order, 16 n wide."""
     n = 4 * config.batch
-    texts, completions, *_ = arithmetic.demonstrations(generator, n, config.level_weights, exclude)
+    texts, completions, levels, _ = arithmetic.demonstrations(generator, n, config.level_weights, exclude)
+    if mistakes is not None:
+        completions = [
+            arithmetic.with_mistakes(generator, completion, mistakes[level - 1])
+            for completion, level in zip(completions, levels, strict=True)
+        ]
     prompts, prompt_lengths = tok.encode(tokenizer, texts, arithmetic.MAX_PROMPT)
     answers, answer_lengths = tok.encode(tokenizer, completions, arithmetic.MAX_COMPLETION)
     lengths = prompt_lengths + answer_lengths + 1  # id 0 ends a completion

@@ -1,8 +1,8 @@
 """The training loop: choose questions, roll out, grade, update.
 
-Read `train` from top to bottom; it is the algorithm. Tokens, log-probs and parameters stay on the device: only token ids
-come to the host, to be graded, and only rewards go back. Each phase ends when its work is done on the device, so that the
-ledger's seconds are those of the phase; at real scale a phase takes seconds and the wait nothing.
+Read `train` from top to bottom; it is the algorithm. Tokens, log-probs and parameters stay on the device: only token
+ids come to the host, to be graded, and only rewards go back. Each phase ends when its work is done on the device, so
+that the ledger's seconds are those of the phase; at real scale a phase takes seconds and the wait nothing.
 """
 
 import json
@@ -106,7 +106,7 @@ def train(config, workdir: str) -> None:
         return {"eval/accuracy": success.mean(), "eval/by_level": evaluate.by_level(success, heldout)}
 
     # ---- The loop ----------------------------------------------------------------------------------------------
-    for step in range(start, steps + 1):
+    for step in range(start + 1 if start else 0, steps + 1):
         if step == 0:
             row = evaluation(0)
         else:
@@ -141,7 +141,7 @@ def train(config, workdir: str) -> None:
                 info = {k: float(v) for k, v in jax.device_get(info).items()}
             ledger.add_tokens("update", trained=generated)
             _finite(info, step, checkpoints)
-            useful = np.asarray(learner.mixed(rewards)).mean()
+            useful = learner.mixed(rewards).mean()
             row = {
                 "train/reward": rewards.mean(),
                 "train/useful_groups": useful,
@@ -215,8 +215,8 @@ def _fits(config, mesh, model, longest_prompt: int) -> None:
         )
     if longest_prompt + config.rollout.max_tokens > model.max_positions:
         raise UserError(
-            f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} exceed "
-            f"the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
+            f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} "
+            f"exceed the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
         )
 
 

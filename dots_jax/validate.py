@@ -81,8 +81,9 @@ def _check_batch(config) -> None:
     group, micro = _get(config, "rollout.group_size"), _get(config, "learner.micro_rows")
     if _ABSENT not in (questions, parts, group, micro) and questions // parts * group % micro:
         raise UserError(
-            f"the {questions // parts * group} rows of a minibatch (config.train.questions / config.learner.minibatches "
-            f"x config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
+            f"the {questions // parts * group} rows of a minibatch (config.train.questions / "
+            f"config.learner.minibatches x config.rollout.group_size) do not divide into micro-batches of "
+            f"config.learner.micro_rows={micro}"
         )
     pool = _get(config, "data.num_questions")
     if questions is not _ABSENT and pool is not _ABSENT and questions > pool:

@@ -12,7 +12,7 @@ def mixed(rewards: jax.Array) -> jax.Array:
 def advantages(rewards: jax.Array, std: bool = True) -> jax.Array:
     """Group-relative advantages, float32 [P, G]: r - mean(r), and if `std` divided by (ddof-1 deviation + 1e-6).
 
-    Exactly zero in groups whose rewards are all equal. Sources: METHOD section 4, the released code (`std`) and the paper.
+    Exactly zero in groups whose rewards are all equal. With `std` as in the released code, without as in the paper.
     """
     rewards = rewards.astype(jnp.float32)
     centred = rewards - rewards.mean(1, keepdims=True)
@@ -22,7 +22,7 @@ def advantages(rewards: jax.Array, std: bool = True) -> jax.Array:
 
 
 def aggregation_weights(lengths: jax.Array, kind: str, max_tokens: int) -> jax.Array:
-    """The weight of each token of a row, float32 [R], such that the loss is the plain weighted sum over an optimizer step.
+    """The weight of each token of a row, float32 [R], with which the loss is a plain sum over an optimizer step.
 
     token: one over all tokens of the step; sequence: mean over a row's tokens, then over rows; constant: one over
     rows x max_tokens (Dr. GRPO). Known before any forward pass, so that accumulation over micro-batches is exact.
@@ -70,6 +70,6 @@ def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: s
 
 
 def kl_penalty(logp: jax.Array, reference: jax.Array) -> jax.Array:
-    """The k3 estimate of KL(policy || reference) per token: exp(d) - d - 1 with d = reference - logp, kept in [-10, 10]."""
+    """The k3 estimate of KL(policy || reference) per token: exp(d) - d - 1, d = reference - logp, kept in [-10, 10]."""
     d = reference - logp
     return jnp.clip(jnp.exp(d) - d - 1, -10.0, 10.0)

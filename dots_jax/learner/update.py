@@ -188,7 +188,7 @@ def _gradients(params, rows: _Rows, config, hyper: Hyper, reference, mesh):
 
     def step(carry, x):
         index, rows = x
-        rows = jax.tree.map(sharding.constrain_rows, rows)
+        rows = jax.tree.map(lambda x: sharding.constrain(x, sharding.BATCH), rows)
         return jax.lax.switch(index, branches, carry, rows), None
 
     names = ("loss", "computed", "rows", "real", "tokens", "clipped", "ratio_max", "entropy", "diff", "diff_max", "kl")
@@ -213,6 +213,8 @@ def _loss(params, rows: _Rows, size: int, config, hyper: Hyper, reference):
     tokens, completions, behaviour = rows.tokens[:, :size], rows.completions[:, :T], rows.behaviour[:, :T]
     logp, entropy = completion_logprobs(params, config, tokens, rows.prompt_lengths, completions, hyper)
     real = jnp.arange(T) < rows.lengths[:, None]
+    if not hyper.kl:
+        real &= rows.advantages[:, None] != 0  # rows along for the ride have no part in the metrics either
     mask = jnp.where(real, rows.weights[:, None], 0.0)
     loss, _, info = losses.policy_loss(logp, behaviour, behaviour, rows.advantages, mask, hyper.clip, hyper.loss)
     diff = jnp.where(real, jnp.abs(jax.lax.stop_gradient(logp) - behaviour), 0.0)
@@ -243,7 +245,7 @@ def _summary(stats, hyper: Hyper, total_rows: int) -> dict:
         "entropy": total["entropy"] / tokens,
         "logprob_diff_mean": stats["diff"][0] / jnp.maximum(stats["tokens"][0], 1),
         "logprob_diff_max": stats["diff_max"][0],
-        "padding": 1 - total["real"] / jnp.maximum(total["computed"], 1),
+        "padding": 1 - jnp.maximum(total["real"], 1e-9) / jnp.maximum(total["computed"], 1e-9),
         "skipped": 1 - total["rows"] / total_rows,
     }
     return metrics | ({"kl": total["kl"] / tokens} if hyper.kl else {})

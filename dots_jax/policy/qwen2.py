@@ -227,7 +227,8 @@ def hidden(params: dict, config: Config, tokens: jax.Array, *, remat: bool = Fal
     `remat` recomputes each layer in the backward pass.
     """
     rotary = _rotary(jnp.arange(tokens.shape[1])[None], config)
-    x = sharding.constrain_rows(params["embed"][tokens])
+    # Rows and the table's width are split over the same mesh axis: gather the table, not its rows' states.
+    x = sharding.constrain(sharding.constrain(params["embed"])[tokens], sharding.BATCH)
 
     def attend(q, k, v):
         kept = (k.swapaxes(1, 2), v.swapaxes(1, 2)) if keep_kv else None
@@ -235,7 +236,7 @@ def hidden(params: dict, config: Config, tokens: jax.Array, *, remat: bool = Fal
 
     def layer(x, w):
         x, kept = _block(x, w, config, rotary, attend)
-        return sharding.constrain_rows(x), kept
+        return sharding.constrain(x, sharding.BATCH), kept
 
     x, kept = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, params["layers"])
     x = _norm(x, params["norm"], config.norm_eps)

@@ -57,8 +57,8 @@ def num_row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def constrain_rows(x: jax.Array) -> jax.Array:
-    """Keeps `x` split over its leading axis inside jit; nothing outside `jax.set_mesh`."""
+def constrain(x: jax.Array, *axes) -> jax.Array:
+    """Places `x` by mesh axes inside jit, where `jax.sharding.use_abstract_mesh` names a mesh; else leaves it."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))

@@ -203,7 +203,7 @@ def _prefill(params, prompts, lengths, key, temperature, questions, static: _Sta
     x = scoring.distribution(last, qwen2.head(params), temperature, config.num_tokens)
     x = jnp.broadcast_to(x[:, None], (P, G, x.shape[-1]))
     ids = jnp.arange(P)
-    token, logp = _choose(x, _uniform(key, ids, G, jnp.zeros_like(ids)), static)
+    token, logp = _choose(x, _uniform(_row_keys(key, ids, G), jnp.zeros_like(ids)), static)
     real = jnp.broadcast_to((ids < questions)[:, None], (P, G))
     stopped = real & jnp.isin(token, jnp.array(static.stop_ids))
     length = 1 + -(-(static.max_tokens - 1) // static.chunk) * static.chunk
@@ -246,14 +246,19 @@ def _invert(mass, u):
     return index, jnp.maximum(u - at, 0.0)
 
 
-def _uniform(key, ids, group_size: int, count):
-    """One number in [0, 1) for each row and token: by question id [Q], place in the group and count [Q] -> [Q, G]."""
-
-    def one(row, count):
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, row), count))
-
+def _row_keys(key, ids, group_size: int):
+    """The random stream of each row, by question id [Q] and place in the group: keys [Q, G]."""
     rows = ids[:, None] * group_size + jnp.arange(group_size)
-    return jax.vmap(jax.vmap(one, (0, None)))(rows, count)
+    return jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, key)))(rows)
+
+
+def _uniform(keys, count):
+    """One number in [0, 1) for each row by its key [Q, G] and the tokens its question has drawn so far [Q]."""
+
+    def one(key, count):
+        return jax.random.uniform(jax.random.fold_in(key, count))
+
+    return jax.vmap(jax.vmap(one, (0, None)))(keys, count)
 
 
 def _per_device(function, static: _Static, replicated: int):
@@ -340,7 +345,7 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
             ids, lengths, kv = jax.tree.map(lambda x: x[source], (prefilled.ids, prefilled.lengths, prefilled.kv))
         else:
             ids, lengths, kv = prefilled.ids, prefilled.lengths, prefilled.kv
-        start, stop_ids = slots.count, jnp.array(static.stop_ids)
+        start, stop_ids, keys = slots.count, jnp.array(static.stop_ids), _row_keys(key, ids, G)
 
         def live(carry):
             step, slots, *_ = carry
@@ -358,7 +363,7 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
                 weights, config, slots.token, lengths + slots.count - 1, kv, lengths, slots.cache, index, _write
             )
             x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
-            token, logp = _choose(x, _uniform(key, ids, G, slots.count), static)
+            token, logp = _choose(x, _uniform(keys, slots.count), static)
             alive = ~slots.done
             token = jnp.where(alive, token, 0)
             stopped = alive & jnp.isin(token, stop_ids)

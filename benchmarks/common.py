@@ -1,0 +1,208 @@
+"""What both benchmarks share: model shapes, lengths, timing, and the measured limits of the device."""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dots_jax.errors import UserError
+from dots_jax.policy import qwen2, sharding
+
+_PUBLISHED = {"rope_theta": 1e6, "norm_eps": 1e-6, "max_positions": 32768, "num_tokens": 151665}
+SHAPES = {  # width D, layers L, heads H, key/value heads K, feed-forward F, vocabulary V, tied
+    "tiny": qwen2.Config(29, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 4096, 29),  # the quickstart's policy
+    "0.5b": qwen2.Config(151936, 896, 24, 14, 2, 4864, tie_embeddings=True, **_PUBLISHED),
+    "1.5b": qwen2.Config(151936, 1536, 28, 12, 2, 8960, tie_embeddings=True, **_PUBLISHED),
+    "3b": qwen2.Config(151936, 2048, 36, 16, 2, 11008, tie_embeddings=True, **_PUBLISHED),
+    "7b": qwen2.Config(152064, 3584, 28, 28, 4, 18944, tie_embeddings=False, **_PUBLISHED),
+}
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The flags that both benchmarks have."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--shape", choices=SHAPES, default="tiny", help="a published Qwen2.5 shape, or the quickstart's")
+    p.add_argument("--model", metavar="FILE", help="a Hugging Face config.json, instead of --shape")
+    p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    p.add_argument("--mesh", default="-1,1,1", help="devices along data,fsdp,tensor; -1 takes what is left")
+    p.add_argument("--questions", type=int, default=32, help="P")
+    p.add_argument("--group", type=int, default=8, help="completions per question, G")
+    p.add_argument("--prompt", type=int, default=24, help="tokens of every prompt, S")
+    p.add_argument("--max-tokens", type=int, default=40, help="most tokens of a completion, T")
+    p.add_argument("--mean", type=float, help="mean length before the cut at --max-tokens (default: half of it)")
+    p.add_argument("--sigma", type=float, default=0.8, help="of log-normal lengths, in log space")
+    p.add_argument("--temperature", type=float, default=1.0)
+    p.add_argument("--repeats", type=int, default=5, help="timed runs, after the warm-up")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--output", metavar="FILE", help="also append the JSON line here")
+    return p
+
+
+def setup(args) -> tuple[qwen2.Config, jax.sharding.Mesh, dict]:
+    """The model's shape, the mesh, and the part of the record that is known before measuring.
+
+    Raises:
+      UserError: flags that do not fit together.
+    """
+    for name in ("questions", "group", "prompt", "max_tokens", "repeats"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    args.mean = args.mean or max(args.max_tokens / 2, 1)
+    config = SHAPES[args.shape]
+    if args.model:
+        with open(args.model) as f:
+            config = qwen2.Config.from_hf(json.load(f))
+    try:
+        sizes = [int(x) for x in args.mesh.split(",")]
+        data, fsdp, tensor = sizes
+    except ValueError:
+        raise UserError(f"--mesh={args.mesh}: three numbers, such as 1,1,1") from None
+    devices = jax.devices() if -1 in sizes else jax.devices()[: data * fsdp * tensor]
+    mesh = sharding.make_mesh(data, fsdp, tensor, devices)
+    record = {
+        "device": mesh.devices.flat[0].device_kind,
+        "backend": jax.default_backend(),
+        "devices": mesh.size,
+        "mesh": dict(mesh.shape),
+        "jax": jax.__version__,
+        "load": round(os.getloadavg()[0], 2),  # of the machine before we started
+        "model": args.model or args.shape,
+        "parameters": count(config),
+        "dtype": args.dtype,
+        "questions": args.questions,
+        "group": args.group,
+        "prompt": args.prompt,
+        "max_tokens": args.max_tokens,
+        "lengths": args.lengths,
+        "mean": args.mean if args.lengths != "full" else None,
+        "sigma": args.sigma if args.lengths == "lognormal" else None,
+    }
+    return config, mesh, record
+
+
+def count(config: qwen2.Config, embeddings: bool = True) -> int:
+    """Parameters of the model; without `embeddings` neither the input nor the output matrix."""
+    tree = qwen2.declare(config)
+    if not embeddings:
+        tree = {k: v for k, v in tree.items() if k not in ("embed", "head")}
+    return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter)))
+
+
+def lognormal(rng: np.random.Generator, shape, mean: float, sigma: float, limit: int) -> np.ndarray:
+    """Lengths, int32, log-normal with this mean before the cut to 1 .. limit."""
+    x = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, shape)
+    return np.clip(np.rint(x), 1, limit).astype(np.int32)
+
+
+def first_call(function) -> tuple[float, object]:
+    """Seconds of a call that compiles, and its result."""
+    start = time.perf_counter()
+    out = jax.block_until_ready(function())
+    return time.perf_counter() - start, out
+
+
+_compiled = [0]
+
+
+def _listen(event, duration, **_):
+    _compiled[0] += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+def timed(prepare, function, repeats: int) -> list[tuple]:
+    """(seconds, what was prepared, result) of `function(prepare(i))` for `repeats` different i, each waited for.
+
+    `prepare` is outside the timing. A call in which anything was compiled (a ragged batch that reached a cache
+    size of its own, say) is left out and another one made.
+    """
+    out, i = [], 0
+    while len(out) < repeats:
+        given = jax.block_until_ready(prepare(i))
+        before, start = _compiled[0], time.perf_counter()
+        result = jax.block_until_ready(function(given))
+        seconds = time.perf_counter() - start
+        if _compiled[0] == before:
+            out.append((seconds, given, result))
+        i += 1
+        if i > 4 * repeats + 8:
+            raise RuntimeError("every call compiles something: there is nothing to time")
+    return out
+
+
+def spread(values) -> dict:
+    """Median, least and largest, to 4 significant digits (integers exactly)."""
+    values = list(values)
+
+    def short(x):
+        return int(x) if float(x).is_integer() else float(f"{x:.4g}")
+
+    return {"median": short(statistics.median(values)), "min": short(min(values)), "max": short(max(values))}
+
+
+def _fastest(function, x, calls: int, rounds: int = 5) -> float:
+    """Seconds of one call of x -> x: the best round of `calls` calls in a row."""
+    best = np.inf
+    x = jax.block_until_ready(function(x))
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(calls):
+            x = function(x)
+        jax.block_until_ready(x)
+        best = min(best, (time.perf_counter() - start) / calls)
+    return best
+
+
+def measure_bandwidth(size: int | None = None) -> float:
+    """Memory bandwidth of one device in bytes/s.
+
+    `size` float32 numbers (1 GiB of them, on a CPU 256 MiB) get 1 added in place: each is read once and written once.
+    Ten dispatches in a row, the best of five such rounds.
+    """
+    size = size or (2**26 if jax.default_backend() == "cpu" else 2**28)
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    return 2 * 4 * size / _fastest(add, jnp.zeros(size, jnp.float32), calls=10)
+
+
+def measure_matmul(dtype, n: int | None = None) -> float:
+    """FLOP/s of one device in a chain of square matrix products in `dtype` at jax's default precision.
+
+    Width n, by default 8192 (on a CPU 2048). Ten dispatches in a row (three on a CPU), the best of five such rounds.
+    """
+    cpu = jax.default_backend() == "cpu"
+    n = n or (2048 if cpu else 8192)
+    b = jax.random.normal(jax.random.key(0), (n, n), dtype) / n**0.5
+    multiply = jax.jit(lambda a, b: a @ b)
+    return 2 * n**3 / _fastest(lambda a: multiply(a, b), b, calls=3 if cpu else 10)
+
+
+def peak_memory(mesh) -> int | None:
+    """The most bytes that one device of the mesh has held since the process started, None where not known."""
+    stats = [d.memory_stats() or {} for d in mesh.devices.flat]
+    return max((s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s), default=None)
+
+
+def finish(main) -> None:
+    """Runs `main` as a script: mistakes of the user are one line and exit code 2."""
+    try:
+        main()
+    except (UserError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+def emit(record: dict, output: str | None) -> dict:
+    """Prints the record as one JSON line, and appends it to the file `output`."""
+    line = json.dumps(record)
+    print(line, flush=True)
+    if output:
+        with open(output, "a") as f:
+            f.write(line + "\n")
+    return record

@@ -1,0 +1,139 @@
+"""How fast completions are sampled, and how near that is to the device's memory bandwidth: one JSON line.
+
+python benchmarks/rollout.py --shape=1.5b --dtype=bfloat16 --questions=64 --prompt=256 --max-tokens=1024
+"""
+
+import inspect
+import sys
+from collections import deque
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import common
+from dots_jax import rollout
+from dots_jax.errors import UserError
+from dots_jax.policy import qwen2, sharding
+
+
+def decode_steps(lengths: np.ndarray, slots: int, chunk: int) -> int:
+    """Decode steps that one device takes for its questions, from lengths [P, G].
+
+    The first token of a completion comes from prefill. With `slots` > 0 only so many questions are decoded at a
+    time; between chunks those whose rows have all ended make room for the next, and a chunk ends early where no row
+    is left in it (as the sampler does).
+    """
+    need = lengths.max(1) - 1
+    if not slots:
+        return int(need.max())
+    waiting, left, steps = deque(need.tolist()), [0] * slots, 0
+    while waiting or any(left):
+        left = [x or (waiting.popleft() if waiting else 0) for x in left]
+        took = min(chunk, max(left))
+        left = [max(x - took, 0) for x in left]
+        steps += took
+    return steps
+
+
+def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: int, itemsize: int) -> int:
+    """Bytes that decoding must move at least, for prompt lengths [P] and completion lengths [P, G].
+
+    In each of `steps` decode steps the weights of all layers, the last norm and the output matrix, once (of the input
+    embedding only the rows of the drawn tokens, not counted). In each step of a question with a live row the keys
+    and values of its prompt, once for all its rows. For a row's j-th decode step, j = 1 .. length - 1, those of its
+    j tokens so far (the newest written, the others read). A token's keys and values are 2 L K E numbers. Nothing
+    for activations, logits, prefill, dead rows, padding, or cache slots that are not filled yet.
+    """
+    lengths = np.asarray(lengths, np.int64)
+    weights = common.count(config, embeddings=False) + config.vocab_size * config.width
+    kv = 2 * config.num_layers * config.num_kv_heads * config.head_width
+    prompts = (np.asarray(prompt_lengths, np.int64) * (lengths.max(1) - 1)).sum()
+    own = (lengths * (lengths - 1) // 2).sum()
+    return int(steps * weights + kv * (prompts + own)) * itemsize
+
+
+def main(argv=None) -> dict:
+    """Measures, prints and returns the record."""
+    p = common.parser(__doc__.splitlines()[0])
+    p.add_argument("--lengths", choices=("full", "geometric", "lognormal"), default="full")
+    p.add_argument("--slots", type=int, default=0, help="questions decoded at a time; 0: all")
+    p.add_argument("--chunk", type=int, default=128, help="decode steps between looks at finished rows")
+    p.add_argument("--bandwidth", type=float, help="GB/s of a device's memory; measured where not given")
+    args = p.parse_args(argv)
+    config, mesh, record = common.setup(args)
+    P, G, S, T = args.questions, args.group, args.prompt, args.max_tokens
+    rng = np.random.default_rng(args.seed)
+    key = jax.random.key(args.seed)
+
+    stop_ids, more = (config.num_tokens,), {}  # an id that is never drawn, so that every row is T long
+    if args.lengths == "geometric":
+        # Random weights give nearly uniform distributions: a share of 1 / mean of the ids ends a row as often.
+        stops = max(round(config.num_tokens / args.mean), 1)
+        stop_ids = tuple(int(i) for i in rng.choice(config.num_tokens, min(stops, config.num_tokens), replace=False))
+    if args.lengths == "lognormal":
+        if "limits" not in inspect.signature(rollout.sample).parameters:
+            raise UserError("--lengths=lognormal needs rollout.sample(limits=...): use --lengths=geometric")
+        more["limits"] = common.lognormal(rng, (P, G), args.mean, args.sigma, T)
+    prompts = rng.integers(0, config.num_tokens, (P, S), np.int32)
+    prompt_lengths = np.full(P, S, np.int32)
+    params = jax.block_until_ready(qwen2.init(config, key, jnp.dtype(args.dtype), mesh))
+
+    def run(key, max_tokens=T, **more):
+        return rollout.sample(
+            params, config, prompts, prompt_lengths, key, G, max_tokens, args.temperature, stop_ids,
+            chunk=args.chunk, slots=args.slots, mesh=mesh, **more,
+        )  # fmt: skip
+
+    keys = jax.random.split(key, 2)
+    compile_seconds, _ = common.first_call(lambda: run(keys[0], **more))
+
+    def prepare(i):
+        return jax.random.fold_in(keys[1], i)
+
+    results = common.timed(prepare, lambda key: run(key, **more), args.repeats)
+    seconds, lengths = [s for s, *_ in results], [np.asarray(r.lengths) for *_, r in results]
+    tokens = [int(x.sum()) for x in lengths]
+    peak = common.peak_memory(mesh)
+    common.first_call(lambda: run(keys[0], 1))  # prefill alone, for the share of decoding
+    prefill = [s for s, *_ in common.timed(prepare, lambda key: run(key, 1), args.repeats)]
+
+    # Every shard of the rows reads its own copy of the weights (split over `tensor`) in its own decode loop.
+    shards = sharding.num_row_shards(mesh)
+    per_shard = -(-P // shards)
+    slots = -(-args.slots // shards) if 0 < args.slots < per_shard * shards else 0
+    chunk = min(args.chunk, max(T - 1, 1))
+    steps = [[decode_steps(x[i : i + per_shard], slots, chunk) for i in range(0, P, per_shard)] for x in lengths]
+    itemsize = jnp.dtype(args.dtype).itemsize
+    needed = [decode_bytes(config, prompt_lengths, x, sum(s), itemsize) for x, s in zip(lengths, steps, strict=True)]
+    bandwidth = args.bandwidth * 1e9 if args.bandwidth else common.measure_bandwidth()
+    limit = [b / (bandwidth * mesh.size) for b in needed]  # seconds
+
+    decode = [max(s - np.median(prefill), 1e-9) for s in seconds]
+    record = {"benchmark": "rollout"} | record | {
+        "slots": args.slots,
+        "chunk": args.chunk,
+        "temperature": args.temperature,
+        "repeats": args.repeats,
+        "compile_seconds": round(compile_seconds, 2),
+        "seconds": common.spread(seconds),
+        "prefill_seconds": common.spread(prefill),
+        "generated_tokens": common.spread(tokens),
+        "mean_length": round(sum(tokens) / (P * G * len(tokens)), 2),
+        "tokens_per_second": common.spread(t / s for t, s in zip(tokens, seconds, strict=True)),
+        "decode_steps": common.spread(max(s) for s in steps),
+        "step_milliseconds": common.spread(1e3 * d / max(*s, 1) for d, s in zip(decode, steps, strict=True)),
+        "bandwidth_gb_s": round(bandwidth / 1e9, 2),
+        "bandwidth_source": "flag" if args.bandwidth else "measured",
+        "bandwidth_share": common.spread(x / s for x, s in zip(limit, seconds, strict=True)),
+        "bandwidth_share_decode": common.spread(x / d for x, d in zip(limit, decode, strict=True)),
+        "peak_memory_bytes": peak,
+    }  # fmt: skip
+    return common.emit(record, args.output)
+
+
+if __name__ == "__main__":
+    common.finish(main)

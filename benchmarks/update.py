@@ -1,0 +1,154 @@
+"""How fast a GRPO update trains, and how near that is to the device's matrix products: one JSON line.
+
+python benchmarks/update.py --shape=1.5b --dtype=bfloat16 --questions=64 --prompt=256 --max-tokens=1024
+"""
+
+import sys
+from argparse import BooleanOptionalAction
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import common
+from dots_jax import learner
+from dots_jax.errors import UserError
+from dots_jax.policy import qwen2, sharding
+from dots_jax.rollout import Rollouts
+
+
+def useful_flops(config: qwen2.Config, prompt_lengths, lengths) -> int:
+    """FLOPs that training on these rows needs, for prompt and completion lengths [R].
+
+    With s = prompt + completion tokens of a row: 6 per token and parameter outside the embeddings; causal attention,
+    where the token at place t sees t keys: 4 H E t for scores and values, three times that with the backward pass,
+    hence 12 L H E s (s + 1) / 2; the output matrix, 6 D V, at completion tokens alone. Nothing for padding,
+    recomputation, rows without a gradient, softmax, entropy and the optimizer.
+    """
+    n = np.asarray(lengths, np.int64)
+    s = np.asarray(prompt_lengths, np.int64) + n
+    body = 6 * common.count(config, embeddings=False) * s
+    attention = 6 * config.num_layers * config.num_heads * config.head_width * s * (s + 1)
+    return int((body + attention + 6 * config.width * config.vocab_size * n).sum())
+
+
+def synthetic(rng: np.random.Generator, args, config: qwen2.Config, mesh) -> tuple[Rollouts, jax.Array]:
+    """Random rollouts and rewards on the devices; in a share `useful` of the groups half the rewards are 1."""
+    P, G, S, T = args.questions, args.group, args.prompt, args.max_tokens
+    lengths = np.full((P, G), T, np.int32)
+    if args.lengths == "lognormal":
+        lengths = common.lognormal(rng, (P, G), args.mean, args.sigma, T)
+    real = np.arange(T) < lengths[..., None]
+    useful = rng.permutation(P) < round(args.useful * P)
+    rollouts = Rollouts(
+        rng.integers(0, config.num_tokens, (P, S), np.int32),
+        np.full(P, S, np.int32),
+        np.where(real, rng.integers(0, config.num_tokens, (P, G, T), np.int32), 0),
+        lengths,
+        np.where(real, -np.log(config.num_tokens), 0).astype(np.float32),  # about what random weights give
+        lengths < T,
+    )
+    rewards = useful[:, None] & (rng.permuted(np.tile(np.arange(G), (P, 1)), axis=1) < G // 2)
+    return jax.device_put((rollouts, rewards.astype(np.float32)), sharding.rows(mesh))
+
+
+def main(argv=None) -> dict:
+    """Measures, prints and returns the record."""
+    p = common.parser(__doc__.splitlines()[0])
+    p.add_argument("--lengths", choices=("full", "lognormal"), default="full")
+    p.add_argument("--minibatches", type=int, default=2, help="optimizer steps per update")
+    p.add_argument("--micro-rows", type=int, default=64, help="rows per forward and backward pass")
+    p.add_argument("--buckets", type=int, default=4, help="padded lengths that a micro-batch can have")
+    p.add_argument("--logits-chunk", type=int, default=128, help="tokens per row whose logits exist at once")
+    p.add_argument("--remat", action=BooleanOptionalAction, default=True, help="recompute layers when going back")
+    p.add_argument("--useful", type=float, default=1.0, help="share of groups whose rewards differ")
+    p.add_argument("--peak", type=float, help="TFLOP/s of a device's matrix products; measured where not given")
+    args = p.parse_args(argv)
+    config, mesh, record = common.setup(args)
+    P, G = args.questions, args.group
+    if P % args.minibatches or P // args.minibatches * G % args.micro_rows:
+        raise UserError("--questions must divide by --minibatches, and the rows of a minibatch by --micro-rows")
+    if G < 2 or not 0 < args.useful <= 1 or round(args.useful * P) == 0:
+        raise UserError("--group must be at least 2, and --useful leave at least one group")
+
+    hyper = learner.Hyper(
+        minibatches=args.minibatches,
+        micro_rows=args.micro_rows,
+        length_buckets=args.buckets,
+        logits_chunk=args.logits_chunk,
+        loss="plain",
+        clip=0.2,
+        advantage_std=True,
+        aggregation="token",
+        kl=0.0,
+        learning_rate=1e-6,
+        warmup=0,
+        betas=(0.9, 0.999),
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        remat=args.remat,
+        temperature=args.temperature,
+    )
+    key = jax.random.key(args.seed)
+    params = qwen2.init(config, key, jnp.dtype(args.dtype), mesh)
+    state = jax.block_until_ready(learner.init_state(params, config, hyper, mesh))
+    del params
+
+    def prepare(i):
+        batch = synthetic(np.random.default_rng((args.seed, i)), args, config, mesh)
+        return *batch, jax.random.fold_in(key, i)
+
+    def run(batch):
+        nonlocal state  # donated, so threaded through
+        state, metrics = learner.update(state, *batch, config, hyper, mesh)
+        jax.block_until_ready(state)
+        return metrics
+
+    warm = prepare(2**31 - 1)
+    compile_seconds, _ = common.first_call(lambda: run(warm))
+    results = common.timed(prepare, run, args.repeats)
+    memory = common.peak_memory(mesh)
+    peak = args.peak * 1e12 if args.peak else common.measure_matmul(jnp.dtype(args.dtype))
+
+    seconds, rows, tokens, flops, metrics = [s for s, *_ in results], [], [], [], []
+    for _, (rollouts, rewards, _), out in results:
+        rewards, lengths = np.asarray(rewards), np.asarray(rollouts.lengths)
+        trained = (rewards != rewards[:, :1]).any(1)  # groups with a gradient
+        completion = lengths[trained].ravel()
+        prompt = np.repeat(np.asarray(rollouts.prompt_lengths)[trained], G)
+        rows.append(len(completion))
+        tokens.append(int(prompt.sum() + completion.sum()))
+        flops.append(useful_flops(config, prompt, completion))
+        metrics.append({k: float(v) for k, v in out.items()})
+    if not all(np.isfinite(m[k]) for m in metrics for k in ("loss", "grad_norm")):
+        raise RuntimeError("the update's loss or gradient is not finite: these timings mean nothing")
+
+    record = {"benchmark": "update"} | record | {
+        "minibatches": args.minibatches,
+        "micro_rows": args.micro_rows,
+        "buckets": args.buckets,
+        "logits_chunk": args.logits_chunk,
+        "remat": args.remat,
+        "useful": args.useful,
+        "repeats": args.repeats,
+        "compile_seconds": round(compile_seconds, 2),
+        "seconds": common.spread(seconds),
+        "trained_rows": common.spread(rows),
+        "trained_tokens": common.spread(tokens),
+        "tokens_per_second": common.spread(t / s for t, s in zip(tokens, seconds, strict=True)),
+        "padding": common.spread(m["padding"] for m in metrics),
+        "skipped": common.spread(m["skipped"] for m in metrics),
+        "useful_tflops": common.spread(f / s / 1e12 for f, s in zip(flops, seconds, strict=True)),
+        "peak_tflops": round(peak / 1e12, 4),
+        "peak_source": "flag" if args.peak else "measured",
+        "peak_share": common.spread(f / s / peak / mesh.size for f, s in zip(flops, seconds, strict=True)),
+        "peak_memory_bytes": memory,
+    }  # fmt: skip
+    return common.emit(record, args.output)
+
+
+if __name__ == "__main__":
+    common.finish(main)

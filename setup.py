@@ -1,0 +1,33 @@
+"""Packaging: `pip install -e .`, with the extras cuda, tpu and test."""
+
+from setuptools import find_packages, setup
+
+JAX = "jax>=0.10"
+
+setup(
+    name="dots_jax",
+    version="0.1.0",
+    description="Data-efficient reinforcement fine-tuning of language models in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["dots_jax", "dots_jax.*"]),
+    install_requires=[
+        JAX,
+        "absl-py",
+        "etils[epath]",
+        "matplotlib",
+        "ml-collections",
+        "numpy",
+        "optax",
+        "orbax-checkpoint>=0.12",
+        "safetensors>=0.8",
+        "tensorboardX",
+        "tqdm",
+        "transformers>=5",
+    ],
+    extras_require={
+        "cuda": [f"jax[cuda12]{JAX.removeprefix('jax')}"],
+        "tpu": [f"jax[tpu]{JAX.removeprefix('jax')}"],
+        "test": ["pytest", "ruff"],
+    },
+)

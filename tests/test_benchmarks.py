@@ -1,0 +1,144 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import common, rollout, update
+from dots_jax.policy import qwen2
+
+# D 4, L 2, H 2, K 1, E 2, F 6, V 10. A layer: q 4x4 + 4, k and v 4x2 + 2 each, o 4x4, MLP 3 x 4x6, norms 2 x 4.
+CONFIG = qwen2.Config(10, 4, 2, 2, 1, 6, 1e4, 1e-6, False, 64, 10)
+LAYER = (16 + 4) + 2 * (8 + 2) + 16 + 72 + 8
+BODY = 2 * LAYER + 4  # and the last norm
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "config.json"
+    path.write_text(json.dumps(dataclasses.replace(CONFIG, num_layers=1).to_hf("float32", 0)))
+    return ["--model", str(path), "--mesh=1,1,1"]
+
+
+def test_parameters():
+    assert common.count(CONFIG, embeddings=False) == BODY
+    assert common.count(CONFIG) == BODY + 2 * 10 * 4
+    # As published: 0.49B, 1.54B, 3.09B and 7.61B parameters.
+    published = {"0.5b": 494_032_768, "1.5b": 1_543_714_304, "3b": 3_085_938_688, "7b": 7_615_616_512}
+    assert {k: common.count(common.SHAPES[k]) for k in published} == published
+
+
+def test_useful_flops_by_hand():
+    # One row, prompt 2, completion 1: three tokens that see 1, 2 and 3 keys. Per key 2 H E for the score and 2 H E
+    # for the value, in 2 layers; the head at one token.
+    attention = (1 + 2 + 3) * (4 * 4) * 2
+    forward = 2 * BODY * 3 + attention + 2 * 4 * 10 * 1
+    assert update.useful_flops(CONFIG, [2], [1]) == 3 * forward
+    assert update.useful_flops(CONFIG, [2, 2], [1, 1]) == 2 * 3 * forward
+
+
+def test_decode_bytes_by_hand():
+    # Two questions with two rows each, prompts of 5 and 3 tokens. Keys and values of a token: 2 x 2 layers x 1 x 2 = 8.
+    lengths = np.array([[3, 1], [2, 2]])
+    steps = rollout.decode_steps(lengths, slots=0, chunk=4)
+    assert steps == 2  # tokens 2 and 3 of the longest row
+    weights = 2 * (BODY + 40)
+    prompts = 8 * (2 * 5 + 1 * 3)  # the first question lives for two steps, the second for one
+    own = 8 * ((1 + 2) + 0 + 1 + 1)
+    assert rollout.decode_bytes(CONFIG, [5, 3], lengths, steps, itemsize=2) == 2 * (weights + prompts + own)
+
+
+def test_decode_steps_with_slots_by_hand():
+    # Steps needed: 4, 1, 3, 0. One slot: each in its own chunks, and chunks end early.
+    lengths = np.array([[5, 2], [2, 1], [1, 4], [1, 1]])
+    assert rollout.decode_steps(lengths, slots=1, chunk=2) == 4 + 1 + 3
+    # Two slots, chunks of 2: (4, 1) -> (2, 3) -> (0, 1), then the last question needs none.
+    assert rollout.decode_steps(lengths, slots=2, chunk=2) == 2 + 2 + 1
+    assert rollout.decode_steps(lengths, slots=0, chunk=2) == 4
+
+
+def test_lognormal_lengths():
+    x = common.lognormal(np.random.default_rng(0), 100_000, mean=50, sigma=0.5, limit=10_000)
+    assert abs(x.mean() - 50) < 0.5
+    assert abs(np.log(x).std() - 0.5) < 0.02
+    x = common.lognormal(np.random.default_rng(0), 1000, mean=50, sigma=2, limit=60)
+    assert x.min() >= 1 and x.max() == 60
+
+
+def _check(record, capsys):
+    assert json.loads(capsys.readouterr().out) == record
+    seconds = record["seconds"]
+    assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"] < record["compile_seconds"]
+    assert (record["backend"], record["devices"], record["jax"]) == ("cpu", 1, jax.__version__)
+
+
+def test_rollout(model, monkeypatch, capsys):
+    sampled = []
+    sample = rollout.rollout.sample
+
+    def spy(*args, **kwargs):
+        sampled.append(sample(*args, **kwargs))
+        return sampled[-1]
+
+    monkeypatch.setattr(rollout.rollout, "sample", spy)
+    flags = ["--questions=3", "--group=2", "--prompt=5", "--max-tokens=9", "--repeats=2"]
+    record = rollout.main(model + flags + ["--lengths=geometric", "--mean=4", "--slots=2", "--bandwidth=10"])
+    _check(record, capsys)
+    totals = [int(r.lengths.sum()) for r in sampled if r.tokens.shape[-1] == 9]
+    counted = record["generated_tokens"]
+    assert {counted["min"], counted["max"]} <= set(totals)
+    assert counted["min"] + counted["max"] == pytest.approx(12 * record["mean_length"], abs=0.1)
+    assert len({np.asarray(r.tokens).tobytes() for r in sampled if r.tokens.shape[-1] == 9}) == len(totals)
+    assert record["bandwidth_source"] == "flag" and 0 < record["bandwidth_share"]["median"] < 1
+    rate = record["tokens_per_second"]
+    assert counted["min"] / record["seconds"]["max"] <= rate["median"] * 1.01
+    assert rate["median"] <= counted["max"] / record["seconds"]["min"] * 1.01
+
+
+def test_rollout_of_full_length(model, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(common, "measure_bandwidth", lambda: 1e10)
+    out = tmp_path / "results.jsonl"
+    flags = ["--questions=2", "--group=2", "--prompt=3", "--max-tokens=5", "--repeats=1", f"--output={out}"]
+    record = rollout.main(model + flags)
+    _check(record, capsys)
+    assert json.loads(out.read_text()) == record
+    assert record["generated_tokens"]["median"] == 2 * 2 * 5
+    assert record["decode_steps"]["median"] == 4
+
+
+def test_update(model, capsys):
+    flags = ["--questions=4", "--group=4", "--prompt=3", "--max-tokens=6", "--minibatches=1", "--micro-rows=8"]
+    flags += ["--no-remat", "--buckets=1", "--repeats=1", "--useful=0.5", "--peak=0.1"]
+    record = update.main(model + flags)
+    _check(record, capsys)
+    assert record["trained_rows"]["median"] == 8
+    assert record["trained_tokens"]["median"] == 8 * (3 + 6)
+    assert record["skipped"]["median"] == 0.5 and record["padding"]["median"] == 0
+    assert record["useful_tflops"]["median"] == pytest.approx(
+        update.useful_flops(dataclasses.replace(CONFIG, num_layers=1), [3] * 8, [6] * 8)
+        / record["seconds"]["median"]
+        / 1e12,
+        rel=0.01,
+    )
+    assert 0 < record["peak_share"]["median"] < 1
+
+
+def test_measured_limits_are_plausible():
+    assert 1e7 < common.measure_bandwidth(2**16) < 1e13
+    assert 1e6 < common.measure_matmul("float32", 64) < 1e15
+
+
+def test_timed_leaves_out_calls_that_compile():
+    function = jax.jit(lambda x: x + 1)
+    results = common.timed(lambda i: np.zeros(1 + i // 2), function, repeats=2)
+    assert [len(given) for _, given, _ in results] == [1, 2]
+
+
+def test_mistakes_are_named(model):
+    from dots_jax.errors import UserError
+
+    with pytest.raises(UserError, match="--mesh"):
+        rollout.main(["--mesh=1,1"])
+    with pytest.raises(UserError, match="--micro-rows"):
+        update.main(model + ["--questions=3", "--minibatches=2"])

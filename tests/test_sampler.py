@@ -1,0 +1,190 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dots_jax import policy, rollout
+from dots_jax.policy import sharding
+from dots_jax.rollout import sampler
+
+P, S, G, T = 6, 9, 4, 14
+STOP = (3, 7, 11)
+TOLERANCE = 1e-5  # of log-probs of order 1, float32
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(1)
+    lengths = np.array([9, 1, 5, 2, 7, 3], np.int32)
+    return rng.integers(1, 37, (P, S)).astype(np.int32) * (np.arange(S) < lengths[:, None]), lengths
+
+
+def place(params, config, *sizes):
+    mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    return jax.device_put(params, policy.qwen2.shardings(config, mesh)), mesh
+
+
+@pytest.fixture(scope="module")
+def draw(tiny_config, tiny_params, prompts):
+    """`sample` on a mesh of the given sizes, results on the host."""
+
+    @functools.cache
+    def placed(sizes):
+        return place(tiny_params, tiny_config, *sizes)
+
+    def draw(sizes=(1, 1, 1), prompts=prompts, temperature=0.8, stop=STOP, max_tokens=T, group=G, chunk=8, **kw):
+        params, mesh = placed(sizes)
+        out = rollout.sample(
+            params,
+            tiny_config,
+            *prompts,
+            jax.random.key(2),
+            group,
+            max_tokens,
+            temperature,
+            stop,
+            mesh=mesh,
+            chunk=chunk,
+            **kw,
+        )
+        return jax.tree.map(np.asarray, out)
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def base(draw):
+    return draw()
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.tokens, b.tokens)
+    np.testing.assert_array_equal(a.lengths, b.lengths)
+    np.testing.assert_array_equal(a.finished, b.finished)
+    np.testing.assert_allclose(a.logprobs, b.logprobs, atol=TOLERANCE)
+
+
+def test_lengths_flags_and_padding(base):
+    assert base.tokens.shape == base.logprobs.shape == (P, G, T) and base.lengths.shape == (P, G)
+    assert 0 < base.finished.mean() < 1  # both kinds are there to be tested
+    for tokens, logp, n, finished in zip(
+        base.tokens.reshape(-1, T),
+        base.logprobs.reshape(-1, T),
+        base.lengths.ravel(),
+        base.finished.ravel(),
+        strict=True,
+    ):
+        stops = np.isin(tokens[:n], STOP)
+        assert finished == stops[-1] and not stops[:-1].any()
+        assert finished or n == T
+        assert not tokens[n:].any() and not logp[n:].any() and (logp[:n] < 0).all()
+    ended = base.tokens[np.arange(P)[:, None], np.arange(G), base.lengths - 1][base.finished]
+    assert set(ended) == set(STOP)  # every stop id stops
+
+
+@pytest.mark.parametrize("temperature", [0.8, 1.7])
+def test_logprobs_are_the_learners(draw, base, tiny_config, tiny_params, prompts, temperature):
+    out = base if temperature == 0.8 else draw(temperature=temperature)
+    rows = np.zeros((P * G, S + T), np.int32)
+    lengths = (prompts[1][:, None] + out.lengths).ravel()
+    for i, (p, g) in enumerate(np.ndindex(P, G)):
+        n = prompts[1][p]
+        rows[i, :n], rows[i, n : lengths[i]] = prompts[0][p, :n], out.tokens[p, g, : out.lengths[p, g]]
+    score = jax.jit(policy.token_logprobs, static_argnums=1)
+    for scored_at, same in ((temperature, True), (temperature * 1.3, False)):
+        logp = np.asarray(score(tiny_params, tiny_config, rows, lengths, scored_at)[0])
+        worst = max(
+            np.abs(logp[i, prompts[1][p] : lengths[i]] - out.logprobs[p, g, : out.lengths[p, g]]).max()
+            for i, (p, g) in enumerate(np.ndindex(P, G))
+        )
+        assert (worst <= 1e-4) == same, worst
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"chunk": 3}, {"chunk": 4, "slots": 2}, {"sizes": (4, 1, 1)}, {"sizes": (2, 2, 2), "chunk": 5, "slots": 4}],
+    ids=str,
+)
+def test_sample_does_not_depend_on(draw, base, how):
+    """Chunk size and so cache growth, slots handed on, device count (6 questions do not divide by 4), tensor axis."""
+    assert_same(draw(**how), base)
+
+
+def test_sample_does_not_depend_on_padding_and_neighbours(draw, base, prompts):
+    others = prompts[0].copy(), prompts[1].copy()
+    others[0][1:], others[1][1:] = 5, 4
+    wider = np.pad(others[0], ((0, 0), (0, 6)), constant_values=9), others[1]
+    a, b = jax.tree.map(lambda x: x[:1], (draw(prompts=wider), base))
+    assert_same(a, b)
+
+
+@pytest.mark.parametrize("tied", ["qwen2_tied", "qwen2_untied"])
+def test_greedy_continuation_by_cached_decode(goldens, tied):
+    config, params = policy.load(goldens / tied)
+    golden = np.load(goldens / tied / "golden.npz")
+    want = golden["greedy_continuation"]
+    args = (golden["tokens"].astype(np.int32), golden["lengths"].astype(np.int32), jax.random.key(0))
+    out = rollout.sample(params, config, *args, 2, want.shape[1], 0, (), chunk=5)
+    np.testing.assert_array_equal(out.tokens, np.repeat(want[:, None], 2, 1))
+    assert (np.asarray(out.lengths) == want.shape[1]).all() and not np.asarray(out.finished).any()
+
+
+def test_one_token(draw, base):
+    out = draw(max_tokens=1)
+    np.testing.assert_array_equal(out.tokens[..., 0], base.tokens[..., 0])
+    assert (out.lengths == 1).all() and (out.finished == np.isin(out.tokens[..., 0], STOP)).all()
+
+
+def chi_square(counts, p):
+    """In standard deviations from its mean, over cells expected often enough."""
+    n, cells = counts.sum(), p * counts.sum() >= 5
+    p, counts = np.append(p[cells], p[~cells].sum()), np.append(counts[cells], counts[~cells].sum())
+    p, counts = p[p > 0], counts[p > 0]
+    return (((counts - n * p) ** 2 / (n * p)).sum() - (len(p) - 1)) / np.sqrt(2 * (len(p) - 1))
+
+
+def test_frequencies_match_the_softmax(draw, tiny_config, tiny_params, prompts):
+    """The first token, and the second given the commonest first, at temperature 0.8."""
+    many = draw(prompts=(prompts[0][:1], prompts[1][:1]), group=4000, max_tokens=2, chunk=1, stop=()).tokens[0]
+    row = prompts[0][0, : prompts[1][0]]
+    common = np.bincount(many[:, 0]).argmax()
+    for prefix, tokens in ((row, many[:, 0]), (np.append(row, common), many[many[:, 0] == common, 1])):
+        logits = np.asarray(policy.logits(tiny_params, tiny_config, prefix[None]))[0, -1, : tiny_config.num_tokens]
+        p = np.asarray(jax.nn.softmax(logits / 0.8), np.float64)
+        counts = np.bincount(tokens, minlength=tiny_config.vocab_size)
+        assert not counts[tiny_config.num_tokens :].any()  # rows that the tokenizer does not have
+        assert abs(chi_square(counts[: tiny_config.num_tokens], p)) < 4
+        assert chi_square(counts[: tiny_config.num_tokens], np.roll(p, 1)) > 10  # the test can fail
+
+
+@pytest.mark.parametrize("size", [100, 1000])
+def test_two_level_inverse_cdf(tiny_config, size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 2, size).astype(np.float32)
+    x[rng.random(size) < 0.3] = -np.inf
+    u = np.append(rng.random(20000).astype(np.float32), [0.0, np.nextafter(np.float32(1), 0)])
+    static = sampler._Static(tiny_config, None, 1, 1, 1, 0, (), False)
+    token, logp = sampler._choose(jnp.broadcast_to(x, (len(u), 1, size)), jnp.asarray(u)[:, None], static)
+    token, p = np.asarray(token)[:, 0], np.asarray(jax.nn.softmax(x), np.float64)
+    assert (p[token] > 0).all()
+    np.testing.assert_allclose(logp[:, 0], np.log(p[token]), atol=1e-5)
+    assert abs(chi_square(np.bincount(token, minlength=size), p)) < 4
+    assert (np.diff(token[np.argsort(u)]) >= 0).all()  # an inverse CDF is monotone
+
+
+def test_cache_is_updated_in_place(tiny_config, tiny_params):
+    """A decode chunk's temporary memory is a fraction of the completion cache: donated, and no copy per step."""
+    params, mesh = place(tiny_params, tiny_config, 1, 1, 1)
+    static = sampler._Static(tiny_config, mesh, 8, 1024, 1024, 0, STOP, False)
+    key, one = jax.random.key(0), jnp.float32(1)
+    prompts, lengths = np.ones((16, 8), np.int32), np.full(16, 8, np.int32)
+    args = (params, prompts, lengths, key, one, jnp.int32(16), static)
+    prefilled, output = jax.eval_shape(sampler._prefill, *args[:-1], static=static)
+    slots = jax.eval_shape(functools.partial(sampler._start, static=static), prefilled)
+    weights = jax.eval_shape(functools.partial(sampler._decode_weights, static=static), params)
+    memory = sampler._decode.lower(weights, prefilled, slots, output, key, one, static).compile().memory_analysis()
+    cache = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(slots.cache))
+    assert memory.alias_size_in_bytes >= cache
+    assert memory.temp_size_in_bytes < cache / 2, (memory.temp_size_in_bytes, cache)

@@ -1,0 +1,192 @@
+"""The main job as a user runs it: real processes, a tiny random policy."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from dots_jax import policy
+from dots_jax.data import arithmetic
+from dots_jax.main import ROOT
+from dots_jax.policy import tokenizer as tok
+
+STEPS = 8
+FIELDS = {
+    "train.steps": STEPS,
+    "train.questions": 8,
+    "train.eval_every": 4,
+    "train.checkpoint_every": 2,
+    "data.num_questions": 128,
+    "data.num_heldout": 66,
+    "rollout.max_tokens": 6,
+    "rollout.chunk": 5,
+    "rollout.group_size": 4,
+    "learner.minibatches": 2,
+    "learner.micro_rows": 8,
+    "learner.length_buckets": 1,
+    "learner.learning_rate": 0.01,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_policy(tmp_path_factory):
+    """A random policy that solves nothing but sometimes ends; exported as users have them."""
+    directory = tmp_path_factory.mktemp("policy")
+    tokenizer = tok.build_characters(arithmetic.ALPHABET, directory / "tokenizer")
+    config = policy.Config(
+        vocab_size=len(tokenizer),
+        width=8,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        mlp_width=8,
+        rope_theta=1e4,
+        norm_eps=1e-6,
+        tie_embeddings=True,
+        max_positions=64,
+        num_tokens=len(tokenizer),
+    )
+    policy.save(directory / "hf", config, policy.init(config, jax.random.key(0)), tokenizer_dir=directory / "tokenizer")
+    return directory / "hf"
+
+
+@pytest.fixture(scope="module")
+def start(tiny_policy):
+    """Starts `python -m dots_jax.main`; returns the process."""
+
+    def start(workdir, *extra, devices=1, **fields):
+        fields = {"policy.path": tiny_policy} | FIELDS | fields
+        flags = [f"--config.{name}={value}" for name, value in fields.items()]
+        quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        env = os.environ | {"XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={devices}"}
+        command = [sys.executable, "-m", "dots_jax.main", f"--workdir={workdir}", *flags, *extra]
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def finish(process, code=0):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, err[-2000:]
+    return out, err
+
+
+def rows(workdir):
+    """The lines of metrics.jsonl without what time and machine decide."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """An uninterrupted run: its workdir and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return workdir, *finish(start(workdir))
+
+
+def test_what_a_run_leaves(whole, tiny_policy):
+    workdir, out, err = whole
+    assert {"config.json", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints", "policy"} <= set(
+        os.listdir(workdir)
+    )
+    log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(STEPS + 1))
+    assert [row["step"] for row in log if "eval/accuracy" in row] == [0, 4, 8]
+    for row in log[1:]:
+        assert {"seconds", "train/reward", "train/useful_groups", "ledger/generated_tokens"} <= row.keys()
+        assert row["train/reward"] == 0 or row["train/logprob_diff_max"] < 1e-4
+    for name in ("seconds", "ledger/generated_tokens"):
+        assert (np.diff([row[name] for row in log]) > 0).all()
+    for said in ("held-out accuracy", "metrics.jsonl", "curves.png", "compiling", "sort", str(workdir / "policy")):
+        assert said in out
+    assert "step 8/8" in err and "useful" in err
+    config, params = policy.load(workdir / "policy")
+    _, before = policy.load(tiny_policy)
+    assert config.width == 8 and jax.tree.structure(params) == jax.tree.structure(before)
+    transformers = pytest.importorskip("transformers")
+    assert transformers.AutoTokenizer.from_pretrained(workdir / "policy").decode([5]) == tok.load(tiny_policy).decode(
+        [5]
+    )
+
+
+@pytest.mark.parametrize("moment", ["between steps", "while a checkpoint is written"])
+def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, moment):
+    workdir = tmp_path / "killed"
+    process = start(workdir)
+    for _ in range(3000):
+        time.sleep(0.01)
+        if moment == "between steps":
+            ready = (workdir / "metrics.jsonl").exists() and len(rows_so_far(workdir)) >= 6
+        else:
+            names = os.listdir(workdir / "checkpoints") if (workdir / "checkpoints").is_dir() else []
+            ready = any(not name.isdigit() for name in names) and any(name.isdigit() for name in names)
+        if ready or process.poll() is not None:
+            break
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
+    process.communicate()
+    out, _ = finish(start(workdir))
+    assert "continues after step" in out
+    assert rows(workdir) == rows(whole[0])
+    a, b = (policy.load(w / "policy")[1] for w in (workdir, whole[0]))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def rows_so_far(workdir):
+    return (workdir / "metrics.jsonl").read_text().splitlines()
+
+
+def test_started_again(whole, start, tmp_path):
+    """On a finished run, with another setting, on a damaged checkpoint: each says so in a line."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole[0], workdir)
+    out, _ = finish(start(workdir))
+    assert "is finished" in out and "held-out accuracy" in out
+    _, err = finish(start(workdir, **{"learner.clip": 0.3, "train.steps": 10}), 2)
+    assert err.startswith("error:") and err.count("\n") == 1 and "config.learner.clip=0.2, not 0.3" in err
+    newest = workdir / "checkpoints" / str(STEPS)
+    files = [f for f in newest.rglob("*") if f.is_file() and f.stat().st_size > 200]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:100])
+    before = (workdir / "metrics.jsonl").read_bytes()
+    _, err = finish(start(workdir, **{"train.steps": 10}), 2)
+    assert err.count("\n") == 1 and str(newest) in err
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"data.max_prompt_tokens": 7}, "question"),
+        ({"train.questions": 7}, "train.questions=7"),
+        ({"learner.micro_rows": 5}, "micro_rows=5"),
+        ({"rollout.max_tokens": 60}, "64 positions"),
+        ({"policy.path": "nowhere"}, "nowhere"),
+        ({"selection.name": "best"}, "uniform"),
+        ({"mesh.data": 3}, "mesh data=3"),
+    ],
+    ids=str,
+)
+def test_mistakes_leave_nothing(start, tmp_path, fields, said):
+    _, err = finish(start(tmp_path / "run", **fields), 2)
+    assert err.startswith("error:") and err.count("\n") == 1 and said in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_eight_devices_train_as_one(whole, start, tmp_path):
+    """data 2 x fsdp 2 x tensor 2: the same tokens, and metrics within 1e-3, over the whole run."""
+    mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
+    finish(start(tmp_path / "eight", devices=8, **mesh))
+    for a, b in zip(rows(tmp_path / "eight"), rows(whole[0]), strict=True):
+        assert a["ledger/generated_tokens"] == b["ledger/generated_tokens"]
+        for name, value in b.items():
+            if isinstance(value, float):
+                assert a[name] == pytest.approx(value, abs=1e-3, rel=1e-3), (a["step"], name)
