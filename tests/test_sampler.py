@@ -137,6 +137,14 @@ def test_one_token(draw, base):
     assert (out.lengths == 1).all() and (out.finished == np.isin(out.tokens[..., 0], STOP)).all()
 
 
+def test_limits_of_single_rows(draw, base):
+    limits = np.random.default_rng(3).integers(1, T + 3, (P, G))
+    out = draw(limits=limits)
+    np.testing.assert_array_equal(out.lengths, np.minimum(base.lengths, limits))
+    np.testing.assert_array_equal(out.finished, base.finished & (base.lengths <= limits))
+    np.testing.assert_array_equal(out.tokens, base.tokens * (np.arange(T) < out.lengths[..., None]))
+
+
 def chi_square(counts, p):
     """In standard deviations from its mean, over cells expected often enough."""
     n, cells = counts.sum(), p * counts.sum() >= 5
@@ -180,7 +188,7 @@ def test_cache_is_updated_in_place(tiny_config, tiny_params):
     static = sampler._Static(tiny_config, mesh, 8, 1024, 1024, 0, STOP, False)
     key, one = jax.random.key(0), jnp.float32(1)
     prompts, lengths = np.ones((16, 8), np.int32), np.full(16, 8, np.int32)
-    args = (params, prompts, lengths, key, one, jnp.int32(16), static)
+    args = (params, prompts, lengths, np.full((16, 8), 1024), key, one, jnp.int32(16), static)
     prefilled, output = jax.eval_shape(sampler._prefill, *args[:-1], static=static)
     slots = jax.eval_shape(functools.partial(sampler._start, static=static), prefilled)
     weights = jax.eval_shape(functools.partial(sampler._decode_weights, static=static), params)

@@ -30,6 +30,7 @@ class _Prefilled:
     ids: jax.Array  # int32 [P], names the question's random stream
     lengths: jax.Array  # int32 [P]
     kv: list  # over layers: (keys, values) [P, K, S, E]
+    limits: jax.Array  # int32 [P, G], the most tokens of each row
     token: jax.Array  # int32 [P, G]
     done: jax.Array  # bool [P, G]
 
@@ -85,6 +86,7 @@ def sample(
     *,
     chunk: int = 128,
     slots: int = 0,
+    limits=None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Rollouts:
     """G completions of every prompt from softmax(logits / temperature) over the tokenizer's ids.
@@ -103,6 +105,7 @@ def sample(
       stop_ids: each of them ends a row and is kept as its last token.
       chunk: decode steps between looks at finished rows.
       slots: questions decoded at a time over all devices, 0 for all.
+      limits: int32 [P, G], a lower T for single rows.
       mesh: where the parameters lie; by default their own.
     """
     if mesh is None:
@@ -113,6 +116,8 @@ def sample(
     per_shard = -(-questions // shards)
     prompts = _pad(prompts, per_shard * shards)
     prompt_lengths = _pad(prompt_lengths, per_shard * shards)
+    limits = np.full((questions, group_size), max_tokens, np.int32) if limits is None else limits
+    limits = _pad(limits, per_shard * shards).clip(1, max_tokens)
     slots = -(-slots // shards) if 0 < slots < per_shard * shards else 0
     chunk = min(chunk, max(max_tokens - 1, 1))
     static = _Static(
@@ -121,8 +126,9 @@ def sample(
     temperature = jnp.float32(temperature or 1.0)
 
     weights = _decode_weights(params, static)
-    prompts, prompt_lengths = jax.device_put((prompts, prompt_lengths), sharding.rows(mesh))
-    prefilled, output = _prefill(params, prompts, prompt_lengths, key, temperature, jnp.int32(questions), static)
+    prompts, prompt_lengths, limits = jax.device_put((prompts, prompt_lengths, limits), sharding.rows(mesh))
+    count = jnp.int32(questions)
+    prefilled, output = _prefill(params, prompts, prompt_lengths, limits, key, temperature, count, static)
     state = _start(prefilled, static)
 
     capacity, top, late = chunk, 1, None
@@ -175,7 +181,7 @@ def _decode_weights(params, static: _Static):
 
 
 @functools.partial(jax.jit, static_argnames="static")
-def _prefill(params, prompts, lengths, key, temperature, questions, static: _Static):
+def _prefill(params, prompts, lengths, limits, key, temperature, questions, static: _Static):
     """Keys and values of every prompt, and the first token of each of its completions."""
     config, mesh, G = static.config, static.mesh, static.group_size
     P, S = prompts.shape
@@ -212,8 +218,10 @@ def _prefill(params, prompts, lengths, key, temperature, questions, static: _Sta
         return jnp.zeros((P, G, length), x.dtype).at[:, :, 0].set(jnp.where(real, x, 0))
 
     output = _Output(first(token), first(logp), real.astype(jnp.int32), stopped)
-    done = stopped | ~real | (static.max_tokens == 1)
-    return jax.lax.with_sharding_constraint((_Prefilled(ids, lengths, kv, token, done), output), sharding.rows(mesh))
+    done = stopped | ~real | (limits <= 1)
+    return jax.lax.with_sharding_constraint(
+        (_Prefilled(ids, lengths, kv, limits, token, done), output), sharding.rows(mesh)
+    )
 
 
 def _choose(x, u, static: _Static):
@@ -336,15 +344,14 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
     """Up to `chunk` tokens for every live row; also (rows or questions are left, highest count), for the host."""
 
     def decode(weights, key, temperature, prefilled: _Prefilled, slots: _Slots, output: _Output):
-        config, G, T = static.config, static.group_size, static.max_tokens
+        config, G = static.config, static.group_size
         P, Q = len(prefilled.ids), len(slots.question)
         refill = static.slots > 0
         if refill:
             slots = _admit(prefilled, slots)
             source = jnp.minimum(slots.question, P - 1)
-            ids, lengths, kv = jax.tree.map(lambda x: x[source], (prefilled.ids, prefilled.lengths, prefilled.kv))
-        else:
-            ids, lengths, kv = prefilled.ids, prefilled.lengths, prefilled.kv
+            prefilled = jax.tree.map(lambda x: x[source], prefilled)
+        ids, lengths, kv = prefilled.ids, prefilled.lengths, prefilled.kv
         start, stop_ids, keys = slots.count, jnp.array(static.stop_ids), _row_keys(key, ids, G)
 
         def live(carry):
@@ -368,7 +375,7 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
             token = jnp.where(alive, token, 0)
             stopped = alive & jnp.isin(token, stop_ids)
             count = slots.count + 1
-            done = slots.done | stopped | (count >= T)[:, None]
+            done = slots.done | stopped | (count[:, None] >= prefilled.limits)
             slots = dataclasses.replace(slots, count=count, token=token, done=done, cache=cache)
             return (
                 step + 1,
