@@ -16,20 +16,22 @@ def get_config():
 
     c.rollout.max_tokens = 32
     c.rollout.temperature = 1.0
-    c.rollout.chunk = 16
+    c.rollout.chunk = 32  # all at once: one shape to compile
 
     c.learner.minibatches = 2
-    c.learner.micro_rows = 64
+    c.learner.micro_rows = 32
+    c.learner.length_buckets = 3
     c.learner.logits_chunk = 32
-    c.learner.learning_rate = 1e-4
+    c.learner.learning_rate = 5e-5
     c.learner.warmup = 10
     c.learner.weight_decay = 0.0
     c.learner.remat = True  # also faster here: less memory traffic
 
-    c.train.steps = 120
+    c.train.steps = 100
     c.train.questions = 32
     c.train.eval_every = 10
     c.train.checkpoint_every = 20
 
+    c.eval.samples = 2
     c.eval.temperature = 1.0
     return c

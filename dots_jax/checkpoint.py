@@ -133,6 +133,11 @@ def _flatten(tree) -> list:
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
+def abstract(tree):
+    """`tree` with shapes and shardings in place of its jax arrays, which can then be freed before a restore."""
+    return jax.tree.map(lambda x: _abstract(x) if isinstance(x, jax.Array) else x, tree)
+
+
 def _abstract(leaf):
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax import data, evaluate, learner, metrics, policy, progress, rng, rollout, selection
-from dots_jax.checkpoint import Checkpointer
+from dots_jax.checkpoint import Checkpointer, abstract
 from dots_jax.errors import UserError
 from dots_jax.ledger import Ledger
 from dots_jax.main import ROOT
@@ -61,7 +61,8 @@ def train(config, workdir: str) -> None:
     selected = selector.init()
     chosen = np.zeros(config.selection.every * config.train.questions, np.int32)
     if start:
-        saved = {"state": state, "selected": selected, "chosen": chosen, "ledger": ledger.to_state()}
+        saved = abstract({"state": state, "selected": selected, "chosen": chosen, "ledger": ledger.to_state()})
+        del state  # on the device there may be room for one
         saved = checkpoints.restore(start, saved)
         state, selected, chosen = saved["state"], saved["selected"], saved["chosen"]
         ledger = Ledger.from_state(saved["ledger"])
@@ -113,7 +114,8 @@ def train(config, workdir: str) -> None:
             # Which questions: a selection round every few steps.
             place = (step - 1) % config.selection.every
             if place == 0:
-                chosen, selected = selector.propose(selected, rng.stream(key, rng.Purpose.SELECTION, 0), len(chosen))
+                draw = rng.stream(key, rng.Purpose.SELECTION, step)
+                chosen, selected = selector.propose(selected, draw, len(chosen))
             ids = chosen.reshape(config.selection.every, -1)[place]
 
             # Rollouts: G completions of each, and their verdicts.
@@ -139,7 +141,7 @@ def train(config, workdir: str) -> None:
                 with jax.transfer_guard("disallow"):
                     state, info = learner.update(state, rollouts, rewards_there, key, model, hyper, mesh, reference)
                 info = {k: float(v) for k, v in jax.device_get(info).items()}
-            ledger.add_tokens("update", trained=generated)
+            ledger.add_tokens("update", trained=info.pop("tokens"))
             _finite(info, step, checkpoints)
             useful = learner.mixed(rewards).mean()
             row = {

@@ -1,7 +1,6 @@
 import re
 import time
 from collections import Counter
-from itertools import accumulate
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +13,7 @@ from dots_jax.errors import UserError
 from dots_jax.reward import exact
 
 CELLS = [(family, level) for family in arithmetic.FAMILIES for level in range(1, arithmetic.LEVELS + 1)]
-WRITTEN = {"gap", "column", "chain"}
+WRITTEN = {"add", "difference", "column"}
 
 
 def evaluate(expression):
@@ -25,22 +24,15 @@ def evaluate(expression):
 
 def solve(family, text):
     """The answer, worked out from the prompt alone and another way than the family does."""
-    assert text[0] == {"subtract": "d", "multiply": "t", "column": "w"}.get(family, family[0])
+    assert text[0] == {"column": "w"}.get(family, family[0])
     assert text.endswith("=")
     body = text[1:-1]
     if family == "sort":
         return "".join(str(d) * body.count(str(d)) for d in range(10))
     if family == "reverse":
         return "".join(reversed(body))
-    if family in ("modular", "prefix"):
-        totals = [sum(map(int, body[: i + 1])) for i in range(len(body))]
-        return "".join(str(t)[-1] for t in totals) if family == "modular" else ",".join(map(str, totals))
-    if family == "gap":
-        return str(max(abs(int(a) - int(b)) for a in body.split(",") for b in body.split(",")))
-    if family == "equation":
-        a, b, c, d = map(int, re.fullmatch(r"(\d+)x\+(\d+)=(?:(\d+)x\+)?(\d+),x", body).groups("0"))
-        assert (d - b) % (a - c) == 0
-        return str((d - b) // (a - c))
+    if family == "prefix":
+        return ",".join(str(sum(map(int, body[: i + 1]))) for i in range(len(body)))
     return str(evaluate(body))
 
 
@@ -67,30 +59,43 @@ def test_working_is_right():
                 assert evaluate(left) == int(right), text
                 digits = right[-1] + digits
             assert completion.endswith(">" + str(int(steps[-1].split("=")[1])) + digits[1:])
-        for text, completion, _ in examples("chain", level):
-            terms = list(map(int, re.findall(r"[-+]?\d+", text)))
-            assert completion.split(">")[0] == ",".join(map(str, list(accumulate(terms))[1:]))
-        for text, completion, _ in examples("gap", level):
-            numbers = sorted(map(int, text[1:-1].split(",")))
-            assert completion.split(">")[0] == f"{numbers[-1]}-{numbers[0]}"
+        for family, sign in (("add", 1), ("difference", -1)):
+            for text, completion, answer in examples(family, level):
+                totals = list(map(int, completion.split(">")[0].split(",")))
+                a, b = re.split(r"[-+]", text[1:-1])
+                assert len(totals) == max(len(a), len(b))
+                assert (sign > 0 or int(a) >= int(b)) and all((total < 0) <= (sign < 0) for total in totals)
+                carry = 0
+                for place, total in enumerate(totals):
+                    assert total == carry + sum(
+                        s * int(n[-1 - place]) for s, n in ((1, a), (sign, b)) if place < len(n)
+                    )
+                    carry = total // 10
+                assert int(answer) == sum(total % 10 * 10**place for place, total in enumerate(totals[:-1])) + (
+                    totals[-1] * 10 ** (len(totals) - 1)
+                )
 
 
 def test_known_demonstrations():
-    assert column(237, 682) == ("w237+682=", "7+2=9,3+8=11,2+6+1=9>919", "919")
-    assert column(45, 7) == ("w45+7=", "5+7=12,4+1=5>52", "52")
+    assert demonstrate("column", 237, 682) == ("w237+682=", "7+2=9,3+8=11,2+6+1=9>919", "919")
+    assert demonstrate("column", 45, 7) == ("w45+7=", "5+7=12,4+1=5>52", "52")
+    assert demonstrate("column", 45, 7, 9) == ("w45+7+9=", "5+7+9=21,4+2=6>61", "61")
+    assert demonstrate("add", 45, 67) == ("a45+67=", "12,11>112", "112")
+    assert demonstrate("difference", 7, 523) == ("d523-7=", "-4,1,5>516", "516")
+    assert demonstrate("difference", 1000, 1001) == ("d1001-1000=", "1,0,0,0>1", "1")
 
 
-def column(*numbers):
+def demonstrate(family, *numbers):
     draws = iter(numbers)
     generator = SimpleNamespace(integers=lambda low, high: next(draws))
-    return arithmetic.column(generator, tuple(len(str(n)) for n in numbers))
+    return getattr(arithmetic, family)(generator, tuple(len(str(n)) for n in numbers))
 
 
 def test_limits_and_alphabet():
     for family, level in CELLS:
         for text, completion, _ in examples(family, level, 1000):
-            assert len(text) <= arithmetic.MAX_PROMPT == 24
-            assert 0 < len(completion) <= 36 <= arithmetic.MAX_COMPLETION
+            assert len(text) <= arithmetic.MAX_PROMPT == 16
+            assert 0 < len(completion) <= arithmetic.MAX_COMPLETION == 31
             assert set(text + completion) <= set(arithmetic.ALPHABET)
     assert len(arithmetic.ALPHABET) < 63
 
@@ -107,9 +112,11 @@ def test_levels_are_wide_and_not_guessable(family):
 
 
 def test_written_completions_are_ragged():
-    for family in ("column", "chain"):
+    for family in ("add", "difference", "column"):
         for level in range(1, arithmetic.LEVELS + 1):
-            assert len({len(completion) for _, completion, _ in examples(family, level)}) >= 3
+            assert len({len(completion) for _, completion, _ in examples(family, level)}) >= (
+                3 if family == "column" else 2
+            )
 
 
 def test_pool_and_heldout():
@@ -139,8 +146,8 @@ def test_reproducible_from_seed():
 
 
 def test_exhausted_level_leaves_its_share(monkeypatch):
-    small = arithmetic.Family(arithmetic.multiply, ((1, 1), *arithmetic.FAMILIES["multiply"].sizes[1:]))
-    monkeypatch.setattr(arithmetic, "FAMILIES", {"multiply": small})
+    small = arithmetic.Family(arithmetic.add, ((1, 1), *arithmetic.FAMILIES["add"].sizes[1:]))
+    monkeypatch.setattr(arithmetic, "FAMILIES", {"add": small})
     pool, heldout = arithmetic.make(900, 60, seed=0)
     sizes = Counter(pool.levels.tolist())
     assert sizes[1] + 10 <= 81 < 150
@@ -150,8 +157,8 @@ def test_exhausted_level_leaves_its_share(monkeypatch):
     monkeypatch.setattr(arithmetic, "LEVELS", 1)
     with pytest.raises(UserError, match="about 8. distinct"):
         arithmetic.make(200, 10, seed=0)
-    everything = {f"t{a}*{b}=" for a in range(1, 10) for b in range(1, 10)}
-    with pytest.raises(UserError, match="multiply level 1"):
+    everything = {f"a{a}+{b}=" for a in range(1, 10) for b in range(1, 10)}
+    with pytest.raises(UserError, match="add level 1"):
         arithmetic.demonstrations(np.random.default_rng(0), 1, [1], everything)
 
 
@@ -181,6 +188,21 @@ def test_demonstrations_avoid_the_heldout():
     assert set(free) & set(heldout.texts)
     kept = arithmetic.demonstrations(np.random.default_rng(2), 4000, weights, set(heldout.texts))[0]
     assert not set(kept) & set(heldout.texts)
+
+
+def test_mistakes():
+    generator = np.random.default_rng(3)
+    completion = "7+2=9,3+8=11,2+6+1=9>919"
+    for expected in (0.0, 0.5, 3.0, 6.5):
+        many = [arithmetic.with_mistakes(generator, completion, expected) for _ in range(2000)]
+        wrong = np.array([[a != b for a, b in zip(text, completion, strict=True)] for text in many])
+        np.testing.assert_allclose(wrong.sum(1).mean(), expected, rtol=0.08)
+        digits = np.array([character.isdigit() for character in completion])
+        assert not wrong[:, ~digits].any()
+        np.testing.assert_allclose(wrong[:, digits].mean(0), expected / digits.sum(), atol=0.05)
+    found = Counter(arithmetic.with_mistakes(generator, "7", 9.0) for _ in range(4000))
+    assert set(found) == set("0123456789")
+    np.testing.assert_allclose(found["7"] / 4000, 0.5, atol=0.04)  # half of the digits at most
 
 
 @pytest.mark.parametrize("weights", [[1] * 5, [0] * 6, [1, 1, 1, 1, 1, -1], [float("nan")] * 6])

@@ -173,7 +173,7 @@ def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Qu
 
 
 def with_mistakes(generator: np.random.Generator, completion: str, expected: float) -> str:
-    """The completion with `expected` of its digits replaced by others on average (of any one, half the time at most)."""
+    """The completion with `expected` wrong digits on average, each place equally likely, half of them at most."""
     places = [i for i, character in enumerate(completion) if character.isdigit()]
     wrong = generator.random(len(places)) < min(0.5, expected / len(places))
     characters = list(completion)

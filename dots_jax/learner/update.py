@@ -116,7 +116,7 @@ def update(
       The new state and metrics, each float32 []: loss, grad_norm, clip_fraction and ratio_max over all tokens with a
       gradient; entropy over these tokens; logprob_diff_mean and logprob_diff_max, |sampler - learner| before the first
       optimizer step; padding, the share of computed tokens that are padding; skipped, the share of rows not computed;
-      kl where hyper.kl > 0.
+      tokens, those with a gradient; kl where hyper.kl > 0.
     """
     P, G, T = rollouts.tokens.shape
     rows = _rows(rollouts, losses.advantages(rewards, hyper.advantage_std))
@@ -247,5 +247,6 @@ def _summary(stats, hyper: Hyper, total_rows: int) -> dict:
         "logprob_diff_max": stats["diff_max"][0],
         "padding": 1 - jnp.maximum(total["real"], 1e-9) / jnp.maximum(total["computed"], 1e-9),
         "skipped": 1 - total["rows"] / total_rows,
+        "tokens": total["tokens"],
     }
     return metrics | ({"kl": total["kl"] / tokens} if hyper.kl else {})

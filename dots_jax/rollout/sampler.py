@@ -132,8 +132,6 @@ def sample(
     state = _start(prefilled, static)
 
     capacity, top, late = chunk, 1, None
-    if slots == 0 and max_tokens == 1:
-        return _finish(prompts, prompt_lengths, output, questions, max_tokens)
     while True:
         # The newest count that the host knows is one chunk old: it bounds what this chunk writes.
         need = min(top + chunk * (1 if late is None else 2), max_tokens) - 1

@@ -16,7 +16,7 @@ class Selector(Protocol):
         """The state before the first draw."""
 
     def propose(self, state: Any, key: jax.Array, n: int) -> tuple[np.ndarray, Any]:
-        """The next n questions to train on, int32 [n]; `key` is the selection stream of the run."""
+        """The next n questions to train on, int32 [n]; `key` is of this step's selection stream."""
 
     def observe(self, state: Any, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int) -> Any:
         """Tells how many of the `rollouts` completions of each question ids [P] succeeded at `step`."""
