@@ -52,15 +52,15 @@ def test_loads_alike_without_config(directory, characters, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((directory / name).read_bytes())
     alone = tokenizer.load(tmp_path)
-    texts = ["w237+682=", "e3x+71=2x+153,x=", "7+2=9,3+8=11,2+6+1=9>919"]
+    texts = ["w237+682=", "d523-7=", "7+2=9,3+8=11,2+6+1=9>919"]
     np.testing.assert_array_equal(tokenizer.encode(alone, texts, 40)[0], tokenizer.encode(characters, texts, 40)[0])
 
 
 def test_saved_again_is_the_same(characters, directory, tmp_path):
     characters.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
-    tokens, lengths = tokenizer.encode(tokenizer.load(tmp_path), ["c3+8-2+4="], 24)
-    np.testing.assert_array_equal(tokens, tokenizer.encode(characters, ["c3+8-2+4="], 24)[0])
+    tokens, lengths = tokenizer.encode(tokenizer.load(tmp_path), ["a38+24="], 24)
+    np.testing.assert_array_equal(tokens, tokenizer.encode(characters, ["a38+24="], 24)[0])
 
 
 def test_decode_stops_at_the_length_and_drops_the_end(characters):
