@@ -3,6 +3,7 @@
 python -m dots_jax.pretrain --config=configs/quickstart_pretrain.py --workdir=assets/quickstart_policy
 """
 
+import functools
 import sys
 import tempfile
 
@@ -14,6 +15,7 @@ import optax
 from dots_jax import main as flags
 from dots_jax import rng
 from dots_jax.data import arithmetic
+from dots_jax.errors import UserError
 from dots_jax.policy import huggingface, qwen2, scoring
 from dots_jax.policy import tokenizer as tok
 
@@ -35,16 +37,28 @@ def _loss(params, config, tokens, prompt_lengths, lengths):
 
 def pretrain(config, directory: str) -> None:
     """Runs the recipe of `configs/quickstart_pretrain.py` and writes the policy to `directory`."""
-    work = tempfile.mkdtemp()
-    tokenizer = tok.build_characters(arithmetic.ALPHABET, work)
-    model = qwen2.Config(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
+    if config.batch < 1 or not 0 <= config.warmup < config.steps:
+        raise UserError(
+            f"config.batch={config.batch}, config.warmup={config.warmup}, config.steps={config.steps}: "
+            "batch must be at least 1, and warmup at least 0 and below steps"
+        )
+    huggingface.check_target(directory)
+    with tempfile.TemporaryDirectory() as files:
+        tokenizer = tok.build_characters(arithmetic.ALPHABET, files)
+        model = qwen2.Config(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
+        params = _train(config, model, tokenizer)
+        huggingface.save(directory, model, params, tokenizer_dir=files)
+    print(f"policy written to {directory}: {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
+
+
+def _train(config, model: qwen2.Config, tokenizer) -> dict:
     _, heldout = arithmetic.make(config.num_questions, config.num_heldout, config.data_seed)
     key = jax.random.key(config.seed)
     params = qwen2.init(model, rng.stream(key, rng.Purpose.INIT, 0))
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01))
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params, opt_state, batch):
         loss, grads = jax.value_and_grad(_loss)(params, model, *batch)
         updates, opt_state = optimizer.update(grads, opt_state, params)
@@ -61,8 +75,7 @@ def pretrain(config, directory: str) -> None:
             i += 1
             if i % max(1, config.steps // 20) == 0:
                 print(f"step {i}/{config.steps}  loss {loss:.4f}", flush=True)
-    huggingface.save(directory, model, params, tokenizer_dir=work)
-    print(f"policy written to {directory}: {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
+    return params
 
 
 def _batches(generator, tokenizer, config, exclude, mistakes):

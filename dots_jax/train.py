@@ -37,7 +37,8 @@ def train(config, workdir: str) -> None:
     # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
-    directory = _find(config.policy.path)
+    directory, export = _find(config.policy.path), os.path.join(workdir, "policy")
+    policy.check_target(export)
     model, params = policy.load(directory, mesh, jnp.dtype(config.policy.dtype))
     tokenizer = tok.load(directory)
     pool, heldout = data.load(config.data)
@@ -157,7 +158,7 @@ def train(config, workdir: str) -> None:
         log.write(step, row)
         bar.update(step, row)
         if step == steps:  # before the checkpoint that makes the run a finished one
-            policy.save(os.path.join(workdir, "policy"), model, state.params, tokenizer_dir=directory)
+            policy.save(export, model, state.params, tokenizer_dir=directory)
         if step and (step % config.train.checkpoint_every == 0 or step == steps):
             tree = {"state": state, "selected": selected, "chosen": chosen, "ledger": ledger.to_state()}
             checkpoints.save(step, tree)

@@ -89,9 +89,8 @@ def save(
     Raises:
       UserError: `directory` holds something else than an export, or `tokenizer_dir` does not exist.
     """
+    check_target(directory)
     directory = Path(os.path.abspath(directory))
-    if directory.exists() and not _is_export(directory):
-        raise UserError(f"{directory} exists and is not an exported policy; export to another directory")
     source = None if tokenizer_dir is None else Path(tokenizer_dir)
     if source is not None and not source.is_dir():
         raise UserError(f"tokenizer directory {source} does not exist")
@@ -267,11 +266,15 @@ class _Weights:
         return out
 
 
-def _is_export(directory: Path) -> bool:
-    if not directory.is_dir():
-        return False
-    weights = any((directory / name).is_file() for name in (_SINGLE, _INDEX))
-    return not any(directory.iterdir()) or (weights and (directory / "config.json").is_file())
+def check_target(directory: str | os.PathLike) -> None:
+    """Raises UserError if `directory` holds something else than an exported policy."""
+    directory = Path(directory)
+    if directory.is_dir():
+        weights = any((directory / name).is_file() for name in (_SINGLE, _INDEX))
+        if not any(directory.iterdir()) or (weights and (directory / "config.json").is_file()):
+            return
+    if directory.exists():
+        raise UserError(f"{directory} exists and is not an exported policy; export to another directory")
 
 
 def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int], np.dtype, Callable]]:
