@@ -1,4 +1,4 @@
-"""Packaging: `pip install -e .`, with the extras cuda, tpu and test."""
+"""Packaging: `pip install -e .`, with the extras cuda, tpu and test; configs/ and assets/ stay in the checkout."""
 
 from setuptools import find_packages, setup
 

@@ -16,7 +16,7 @@ from dots_jax.policy import qwen2, sharding
 
 _PUBLISHED = {"rope_theta": 1e6, "norm_eps": 1e-6, "max_positions": 32768, "num_tokens": 151665}
 SHAPES = {  # width D, layers L, heads H, key/value heads K, feed-forward F, vocabulary V, tied
-    "tiny": qwen2.Config(29, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 4096, 29),  # the quickstart's policy
+    "tiny": qwen2.Config(22, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 128, 22),  # the quickstart's policy
     "0.5b": qwen2.Config(151936, 896, 24, 14, 2, 4864, tie_embeddings=True, **_PUBLISHED),
     "1.5b": qwen2.Config(151936, 1536, 28, 12, 2, 8960, tie_embeddings=True, **_PUBLISHED),
     "3b": qwen2.Config(151936, 2048, 36, 16, 2, 11008, tie_embeddings=True, **_PUBLISHED),

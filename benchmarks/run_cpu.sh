@@ -8,12 +8,12 @@ python=${PYTHON:-python}
 out=--output=benchmarks/results/cpu.jsonl
 
 # The quickstart: 256 rows of up to 40 tokens, in chunks of 16.
-tiny="--shape=tiny --questions=32 --group=8 --prompt=24 --max-tokens=40 $out"
-$python benchmarks/rollout.py $tiny --chunk=16
-$python benchmarks/rollout.py $tiny --chunk=16 --lengths=geometric --mean=10
-$python benchmarks/update.py $tiny
-$python benchmarks/update.py $tiny --lengths=lognormal --mean=16 --useful=0.5
+tiny="--shape=tiny --questions=32 --group=8 --prompt=16 --max-tokens=32 $out"
+$python benchmarks/rollout.py $tiny --chunk=32
+$python benchmarks/rollout.py $tiny --chunk=32 --lengths=lognormal --mean=13
+$python benchmarks/update.py $tiny --micro-rows=32 --buckets=3
+$python benchmarks/update.py $tiny --micro-rows=32 --buckets=3 --lengths=lognormal --mean=13 --useful=0.3
 
 # The shape of Qwen2.5-0.5B, very few rows.
 small="--shape=0.5b --questions=2 --group=2 --prompt=32 --repeats=3 $out"
-$python benchmarks/rollout.py $small --max-tokens=17 --chunk=16
+$python benchmarks/rollout.py $small --max-tokens=17 --chunk=32

@@ -79,7 +79,6 @@ def main(argv=None) -> dict:
         micro_rows=args.micro_rows,
         length_buckets=args.buckets,
         logits_chunk=args.logits_chunk,
-        loss="plain",
         clip=0.2,
         advantage_std=True,
         aggregation="token",

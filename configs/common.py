@@ -20,7 +20,6 @@ def get_config() -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.name = ""  # question pool
-    c.data.root = ""  # where real data lies; DOTS_DATA if empty
     c.data.num_questions = 8192  # questions in the pool (N)
     c.data.num_heldout = 512  # held-out questions for evaluation
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
@@ -42,7 +41,6 @@ def get_config() -> ConfigDict:
     c.learner.micro_rows = 64  # rows per forward and backward pass
     c.learner.length_buckets = 4  # padded lengths that a micro-batch can have
     c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
-    c.learner.loss = "plain"  # plain: ratio to behaviour; decoupled: clip around the proximal policy
     c.learner.clip = 0.2  # epsilon, symmetric
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
@@ -64,4 +62,5 @@ def get_config() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.samples = 1  # completions per held-out question
     c.eval.temperature = 0.6  # 0: greedy
+    c.eval.greedy = True  # also the likeliest completion of each question, before the first and after the last step
     return c

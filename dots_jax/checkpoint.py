@@ -22,7 +22,7 @@ class Checkpointer:
     """
 
     def __init__(self, directory: str, keep: int = 2):
-        self.directory = directory if "://" in directory else os.path.abspath(directory)
+        self.directory = os.path.abspath(directory)
         self._keep = keep
         self._opened = None
 
@@ -94,21 +94,25 @@ class Checkpointer:
 
     def _write_sums(self) -> None:
         """Runs when all files are written and before the directory gets its final name."""
-        if "://" in self.directory or jax.process_index() != 0:
+        if jax.process_index() != 0:
             return
         for path in pathlib.Path(self.directory).glob(f"*{_PARTIAL}"):
-            (path / _SUMS).write_text(json.dumps({name: zlib.crc32(data) for name, data in _files(path)}))
+            (path / _SUMS).write_text(json.dumps(dict(_sums(path))))
 
 
 _SUMS, _PARTIAL = "crc32.json", ".orbax-checkpoint-tmp"
 
 
-def _files(path: pathlib.Path):
-    """(name, bytes) of the arrays' files."""
+def _sums(path: pathlib.Path):
+    """(name, checksum) of the arrays' files, read in pieces: they can be larger than the host's memory."""
     for file in sorted(path.rglob("*")):
         name = str(file.relative_to(path)).replace(_PARTIAL, "")
         if "/" in name and not name.endswith("commit_success.txt") and file.is_file():
-            yield name, file.read_bytes()
+            total = 0
+            with file.open("rb") as f:
+                while piece := f.read(2**24):
+                    total = zlib.crc32(piece, total)
+            yield name, total
 
 
 def _check_sums(path: str) -> None:
@@ -117,13 +121,13 @@ def _check_sums(path: str) -> None:
         return
     path = pathlib.Path(path)
     try:
-        wanted, found = json.loads((path / _SUMS).read_text()), dict(_files(path))
+        wanted, found = json.loads((path / _SUMS).read_text()), dict(_sums(path))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     for name, crc in wanted.items():
         if name not in found:
             raise _unreadable(path, FileNotFoundError(f"{name} is missing"))
-        if zlib.crc32(found[name]) != crc:
+        if found[name] != crc:
             raise _unreadable(path, ValueError(f"{name} is damaged"))
 
 

@@ -2,25 +2,25 @@
 
 import numpy as np
 
-from dots_jax import reward, rollout
+from dots_jax import rollout
 from dots_jax.policy import tokenizer as tok
 
 
-def run(params, config, tokenizer, prompts, lengths, answers, key, *, samples: int, temperature: float, **sampling):
+def run(params, config, tokenizer, prompts, lengths, answers, grader, key, *, samples: int, temperature: float, **rest):
     """Success rate of each question over `samples` completions, float32 [N], and the number of tokens generated.
 
-    prompts int32 [N, S] and lengths int32 [N]; `sampling` are the other arguments of `rollout.sample`.
+    prompts int32 [N, S] and lengths int32 [N]; `rest` are the other arguments of `rollout.sample`.
     """
-    rollouts = rollout.sample(params, config, prompts, lengths, key, samples, temperature=temperature, **sampling)
-    return grade(rollouts, tokenizer, answers).mean(1), int(np.asarray(rollouts.lengths).sum())
+    rollouts = rollout.sample(params, config, prompts, lengths, key, samples, temperature=temperature, **rest)
+    return grade(rollouts, tokenizer, answers, grader).mean(1), int(np.asarray(rollouts.lengths).sum())
 
 
-def grade(rollouts: rollout.Rollouts, tokenizer, answers) -> np.ndarray:
-    """Rewards of all completions, float32 [P, G]; `answers` holds one answer for each of the P questions."""
+def grade(rollouts: rollout.Rollouts, tokenizer, answers, grader) -> np.ndarray:
+    """Rewards of all completions, float32 [P, G], by `grader(texts, answers)`; `answers` is one for each question."""
     tokens, lengths = np.asarray(rollouts.tokens), np.asarray(rollouts.lengths)
     P, G, T = tokens.shape
     texts = tok.decode(tokenizer, tokens.reshape(P * G, T), lengths.reshape(-1))
-    return reward.exact.grade(texts, [a for a in answers for _ in range(G)]).reshape(P, G)
+    return grader(texts, [a for a in answers for _ in range(G)]).reshape(P, G)
 
 
 def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:

@@ -7,8 +7,8 @@ import time
 
 import jax
 
-PHASES = ("fresh", "reference", "screening", "update", "evaluation", "compile", "other")
-KINDS = ("generated", "trained", "scored")
+PHASES = ("fresh", "update", "evaluation", "compile", "other")
+KINDS = ("generated", "trained")
 
 _COMPILE_EVENTS = {
     "/jax/core/compile/jaxpr_trace_duration",
@@ -71,9 +71,9 @@ class Ledger:
             self._book()
             self._phase = outer
 
-    def add_tokens(self, phase: str, *, generated: int = 0, trained: int = 0, scored: int = 0) -> None:
-        """Adds completion tokens sampled, trained on, and run through a forward pass for their log-probs alone."""
-        for kind, count in (("generated", generated), ("trained", trained), ("scored", scored)):
+    def add_tokens(self, phase: str, *, generated: int = 0, trained: int = 0) -> None:
+        """Adds completion tokens sampled and trained on."""
+        for kind, count in (("generated", generated), ("trained", trained)):
             self.tokens[kind][phase] += int(count)
 
     def metrics(self) -> dict[str, float]:
@@ -85,7 +85,6 @@ class Ledger:
             "ledger/generated_tokens": sum(generated.values()) - generated["evaluation"],
             "ledger/evaluation_tokens": generated["evaluation"],
             "ledger/trained_tokens": sum(self.tokens["trained"].values()),
-            "ledger/scored_tokens": sum(self.tokens["scored"].values()),
             **{f"ledger/seconds_{name}": seconds for name, seconds in self.seconds.items()},
         }
 

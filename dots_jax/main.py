@@ -109,7 +109,9 @@ def parse(argv: list[str], default_config: str) -> tuple[ConfigDict, str]:
     workdir = default if values.workdir is None else values.workdir
     if not workdir:
         raise UserError("--workdir is empty; name a directory or leave the flag out")
-    if "://" not in workdir and os.path.exists(workdir) and not os.path.isdir(workdir):
+    if "://" in workdir:
+        raise UserError(f"--workdir={workdir} is not a local directory; only those are supported")
+    if os.path.exists(workdir) and not os.path.isdir(workdir):
         raise UserError(f"--workdir={workdir} is a file; name a directory")
     return config, workdir
 

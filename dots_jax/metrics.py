@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 
+from dots_jax.progress import short
+
 FILE = "metrics.jsonl"
 
 
@@ -141,7 +143,7 @@ def _draw(axis, rows: list[dict], lines) -> None:
             values = (sums[last] - sums[first]) / (last - first)
         axis.plot(steps, values, color=_MEASURED, linewidth=1.6, label=label)
     if lines[0][0] == "ledger/generated_tokens":
-        axis.yaxis.set_major_formatter(lambda value, _: _short(value))
+        axis.yaxis.set_major_formatter(lambda value, _: short(value) if abs(value) >= 1000 else f"{value:.3g}")
 
 
 def _draw_seconds(axis, seconds: dict) -> None:
@@ -164,13 +166,6 @@ def _series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     steps, values = zip(*points, strict=True) if points else ((), ())
     return np.asarray(steps, float), np.asarray(values, float)
-
-
-def _short(value: float) -> str:
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def _plain(value):

@@ -121,6 +121,7 @@ def last_screen(
     *,
     before: float | None,
     after: float | None,
+    greedy: tuple[float | None, float | None],
     families: dict[str, list[tuple]],
     seconds: float,
     compile_seconds: float,
@@ -135,7 +136,10 @@ def last_screen(
     """
     print()
     if before is not None and after is not None:
-        print(f"held-out accuracy {before:.3f} -> {after:.3f} ({after - before:+.3f})\n")
+        print(f"held-out accuracy {before:.3f} -> {after:.3f} ({after - before:+.3f})")
+        if None not in greedy:
+            print(f"of the likeliest completions (greedy) {greedy[0]:.3f} -> {greedy[1]:.3f}")
+        print()
     if families:
         print("accuracy in %, before -> after, by family and level (easiest first)")
         _print_levels(families)

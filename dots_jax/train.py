@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import data, evaluate, learner, metrics, policy, progress, rng, rollout, selection
+from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection
 from dots_jax.checkpoint import Checkpointer, abstract
 from dots_jax.errors import UserError
 from dots_jax.ledger import Ledger
@@ -28,8 +28,7 @@ def train(config, workdir: str) -> None:
     # ---- What is already there ---------------------------------------------------------------------------------
     checkpoints = Checkpointer(os.path.join(workdir, "checkpoints"), config.train.keep)
     start, steps = checkpoints.latest() or 0, config.train.steps
-    if start:
-        _same_run(config, workdir)
+    _same_run(config, workdir)
     if start >= steps:
         print(f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir")
         return _show_results(workdir)
@@ -46,7 +45,7 @@ def train(config, workdir: str) -> None:
     exam, exam_lengths = tok.encode(tokenizer, heldout.texts, config.data.max_prompt_tokens)
     hyper = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
     _fits(config, mesh, model, max(prompts.shape[1], exam.shape[1]))
-    key = jax.random.key(config.seed)
+    key, grader = jax.random.key(config.seed), reward.exact.grade
     sampling = {
         "max_tokens": config.rollout.max_tokens,
         "stop_ids": tok.stop_ids(directory, tokenizer),
@@ -90,22 +89,20 @@ def train(config, workdir: str) -> None:
     bar = progress.Progress(steps, start)
     bar.stage("compiling")
 
-    def evaluation(step):
+    def held_out(step, **how):
+        draw = rng.stream(key, rng.Purpose.EVALUATION, step)
+        questions = (tokenizer, exam, exam_lengths, heldout.answers, grader)
         with ledger.phase("evaluation"):
-            success, tokens = evaluate.run(
-                state.params,
-                model,
-                tokenizer,
-                exam,
-                exam_lengths,
-                heldout.answers,
-                rng.stream(key, rng.Purpose.EVALUATION, step),
-                samples=config.eval.samples,
-                temperature=config.eval.temperature,
-                **sampling,
-            )
+            success, tokens = evaluate.run(state.params, model, *questions, draw, **how, **sampling)
         ledger.add_tokens("evaluation", generated=tokens)
-        return {"eval/accuracy": success.mean(), "eval/by_level": evaluate.by_level(success, heldout)}
+        return success
+
+    def evaluation(step):
+        success = held_out(step, samples=config.eval.samples, temperature=config.eval.temperature)
+        row = {"eval/accuracy": success.mean(), "eval/by_level": evaluate.by_level(success, heldout)}
+        if config.eval.greedy and step in (0, steps):
+            row["eval/greedy_accuracy"] = held_out(step, samples=1, temperature=0.0).mean()
+        return row
 
     # ---- The loop ----------------------------------------------------------------------------------------------
     for step in range(start + 1 if start else 0, steps + 1):
@@ -131,7 +128,7 @@ def train(config, workdir: str) -> None:
                     temperature=config.rollout.temperature,
                     **sampling,
                 )
-                rewards = evaluate.grade(rollouts, tokenizer, [pool.answers[i] for i in ids])
+                rewards = evaluate.grade(rollouts, tokenizer, [pool.answers[i] for i in ids], grader)
             generated = int(rollouts.lengths.sum())
             ledger.add_tokens("fresh", generated=generated)
             selected = selector.observe(selected, ids, rewards.sum(1), rewards.shape[1], step)
@@ -194,11 +191,13 @@ def _write_config(config, workdir: str) -> None:
 def _same_run(config, workdir: str) -> None:
     """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
     path = os.path.join(workdir, "config.json")
+    if not any(os.path.exists(os.path.join(workdir, name)) for name in ("checkpoints", "config.json", metrics.FILE)):
+        return
     try:
         with open(path, encoding="utf-8") as file:
             old = _flat(json.load(file))
     except (OSError, ValueError) as error:
-        raise UserError(f"{workdir} has checkpoints but no readable config.json; use another --workdir") from error
+        raise UserError(f"{workdir} holds a run without a readable config.json; use another --workdir") from error
     new = _flat(json.loads(json.dumps(config.to_dict())))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name) and not name.startswith(_FREE):
@@ -226,10 +225,11 @@ def _fits(config, mesh, model, longest_prompt: int) -> None:
 def _finite(info: dict, step: int, checkpoints: Checkpointer) -> None:
     if not np.isfinite([info["loss"], info["grad_norm"]]).all():
         checkpoints.wait()
+        last = checkpoints.latest()
+        kept = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
         raise UserError(
             f"step {step}: the loss or its gradient is not finite (loss {info['loss']}, gradient norm "
-            f"{info['grad_norm']}); the last good checkpoint is of step {checkpoints.latest() or 0}; try a lower "
-            "--config.learner.learning_rate in another --workdir"
+            f"{info['grad_norm']}); {kept}; try a lower --config.learner.learning_rate in another --workdir"
         )
 
 
@@ -242,6 +242,7 @@ def _show_results(workdir: str) -> None:
     after = last["eval/by_level"]
     progress.last_screen(
         before=first["eval/accuracy"],
+        greedy=(first.get("eval/greedy_accuracy"), last.get("eval/greedy_accuracy")),
         after=last["eval/accuracy"],
         families={name: list(zip(cells, after[name], strict=True)) for name, cells in first["eval/by_level"].items()},
         seconds=rows[-1]["seconds"],

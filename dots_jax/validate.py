@@ -36,7 +36,6 @@ _REALS = (  # field, test, what is wanted
 )
 _NAMES = {
     "policy.dtype": ("float32", "bfloat16"),
-    "learner.loss": ("plain", "decoupled"),
     "learner.aggregation": ("token", "sequence", "constant"),
 }
 _AXES = ("data", "fsdp", "tensor")

@@ -8,7 +8,6 @@ import pytest
 
 from dots_jax import data
 from dots_jax.data import arithmetic
-from dots_jax.data.questions import Questions
 from dots_jax.errors import UserError
 from dots_jax.reward import exact
 
@@ -217,18 +216,3 @@ def test_load():
     assert (len(pool), len(heldout)) == (132, 66)
     with pytest.raises(UserError, match="'algebra'.*arithmetic"):
         data.load(SimpleNamespace(name="algebra"))
-
-
-def test_take():
-    pool, _ = arithmetic.make(100, 0, seed=0)
-    some = pool.take(np.array([7, 3, 7]))
-    assert isinstance(some, Questions)
-    assert some.texts == (pool.texts[7], pool.texts[3], pool.texts[7])
-    assert some.answers[1] == pool.answers[3]
-    assert some.families[0] == pool.families[7]
-    np.testing.assert_array_equal(some.levels, pool.levels[[7, 3, 7]])
-    assert len(pool.take([])) == 0
-    with pytest.raises(IndexError):
-        pool.take([100])
-    with pytest.raises(ValueError, match="length"):
-        Questions(("a",), (), ("b",), np.array([1], np.int32))

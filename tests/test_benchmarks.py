@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import common, rollout, update
+from dots_jax.main import ROOT
 from dots_jax.policy import qwen2
 
 # D 4, L 2, H 2, K 1, E 2, F 6, V 10. A layer: q 4x4 + 4, k and v 4x2 + 2 each, o 4x4, MLP 3 x 4x6, norms 2 x 4.
@@ -17,7 +19,7 @@ BODY = 2 * LAYER + 4  # and the last norm
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "config.json"
-    path.write_text(json.dumps(dataclasses.replace(CONFIG, num_layers=1).to_hf("float32", 0)))
+    path.write_text(json.dumps(dataclasses.replace(CONFIG, num_layers=1).to_hf("float32")))
     return ["--model", str(path), "--mesh=1,1,1"]
 
 
@@ -142,3 +144,8 @@ def test_mistakes_are_named(model):
         rollout.main(["--mesh=1,1"])
     with pytest.raises(UserError, match="--micro-rows"):
         update.main(model + ["--questions=3", "--minibatches=2"])
+
+
+def test_tiny_is_the_quickstarts_policy():
+    with open(os.path.join(ROOT, "assets", "quickstart_policy", "config.json")) as file:
+        assert common.SHAPES["tiny"] == qwen2.Config.from_hf(json.load(file))

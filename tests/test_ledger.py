@@ -10,15 +10,14 @@ from dots_jax.ledger import PHASES, Ledger
 
 def test_tokens_by_phase_with_evaluation_apart():
     ledger = Ledger()
-    ledger.add_tokens("fresh", generated=100, scored=7)
-    ledger.add_tokens("reference", generated=20)
+    ledger.add_tokens("fresh", generated=100)
+    ledger.add_tokens("update", generated=20)
     ledger.add_tokens("evaluation", generated=1000)
     ledger.add_tokens("update", trained=90)
     metrics = ledger.metrics()
     assert metrics["ledger/generated_tokens"] == 120
     assert metrics["ledger/evaluation_tokens"] == 1000
     assert metrics["ledger/trained_tokens"] == 90
-    assert metrics["ledger/scored_tokens"] == 7
     with pytest.raises(KeyError), ledger.phase("sleep"):
         pass
 

@@ -42,7 +42,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.train.steps"], "config.train.steps"),
         (["--config.train.steps=0"], "at least 1"),
         (["--config.train.questions=33"], "does not divide"),
-        (["--config.learner.loss=best"], "plain, decoupled"),
+        (["--config.learner.aggregation=best"], "token, sequence"),
         (["--config.seed=1", "--config.learner.clip=1.0"], "between 0 and 1"),
     ],
 )

@@ -57,7 +57,7 @@ def test_logits_equal_transformers(tiny_config, tiny_params, tie):
     transformers = pytest.importorskip("transformers")
     config = dataclasses.replace(tiny_config, tie_embeddings=tie)
     params = {key: x for key, x in tiny_params.items() if key != "head" or not tie}
-    model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**config.to_hf("float32", None)))
+    model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**config.to_hf("float32")))
     state = model.state_dict()
     declared = jax.tree.leaves(qwen2.declare(config), is_leaf=lambda x: isinstance(x, qwen2.Parameter))
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_padding_does_not_change_a_row(tiny_config, tiny_params):
 
 
 def test_both_spellings_of_the_rotary_base(tiny_config):
-    fields = tiny_config.to_hf("float32", 0)
+    fields = tiny_config.to_hf("float32")
     top = {k: v for k, v in fields.items() if k != "rope_parameters"}
     nested = {k: v for k, v in fields.items() if k != "rope_theta"}
     for spelling in (fields, top, nested):
@@ -100,11 +100,11 @@ def test_both_spellings_of_the_rotary_base(tiny_config):
 )
 def test_config_that_is_not_supported(tiny_config, change, message):
     with pytest.raises(UserError, match=message):
-        policy.Config.from_hf({**tiny_config.to_hf("float32", 0), **change})
+        policy.Config.from_hf({**tiny_config.to_hf("float32"), **change})
 
 
 def test_config_without_a_field(tiny_config):
-    fields = tiny_config.to_hf("float32", 0)
+    fields = tiny_config.to_hf("float32")
     del fields["rms_norm_eps"]
     with pytest.raises(UserError, match="rms_norm_eps"):
         policy.Config.from_hf(fields)

@@ -11,7 +11,7 @@ SMALL = (
     "model.mlp_width=16",
     "model.num_layers=1",
     "batch=16",
-    "steps=60",
+    "steps=40",
     "warmup=10",
     "num_heldout=36",
 )

@@ -159,9 +159,22 @@ def test_mistakes_leave_nothing(start, tmp_path, fields, said):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_diverges_stops(start, tmp_path):
+    _, err = finish(start(tmp_path / "run", **{"learner.learning_rate": 1e30}), 2)
+    said = err.splitlines()[-1]
+    assert said.startswith("error: step") and "not finite" in said and "checkpoint" in said and "Traceback" not in err
+
+
+def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    _, err = finish(start(tmp_path), 2)
+    assert err.count("\n") == 1 and "config.json" in err and os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
 @pytest.mark.slow
-def test_eight_devices_train_as_one(whole, start, tmp_path):
-    """data 2 x fsdp 2 x tensor 2: the same tokens, and metrics within 1e-3, over the whole run."""
+def test_continued_on_eight_devices(whole, start, tmp_path):
+    """Four steps on one device, the rest on data 2 x fsdp 2 x tensor 2: the same tokens, and metrics within 1e-3."""
+    finish(start(tmp_path / "eight", **{"train.steps": 4}))
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
     finish(start(tmp_path / "eight", devices=8, **mesh))
     for a, b in zip(rows(tmp_path / "eight"), rows(whole[0]), strict=True):

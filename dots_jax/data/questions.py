@@ -1,7 +1,6 @@
 """The type of a question set."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,13 +23,3 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    def take(self, ids: Sequence[int] | np.ndarray) -> "Questions":
-        """The questions `ids` [n], in that order; raises IndexError for an id outside the set."""
-        ids = np.asarray(ids, np.int64)
-        return Questions(
-            texts=tuple(self.texts[i] for i in ids),
-            answers=tuple(self.answers[i] for i in ids),
-            families=tuple(self.families[i] for i in ids),
-            levels=self.levels[ids],
-        )

@@ -71,5 +71,5 @@ def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: s
 
 def kl_penalty(logp: jax.Array, reference: jax.Array) -> jax.Array:
     """The k3 estimate of KL(policy || reference) per token: exp(d) - d - 1, d = reference - logp, kept in [-10, 10]."""
-    d = reference - logp
+    d = jnp.clip(reference - logp, -20.0, 20.0)  # far past where the result is capped; exp stays finite
     return jnp.clip(jnp.exp(d) - d - 1, -10.0, 10.0)

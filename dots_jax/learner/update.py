@@ -27,7 +27,6 @@ class Hyper:
     micro_rows: int
     length_buckets: int
     logits_chunk: int
-    loss: str
     clip: float
     advantage_std: bool
     aggregation: str
@@ -93,8 +92,8 @@ def init_state(params: dict, config: qwen2.Config, hyper: Hyper, mesh) -> TrainS
 
 
 def buckets(length: int, count: int) -> tuple[int, ...]:
-    """Padded lengths that a micro-batch can have: `count` equal steps up to `length`."""
-    return tuple(sorted({-(-length * (i + 1) // count) for i in range(count)}))
+    """Padded lengths that a micro-batch can have: `count` equal steps up to `length`, none without a completion."""
+    return tuple(sorted({max(2, -(-length * (i + 1) // count)) for i in range(count)}))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "hyper", "mesh"), donate_argnames="state")
@@ -114,7 +113,8 @@ def update(
 
     Returns:
       The new state and metrics, each float32 []: loss, grad_norm, clip_fraction and ratio_max over all tokens with a
-      gradient; entropy over these tokens; logprob_diff_mean and logprob_diff_max, |sampler - learner| before the first
+      gradient; entropy, estimated from the log-probs of all sampled tokens; entropy_useful, exact over those with a
+      gradient; logprob_diff_mean and logprob_diff_max, |sampler - learner| before the first
       optimizer step; padding, the share of computed tokens that are padding; skipped, the share of rows not computed;
       tokens, those with a gradient; kl where hyper.kl > 0.
     """
@@ -141,7 +141,8 @@ def update(
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         carry, stats = jax.lax.scan(optimizer_step, (state.params, state.master, state.opt_state), rows)
-    return TrainState(*carry, state.step + 1), _summary(stats, hyper, rewards.size)
+    entropy = -rollouts.logprobs.sum() / rollouts.lengths.sum()
+    return TrainState(*carry, state.step + 1), _summary(stats, hyper, rewards.size) | {"entropy": entropy}
 
 
 def _rows(rollouts: Rollouts, advantages) -> _Rows:
@@ -216,7 +217,7 @@ def _loss(params, rows: _Rows, size: int, config, hyper: Hyper, reference):
     if not hyper.kl:
         real &= rows.advantages[:, None] != 0  # rows along for the ride have no part in the metrics either
     mask = jnp.where(real, rows.weights[:, None], 0.0)
-    loss, _, info = losses.policy_loss(logp, behaviour, behaviour, rows.advantages, mask, hyper.clip, hyper.loss)
+    loss, _, info = losses.policy_loss(logp, behaviour, behaviour, rows.advantages, mask, hyper.clip)
     diff = jnp.where(real, jnp.abs(jax.lax.stop_gradient(logp) - behaviour), 0.0)
     info |= {
         "real": (rows.prompt_lengths + rows.lengths).sum(),
@@ -227,7 +228,7 @@ def _loss(params, rows: _Rows, size: int, config, hyper: Hyper, reference):
     }
     if hyper.kl:
         ref, _ = completion_logprobs(reference, config, tokens, rows.prompt_lengths, completions, hyper)
-        kl = jnp.where(real, losses.kl_penalty(logp, jax.lax.stop_gradient(ref)), 0.0)
+        kl = losses.kl_penalty(logp, jnp.where(real, jax.lax.stop_gradient(ref), logp))
         loss += hyper.kl * (mask * kl).sum()
         info["kl"] = kl.sum()
     return loss, {k: jax.lax.stop_gradient(jnp.float32(v)) for k, v in info.items()}
@@ -242,7 +243,7 @@ def _summary(stats, hyper: Hyper, total_rows: int) -> dict:
         "grad_norm": stats["grad_norm"].mean(),
         "clip_fraction": total["clipped"] / tokens,
         "ratio_max": stats["ratio_max"].max(),
-        "entropy": total["entropy"] / tokens,
+        "entropy_useful": total["entropy"] / tokens,
         "logprob_diff_mean": stats["diff"][0] / jnp.maximum(stats["tokens"][0], 1),
         "logprob_diff_max": stats["diff_max"][0],
         "padding": 1 - jnp.maximum(total["real"], 1e-9) / jnp.maximum(total["computed"], 1e-9),

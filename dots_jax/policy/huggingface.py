@@ -98,7 +98,7 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
 
-    fields = config.to_hf(np.dtype(params["embed"].dtype).name, None)
+    fields = config.to_hf(np.dtype(params["embed"].dtype).name)
     if source is not None:
         for name in _COPIED:
             if (source / name).is_file():

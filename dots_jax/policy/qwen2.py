@@ -76,15 +76,13 @@ class Config:
             )
         return config
 
-    def to_hf(self, dtype: str, end_id: int | None) -> dict:
+    def to_hf(self, dtype: str) -> dict:
         """The fields of `config.json`, rotary base in both spellings."""
         return {
             "architectures": ["Qwen2ForCausalLM"],
             "model_type": "qwen2",
             "hidden_act": "silu",
             "attention_dropout": 0.0,
-            "bos_token_id": end_id,
-            "eos_token_id": end_id,
             "vocab_size": self.vocab_size,
             "hidden_size": self.width,
             "num_hidden_layers": self.num_layers,
@@ -227,8 +225,10 @@ def hidden(params: dict, config: Config, tokens: jax.Array, *, remat: bool = Fal
     `remat` recomputes each layer in the backward pass.
     """
     rotary = _rotary(jnp.arange(tokens.shape[1])[None], config)
-    # Rows and the table's width are split over the same mesh axis: gather the table, not its rows' states.
-    x = sharding.constrain(sharding.constrain(params["embed"])[tokens], sharding.BATCH)
+    # Rows and the table's width are split over the same mesh axis: gather the table, not its rows' states. The lookup
+    # is in float32 for its gradient: a sum over thousands of equal tokens, of which bfloat16 would lose most.
+    table = sharding.constrain(params["embed"])
+    x = sharding.constrain(table.astype(_F32)[tokens].astype(table.dtype), sharding.BATCH)
 
     def attend(q, k, v):
         kept = (k.swapaxes(1, 2), v.swapaxes(1, 2)) if keep_kv else None

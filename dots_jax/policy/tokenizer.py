@@ -115,4 +115,6 @@ def build_characters(alphabet: str, directory: str | os.PathLike):
     vocabulary = {END: 0} | {character: i for i, character in enumerate(alphabet, start=1)}
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token=END, pad_token=END, unk_token=END)
     tokenizer.save_pretrained(directory)
+    ends = {"eos_token_id": 0, "pad_token_id": 0}
+    (Path(directory) / "generation_config.json").write_text(json.dumps(ends, indent=2) + "\n", encoding="utf-8")
     return tokenizer

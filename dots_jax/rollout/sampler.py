@@ -19,6 +19,7 @@ from dots_jax.policy import qwen2, scoring, sharding
 from dots_jax.rollout.types import Rollouts
 
 _PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass
+_PROMPT_STEP = 64  # prompts are cut to a multiple of it: what every decode step reads, against a compilation each
 _BLOCK = 128  # of the two-level inverse CDF
 
 
@@ -91,7 +92,8 @@ def sample(
 ) -> Rollouts:
     """G completions of every prompt from softmax(logits / temperature) over the tokenizer's ids.
 
-    A row's sample depends on its prompt, `key`, its question's index, its place in the group, and nothing else.
+    A row's sample depends on its prompt, `key`, its question's place in the batch, its own in the group, and on
+    nothing else.
 
     Args:
       params: the policy's parameters.
@@ -109,12 +111,14 @@ def sample(
       mesh: where the parameters lie; by default their own.
     """
     if mesh is None:
-        mesh = getattr(jax.tree.leaves(params)[0].sharding, "mesh", None) or sharding.make_mesh(
-            devices=list(jax.tree.leaves(params)[0].devices())
-        )
+        params = jax.tree.map(jnp.asarray, params)
+        leaf = jax.tree.leaves(params)[0]
+        mesh = getattr(leaf.sharding, "mesh", None) or sharding.make_mesh(devices=list(leaf.devices()))
     shards, questions = sharding.num_row_shards(mesh), len(prompts)
     per_shard = -(-questions // shards)
-    prompts = _pad(prompts, per_shard * shards)
+    whole_prompts = jnp.asarray(prompts)
+    longest = -(-int(np.max(prompt_lengths)) // _PROMPT_STEP) * _PROMPT_STEP
+    prompts = _pad(prompts[:, :longest], per_shard * shards)
     prompt_lengths = _pad(prompt_lengths, per_shard * shards)
     limits = np.full((questions, group_size), max_tokens, np.int32) if limits is None else limits
     limits = _pad(limits, per_shard * shards).clip(1, max_tokens)
@@ -145,7 +149,7 @@ def sample(
             if not alive:
                 break
         late = flags
-    return _finish(prompts, prompt_lengths, output, questions, max_tokens)
+    return _finish(whole_prompts, prompt_lengths, output, questions, max_tokens)
 
 
 def _pad(x, rows):
@@ -164,7 +168,7 @@ def _release(state):
 @functools.partial(jax.jit, static_argnames=("questions", "max_tokens"))
 def _finish(prompts, prompt_lengths, output: _Output, questions: int, max_tokens: int) -> Rollouts:
     return Rollouts(
-        prompts[:questions],
+        prompts,
         prompt_lengths[:questions],
         output.tokens[:questions, :, :max_tokens],
         output.lengths[:questions],
@@ -202,7 +206,8 @@ def _prefill(params, prompts, lengths, limits, key, temperature, questions, stat
         last = jnp.maximum(lengths - 1, 0)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], k.swapaxes(0, 1), v.swapaxes(0, 1)
 
-    last, k, v = (join(x) for x in jax.lax.map(one, (split(prompts), split(lengths))))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        last, k, v = (join(x) for x in jax.lax.map(one, (split(prompts), split(lengths))))
     kv = [(k[:, i], v[:, i]) for i in range(config.num_layers)]
     x = scoring.distribution(last, qwen2.head(params), temperature, config.num_tokens)
     x = jnp.broadcast_to(x[:, None], (P, G, x.shape[-1]))
@@ -254,8 +259,8 @@ def _invert(mass, u):
 
 def _row_keys(key, ids, group_size: int):
     """The random stream of each row, by question id [Q] and place in the group: keys [Q, G]."""
-    rows = ids[:, None] * group_size + jnp.arange(group_size)
-    return jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, key)))(rows)
+    questions = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
+    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(questions, jnp.arange(group_size))
 
 
 def _uniform(keys, count):

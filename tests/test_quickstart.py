@@ -1,0 +1,58 @@
+"""What `docs/results/quickstart.md` says, measured again: minutes of training, so marked slow."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from dots_jax import data, evaluate, main, policy, reward
+from dots_jax.policy import tokenizer as tok
+
+POLICY = os.path.join(main.ROOT, "assets", "quickstart_policy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_the_quickstart_learns(tmp_path, seed):
+    """At least 0.12 of held-out accuracy within five minutes, at least 0.05 in three families."""
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-m", "dots_jax.main", f"--workdir={tmp_path}", f"--config.seed={seed}"]
+    started = time.time()
+    subprocess.run(command, cwd=main.ROOT, env=env, check=True, capture_output=True)
+    assert time.time() - started < 300
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    first, last = rows[0], rows[-1]
+    assert last["eval/accuracy"] - first["eval/accuracy"] >= 0.12
+    gains = [np.mean(last["eval/by_level"][f]) - np.mean(cells) for f, cells in first["eval/by_level"].items()]
+    assert len(gains) >= 5 and sum(gain >= 0.05 for gain in gains) >= 3, gains
+
+
+@pytest.mark.slow
+def test_where_it_starts():
+    """Of the held-out set at least 10% trivial and 40 to 65% nearly impossible, over 8 completions each."""
+    config = main.load("configs/quickstart.py")
+    _, heldout = data.load(config.data)
+    model, params = policy.load(POLICY)
+    tokenizer = tok.load(POLICY)
+    prompts, lengths = tok.encode(tokenizer, heldout.texts, config.data.max_prompt_tokens)
+    success, _ = evaluate.run(
+        params,
+        model,
+        tokenizer,
+        prompts,
+        lengths,
+        heldout.answers,
+        reward.exact.grade,
+        jax.random.key(0),
+        samples=8,
+        temperature=config.rollout.temperature,
+        max_tokens=config.rollout.max_tokens,
+        stop_ids=tok.stop_ids(POLICY, tokenizer),
+    )
+    assert (success >= 7 / 8).mean() >= 0.1 and 0.4 <= (success <= 1 / 8).mean() <= 0.65
+    assert len(set(heldout.families)) >= 5 and len(set(heldout.levels.tolist())) >= 5
