@@ -25,7 +25,7 @@ def run(directory, *extra):
 def test_learns_and_is_reproducible(tmp_path, capsys):
     assert run(tmp_path / "a") == run(tmp_path / "b") == 0
     losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if "loss" in line]
-    assert len(losses) == 40 and losses[19] < 0.9 * losses[0] and losses[:20] == losses[20:]
+    assert len(losses) == 40 and losses[19] < losses[0] - 0.1 and losses[:20] == losses[20:]
     a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
     assert a == b
     config, _ = policy.load(tmp_path / "a")
