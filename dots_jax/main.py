@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     """Trains as the flags say; returns the exit code."""
 
     def train(config, workdir):
+        _same_fields(config)
         from dots_jax.train import train  # imports jax: wrong flags are reported before
 
         train(config, workdir)
@@ -72,8 +73,12 @@ def run(
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues the run from its last checkpoint", file=sys.stderr)
+        print("\ninterrupted; the same command continues from the last checkpoint, if there is one", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk, a file where a directory should be
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -164,6 +169,17 @@ def _take(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:
         else:
             rest.append(arg)
     return value, rest
+
+
+def _same_fields(config: ConfigDict) -> None:
+    """Raises UserError at the first field that the config lacks, or has and nothing reads."""
+    known, given = _fields(load("configs/common.py")), _fields(config)
+    for field in known:
+        if field not in given:
+            raise UserError(f"the config lacks the field {field}; start it from configs.common.get_config()")
+    for field in given:
+        if field not in known:
+            raise UserError(_unknown_field(field, known, "the config file"))
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> list[str]:

@@ -182,7 +182,7 @@ def _print_levels(families: dict[str, list[tuple]]) -> None:
     per_block = (WIDTH - name_width) // 11
     for start in range(0, most, per_block):
         levels = range(start, min(most, start + per_block))
-        print(" " * name_width + "".join(f"{level + 1:>11}" for level in levels))
+        print(f"{'level':<{name_width}}" + "".join(f"{level + 1:>11}" for level in levels))
         for name, pairs in families.items():
             cells = "".join(f"{_cell(*pairs[i]) if i < len(pairs) else '':>11}" for i in levels)
             if cells.strip():

@@ -7,6 +7,7 @@ that the ledger's seconds are those of the phase; at real scale a phase takes se
 
 import json
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,8 @@ def train(config, workdir: str) -> None:
     checkpoints = Checkpointer(os.path.join(workdir, "checkpoints"), config.train.keep)
     start, steps = checkpoints.latest() or 0, config.train.steps
     _same_run(config, workdir)
+    if start and [row["step"] for row in metrics.read(workdir)][: start + 1] != list(range(start + 1)):
+        raise UserError(f"{workdir}/{metrics.FILE} lacks steps up to checkpoint {start}; use another --workdir")
     if start >= steps:
         print(f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir")
         return _show_results(workdir)
@@ -37,8 +40,14 @@ def train(config, workdir: str) -> None:
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
     directory, export = _find(config.policy.path), os.path.join(workdir, "policy")
+    if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
+        raise UserError(
+            f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"
+        )
     policy.check_target(export)
     model, params = policy.load(directory, mesh, jnp.dtype(config.policy.dtype))
+    if not all(jnp.isfinite(x).all() for x in jax.tree.leaves(params)):
+        raise UserError(f"the weights in {directory} hold NaN or infinity; use another policy")
     tokenizer = tok.load(directory)
     pool, heldout = data.load(config.data)
     prompts, lengths = tok.encode(tokenizer, pool.texts, config.data.max_prompt_tokens)
@@ -67,6 +76,8 @@ def train(config, workdir: str) -> None:
         state, selected, chosen = saved["state"], saved["selected"], saved["chosen"]
         ledger = Ledger.from_state(saved["ledger"])
     _write_config(config, workdir)
+    if start:
+        shutil.rmtree(export, ignore_errors=True)  # of an earlier end
     log = metrics.Metrics(workdir)
     log.truncate(start if start else -1)
     progress.first_screen(
@@ -168,6 +179,8 @@ def train(config, workdir: str) -> None:
 
 def _find(path: str) -> str:
     """A relative path as it stands, or beside the package where the quickstart's policy lies."""
+    if not path:
+        raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
     beside = os.path.join(ROOT, path)
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
 
@@ -223,13 +236,13 @@ def _fits(config, mesh, model, longest_prompt: int) -> None:
 
 
 def _finite(info: dict, step: int, checkpoints: Checkpointer) -> None:
-    if not np.isfinite([info["loss"], info["grad_norm"]]).all():
+    if not np.isfinite([info["loss"], info["grad_norm"], info["entropy"]]).all():
         checkpoints.wait()
         last = checkpoints.latest()
         kept = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
         raise UserError(
-            f"step {step}: the loss or its gradient is not finite (loss {info['loss']}, gradient norm "
-            f"{info['grad_norm']}); {kept}; try a lower --config.learner.learning_rate in another --workdir"
+            f"step {step}: not finite: loss {info['loss']}, gradient norm {info['grad_norm']}, entropy "
+            f"{info['entropy']}; {kept}; try a lower --config.learner.learning_rate in another --workdir"
         )
 
 
@@ -249,5 +262,5 @@ def _show_results(workdir: str) -> None:
         compile_seconds=rows[-1]["ledger/seconds_compile"],
         generated_tokens=rows[-1]["ledger/generated_tokens"],
         workdir=workdir,
-        export=os.path.join(workdir, "policy"),
+        export=os.path.join(workdir, "policy") if os.path.isdir(os.path.join(workdir, "policy")) else None,
     )

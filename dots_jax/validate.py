@@ -48,6 +48,9 @@ def check(config) -> None:
         value = _get(config, field)
         if value is not _ABSENT and not (_whole(value) and value >= low):
             _refuse(field, value, f"a whole number of at least {low}")
+    for field in ("seed", "data.seed"):
+        if _get(config, field) is not _ABSENT and _get(config, field) >= 2**32:
+            _refuse(field, _get(config, field), "below 2**32")
     for field, test, wanted in _REALS:
         value = _get(config, field)
         if value is not _ABSENT and not (_number(value) and test(value)):

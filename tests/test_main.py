@@ -34,6 +34,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config=empty.py"], "no function get_config"),
         (["--config=number.py"], "returned int"),
         (["--config=configs/quickstart.py:huge"], "takes no argument"),
+        (["--config.seed=99999999999"], "below 2**32"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
         (["--config.group_size=4"], "did you mean config.rollout.group_size?"),
         (["--config.train=4"], "group of fields"),
@@ -131,3 +132,14 @@ def test_check_names_the_field(field, value):
         part[last] = value
     with pytest.raises(UserError, match=f"config.{field.split('.')[0]}"):
         validate.check(config)
+
+
+def test_a_config_of_another_program_or_with_a_field_too_many(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text("from configs import quickstart\ndef get_config():\n  c = quickstart.get_config()\n"
+                    "  c.train.stepz = 3\n  return c\n")  # fmt: skip
+    for config, said in (("configs/quickstart_pretrain.py", "lacks the field"), (path, "config.train.stepz")):
+        assert main.main([f"--config={config}", f"--workdir={tmp_path / 'run'}"]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and said in err
+    assert not (tmp_path / "run").exists()

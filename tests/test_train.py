@@ -130,6 +130,11 @@ def test_started_again(whole, start, tmp_path):
     assert "is finished" in out and "held-out accuracy" in out
     _, err = finish(start(workdir, **{"learner.clip": 0.3, "train.steps": 10}), 2)
     assert err.startswith("error:") and err.count("\n") == 1 and "config.learner.clip=0.2, not 0.3" in err
+    log = (workdir / "metrics.jsonl").read_text()
+    (workdir / "metrics.jsonl").write_text("")
+    _, err = finish(start(workdir), 2)
+    assert err.count("\n") == 1 and "metrics.jsonl lacks steps" in err
+    (workdir / "metrics.jsonl").write_text(log)
     newest = workdir / "checkpoints" / str(STEPS)
     files = [f for f in newest.rglob("*") if f.is_file() and f.stat().st_size > 200]
     for file in files:
@@ -150,6 +155,7 @@ def test_started_again(whole, start, tmp_path):
         ({"policy.path": "nowhere"}, "nowhere"),
         ({"selection.name": "best"}, "uniform"),
         ({"mesh.data": 3}, "mesh data=3"),
+        ({"policy.path": ""}, "policy.path is empty"),
     ],
     ids=str,
 )
@@ -163,6 +169,22 @@ def test_a_run_that_diverges_stops(start, tmp_path):
     _, err = finish(start(tmp_path / "run", **{"learner.learning_rate": 1e30}), 2)
     said = err.splitlines()[-1]
     assert said.startswith("error: step") and "not finite" in said and "checkpoint" in said and "Traceback" not in err
+
+
+def test_the_users_model_is_not_overwritten(start, tmp_path):
+    shutil.copytree(QUICKSTART, tmp_path / "run" / "policy")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run" / "policy").iterdir()}
+    _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "run" / "policy"}), 2)
+    assert err.count("\n") == 1 and "policy.path" in err and os.listdir(tmp_path / "run") == ["policy"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run" / "policy").iterdir()} == before
+
+
+def test_weights_that_are_not_finite(start, tmp_path):
+    config, params = policy.load(QUICKSTART)
+    params["norm"] = params["norm"].at[3].set(np.nan)
+    policy.save(tmp_path / "nan", config, params, tokenizer_dir=QUICKSTART)
+    _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "nan"}), 2)
+    assert err.count("\n") == 1 and "NaN" in err and not (tmp_path / "run").exists()
 
 
 def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):

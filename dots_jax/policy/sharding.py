@@ -17,9 +17,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
     """The mesh of all devices; one axis may be -1 and takes what the others leave.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the sizes do not multiply to the number of devices, or JAX finds none.
     """
-    devices = jax.devices() if devices is None else devices
+    try:
+        devices = jax.devices() if devices is None else devices
+    except (RuntimeError, AssertionError) as error:  # jax asserts where a platform's plug-in is not installed
+        asked = jax.config.jax_platforms
+        raise UserError(
+            f"JAX finds no device for JAX_PLATFORMS={asked}; install the extra [cuda] or [tpu], or unset it"
+        ) from error
     sizes = [data, fsdp, tensor]
     wanted = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):

@@ -14,6 +14,7 @@ END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Q
 
 def load(directory: str | os.PathLike):
     """The tokenizer in `directory`; never asks the network. Raises UserError if there is none."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing: it is not needed
     from transformers import AutoTokenizer  # slow to import
 
     directory = Path(directory)
