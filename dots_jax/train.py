@@ -54,7 +54,7 @@ def train(config, workdir: str) -> None:
     exam, exam_lengths = tok.encode(tokenizer, heldout.texts, config.data.max_prompt_tokens)
     hyper = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
     _fits(config, mesh, model, max(prompts.shape[1], exam.shape[1]))
-    key, grader = jax.random.key(config.seed), reward.exact.grade
+    key, grader = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh)), reward.exact.grade
     sampling = {
         "max_tokens": config.rollout.max_tokens,
         "stop_ids": tok.stop_ids(directory, tokenizer),

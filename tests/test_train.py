@@ -190,7 +190,6 @@ def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):
     assert err.count("\n") == 1 and "config.json" in err and os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
-@pytest.mark.slow
 def test_continued_on_eight_devices(whole, start, tmp_path):
     """Four steps on one device, the rest on data 2 x fsdp 2 x tensor 2: the same tokens, and metrics within 1e-3."""
     finish(start(tmp_path / "eight", **{"train.steps": 4}))
