@@ -68,8 +68,8 @@ def load(directory: str | os.PathLike, mesh=None, dtype=jnp.float32) -> tuple[qw
         return array.block_until_ready()  # the next parameter is read when this one has left the host
 
     if mesh is None:
-        return config, _map(lambda p: make(p, None), tree)
-    return config, _map(make, tree, qwen2.shardings(config, mesh))
+        return config, qwen2.map_declared(lambda p: make(p, None), tree)
+    return config, qwen2.map_declared(make, tree, qwen2.shardings(config, mesh))
 
 
 def save(
@@ -115,10 +115,6 @@ def save(
         directory.rename(replaced)
     partial.rename(directory)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _map(function, *trees):
-    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
 
 
 def _leaves(tree):

@@ -145,8 +145,9 @@ def declare(config: Config) -> dict:
     return tree
 
 
-def _map(function, tree):
-    return jax.tree.map(function, tree, is_leaf=lambda x: isinstance(x, Parameter))
+def map_declared(function, *trees):
+    """`jax.tree.map` over trees whose first is one of `Parameter`."""
+    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, Parameter))
 
 
 def shardings(config: Config, mesh, rules=sharding.RULES) -> dict:
@@ -155,7 +156,7 @@ def shardings(config: Config, mesh, rules=sharding.RULES) -> dict:
     def place(p):
         return jax.sharding.NamedSharding(mesh, sharding.spec(mesh, p.shape, p.axes, rules))
 
-    return _map(place, declare(config))
+    return map_declared(place, declare(config))
 
 
 def init(config: Config, key: jax.Array, dtype=jnp.float32, mesh=None) -> dict:
