@@ -15,11 +15,13 @@ setup(
         JAX,
         "absl-py",
         "etils[epath]",
+        "flax>=0.12",
         "matplotlib",
         "ml-collections",
         "numpy",
         "optax",
         "orbax-checkpoint>=0.12",
+        "pyarrow",
         "safetensors>=0.8",
         "tensorboardX",
         "tqdm",
@@ -28,6 +30,6 @@ setup(
     extras_require={
         "cuda": [f"jax[cuda12]{JAX.removeprefix('jax')}"],
         "tpu": [f"jax[tpu]{JAX.removeprefix('jax')}"],
-        "test": ["pytest", "ruff"],
+        "test": ["pytest", "ruff", "hypothesis", "nbclient", "ipykernel"],
     },
 )

@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from dots_jax.errors import UserError
+
 
 def get_config() -> ConfigDict:
     """The fields that all experiments share. `policy.path` and `data.name` are left to them."""
@@ -26,8 +28,35 @@ def get_config() -> ConfigDict:
     c.data.max_prompt_tokens = 1024  # longer prompts are an error (S)
 
     c.selection = ConfigDict()
-    c.selection.name = "uniform"  # how questions are chosen
+    c.selection.name = "dots"  # how questions are chosen: uniform | dots | static | oracle
     c.selection.every = 2  # steps between selection rounds (mu)
+    c.selection.target = 0.5  # failure rate that dots and oracle draw around (alpha)
+    c.selection.temperature = 1e-3  # of that draw (tau)
+    c.selection.references = 256  # questions whose difficulty is measured in each round (K)
+    c.selection.reuse = 0  # reference groups that a round's first step trains on; released code 0, paper some
+
+    c.embedding = ConfigDict()  # frozen, of the questions' texts
+    c.embedding.path = ""  # Hugging Face directory, or a .npy of [N, D]; "": the policy as it starts
+    c.embedding.dtype = "bfloat16"  # parameters and activations
+    c.embedding.max_tokens = 1024  # of a text; the rest is cut off
+    c.embedding.standardise = False  # each number over the pool; predictors trained elsewhere want raw ones
+    c.embedding.cache = "runs/embeddings"  # directory
+
+    c.predictor = ConfigDict()  # of difficulty, from the embeddings and the references
+    c.predictor.path = ""  # trained before: .safetensors, .npz or the authors' .pt; "": starts from nothing
+    c.predictor.width = 896  # of both towers
+    c.predictor.calibration = "code"  # code | paper | none
+    c.predictor.refit = True  # least-squares line through the references after it: released code True, paper False
+    c.predictor.attend = "reference"  # what predictions are made of: reference (this round's) | window (all labels)
+    c.predictor.learn_from = "reference"  # labels it trains on: none | reference | groups (trained ones too)
+    c.predictor.window = 2048  # labels kept, in groups; the oldest go first
+    c.predictor.half_life = 10.0  # steps in which a label's weight in training halves
+    c.predictor.steps = 50  # optimizer steps per round
+    c.predictor.batch = 256  # labels per optimizer step
+    c.predictor.references = 256  # labels that each attends to there; 0: all
+    c.predictor.learning_rate = 1e-3
+    c.predictor.weight_decay = 0.0
+    c.predictor.dropout = 0.1
 
     c.rollout = ConfigDict()
     c.rollout.group_size = 8  # completions per question (G)
@@ -64,3 +93,27 @@ def get_config() -> ConfigDict:
     c.eval.temperature = 0.6  # 0: greedy
     c.eval.greedy = True  # also the likeliest completion of each question, before the first and after the last step
     return c
+
+
+def dots_code(c: ConfigDict) -> None:
+    """Sets every flag in which paper and released code differ as the released code has it."""
+    c.selection.reuse = 0
+    c.predictor.calibration, c.predictor.refit = "code", True
+    c.learner.advantage_std, c.learner.aggregation, c.learner.weight_decay = True, "token", 0.01
+
+
+def dots_paper(c: ConfigDict) -> None:
+    """Sets every flag in which paper and released code differ as the paper has it."""
+    c.selection.reuse = c.selection.references // 8  # it saves 4 to 12% of a step's rollouts
+    c.predictor.calibration, c.predictor.refit = "paper", False
+    c.learner.advantage_std, c.learner.aggregation, c.learner.weight_decay = False, "sequence", 0.0
+
+
+PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper}
+
+
+def apply(c: ConfigDict, preset: str) -> None:
+    """Applies the preset of that name."""
+    if preset not in PRESETS:
+        raise UserError(f"no preset {preset!r}; choose one of: {', '.join(sorted(PRESETS))}")
+    PRESETS[preset](c)

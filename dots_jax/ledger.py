@@ -7,7 +7,8 @@ import time
 
 import jax
 
-PHASES = ("fresh", "update", "evaluation", "compile", "other")
+PHASES = ("reference", "fresh", "screening", "update", "score", "evaluation", "compile", "other", "uncounted")
+SAMPLING = ("reference", "fresh", "screening")  # phases whose tokens a method pays for
 KINDS = ("generated", "trained")
 
 _COMPILE_EVENTS = {
@@ -48,6 +49,7 @@ class Ledger:
 
     Seconds are the calling thread's: a phase that only dispatches work books only the dispatch. Phases nest; an
     inner phase's seconds are not the outer's. What lies outside any phase is "other", compilation is "compile".
+    "uncounted" is what an oracle measures: booked, compilation there included, and left out of every total.
     """
 
     def __init__(self):
@@ -56,7 +58,7 @@ class Ledger:
             _compile_clock = _CompileClock()
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.tokens = {kind: dict.fromkeys(PHASES, 0) for kind in KINDS}
-        self._phase = "other"
+        self._phase, self._shown = "other", {}
         self._wall, self._compiled = time.perf_counter(), _compile_clock()
 
     @contextlib.contextmanager
@@ -77,15 +79,24 @@ class Ledger:
             self.tokens[kind][phase] += int(count)
 
     def metrics(self) -> dict[str, float]:
-        """Cumulative tokens and seconds as flat scalars; evaluation's tokens are in a field of their own."""
+        """Cumulative tokens and seconds as flat scalars, and under "step/" what was added since the last call.
+
+        `ledger/generated_tokens` is what a method pays for; evaluation's tokens are in a field of their own.
+        """
         self._book()
         generated = self.tokens["generated"]
+        now = {f"seconds_{name}": seconds for name, seconds in self.seconds.items()}
+        now |= {f"generated_{name}": generated[name] for name in SAMPLING}
+        step = {f"step/{name}": value - self._shown.get(name, 0) for name, value in now.items()}
+        self._shown = now
         return {
-            "seconds": sum(self.seconds.values()),
-            "ledger/generated_tokens": sum(generated.values()) - generated["evaluation"],
+            "seconds": sum(self.seconds.values()) - self.seconds["uncounted"],
+            "ledger/generated_tokens": sum(generated[name] for name in SAMPLING),
             "ledger/evaluation_tokens": generated["evaluation"],
+            "ledger/uncounted_tokens": generated["uncounted"],
             "ledger/trained_tokens": sum(self.tokens["trained"].values()),
-            **{f"ledger/seconds_{name}": seconds for name, seconds in self.seconds.items()},
+            **{f"ledger/{name}": value for name, value in now.items()},
+            **step,
         }
 
     def to_state(self) -> dict[str, float | int]:
@@ -104,12 +115,13 @@ class Ledger:
                 ledger.seconds[phase] = float(value)
             else:
                 ledger.tokens[kind][phase] = int(value)
+        ledger.metrics()  # what follows is added to these
         return ledger
 
     def _book(self) -> None:
         """Books the time since the last call to the current phase and to "compile"."""
         wall, compiled = time.perf_counter(), _compile_clock()
-        inside = min(max(compiled - self._compiled, 0.0), wall - self._wall)
+        inside = min(max(compiled - self._compiled, 0.0), wall - self._wall) if self._phase != "uncounted" else 0.0
         self.seconds["compile"] += inside
         self.seconds[self._phase] += wall - self._wall - inside
         self._wall, self._compiled = wall, compiled

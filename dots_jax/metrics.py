@@ -1,4 +1,4 @@
-"""What a run has measured: `metrics.jsonl` (the truth), TensorBoard events and `curves.png`, all from one call."""
+"""What a run has measured: `metrics.jsonl` and `groups.jsonl` (the truth), TensorBoard events and `curves.png`."""
 
 import json
 import math
@@ -10,6 +10,39 @@ import numpy as np
 from dots_jax.progress import short
 
 FILE = "metrics.jsonl"
+GROUPS = "groups.jsonl"
+
+
+class Lines:
+    """A file of one JSON object per step, appended to; nothing is created before `write`."""
+
+    def __init__(self, path: str):
+        self._path, self._file = path, None
+
+    def truncate(self, step: int) -> None:
+        """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
+        if os.path.exists(self._path):
+            kept = "".join(_line(row) for row in read(*os.path.split(self._path)) if row["step"] <= step)
+            _replace(self._path, lambda partial: _write_text(partial, kept))
+
+    def write(self, step: int, values: dict) -> dict:
+        """Appends `values` of `step` and returns them as written, with the step.
+
+        Numbers, strings, numpy and jax arrays, and lists and dictionaries of them; NaN and infinities become null.
+        """
+        row = {"step": int(step)} | {name: plain(value) for name, value in values.items()}
+        if self._file is None:
+            os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+        self._file.write(_line(row))
+        self._file.flush()
+        return row
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class Metrics:
@@ -17,28 +50,20 @@ class Metrics:
 
     def __init__(self, workdir: str):
         self._workdir = workdir
-        self._file = None
+        self._lines = Lines(os.path.join(workdir, FILE))
         self._events = None
         self._purge_step = None
 
     def truncate(self, step: int) -> None:
         """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
-        path = os.path.join(self._workdir, FILE)
         self._purge_step = step + 1
-        if os.path.exists(path):
-            kept = "".join(json.dumps(row) + "\n" for row in read(self._workdir) if row["step"] <= step)
-            _replace(path, lambda partial: _write_text(partial, kept))
+        self._lines.truncate(step)
 
     def write(self, step: int, values: dict) -> None:
-        """Appends `values` of `step`: numbers, numpy or jax scalars, strings, and lists and dictionaries of them.
-
-        NaN and infinities become null.
-        """
-        if self._file is None:
+        """Appends `values` of `step`, as `Lines.write`."""
+        row = self._lines.write(step, values)
+        if self._events is None:
             self._open()
-        row = {"step": int(step)} | {name: _plain(value) for name, value in values.items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
                 self._events.add_scalar(name, value, row["step"])
@@ -46,10 +71,10 @@ class Metrics:
 
     def close(self) -> None:
         """Closes both files."""
-        if self._file is not None:
-            self._file.close()
+        self._lines.close()
+        if self._events is not None:
             self._events.close()
-            self._file = None
+            self._events = None
 
     def _open(self) -> None:
         sys.modules.setdefault("torch", None)  # tensorboardX would load torch where it is installed: seconds
@@ -59,15 +84,13 @@ class Metrics:
             if sys.modules["torch"] is None:
                 del sys.modules["torch"]
 
-        os.makedirs(self._workdir, exist_ok=True)
-        self._file = open(os.path.join(self._workdir, FILE), "a", encoding="utf-8")  # noqa: SIM115
         events = os.path.join(self._workdir, "tensorboard")
         self._events = SummaryWriter(events, purge_step=self._purge_step)
 
 
-def read(workdir: str) -> list[dict]:
-    """The complete lines of `workdir/metrics.jsonl`, one dictionary per step; empty if there is none."""
-    path = os.path.join(workdir, FILE)
+def read(workdir: str, name: str = FILE) -> list[dict]:
+    """The complete lines of `workdir/name`, one dictionary per step; empty if there is no such file."""
+    path = os.path.join(workdir, name)
     if not os.path.exists(path):
         return []
     rows = []
@@ -89,11 +112,11 @@ def draw_curves(workdir: str) -> str:
     from matplotlib.figure import Figure
 
     rows = read(workdir)
-    panels = [panel for panel in _PANELS if any(_series(rows, key)[0].size for key, _ in panel[2])]
+    panels = [panel for panel in _PANELS if any(series(rows, key)[0].size for key, _ in panel[2])]
     seconds = {
-        key.removeprefix("ledger/seconds_"): _series(rows, key)
+        key.removeprefix("ledger/seconds_"): series(rows, key)
         for key in (rows[-1] if rows else {})
-        if key.startswith("ledger/seconds_")
+        if key.startswith("ledger/seconds_") and key != "ledger/seconds_uncounted"
     }
     count = max(1, len(panels) + bool(seconds))
     columns = min(3, count)
@@ -121,27 +144,39 @@ def draw_curves(workdir: str) -> str:
 _PANELS = (
     ("success rate", (0, None), (("train/reward", "trained questions"), ("eval/accuracy", "held-out"))),
     ("useful groups (0 < success < 1)", (0, 1), (("train/useful_groups", ""),)),
+    (
+        "questions: predicted against measured",
+        (None, 1),
+        (("predictor/pearson", "Pearson, trained on"), ("predictor/reference_pearson", "Pearson, references")),
+    ),
     ("entropy, nats per token", (0, None), (("train/entropy", ""),)),
     ("clip fraction", (0, None), (("train/clip_fraction", ""),)),
     ("generated tokens", (0, None), (("ledger/generated_tokens", ""),)),
 )
-_EVALUATED, _MEASURED = "#d1495b", "#2e6f95"
+_COLORS = ("#2e6f95", "#d1495b")
+PHASE_COLORS = {  # of the ledger
+    "reference": "#d55e00",
+    "fresh": "#0072b2",
+    "screening": "#3d3d3d",
+    "update": "#e69f00",
+    "score": "#cc79a7",
+    "evaluation": "#009e73",
+    "compile": "#9aa0a6",
+    "other": "#d9dcdf",
+}
 
 
 def _draw(axis, rows: list[dict], lines) -> None:
-    for key, label in lines:
-        steps, values = _series(rows, key)
+    for (key, label), color in zip(lines, _COLORS, strict=False):
+        steps, values = series(rows, key)
         if key.startswith("eval/"):
-            axis.plot(steps, values, "o-", color=_EVALUATED, markersize=4, linewidth=1.8, label=label)
+            axis.plot(steps, values, "o-", color=color, markersize=4, linewidth=1.8, label=label)
             continue
         if steps.size > 20 and not key.startswith("ledger/"):  # a noisy line stays faint behind its running mean
-            axis.plot(steps, values, color=_MEASURED, alpha=0.3, linewidth=0.8)
-            width = max(3, steps.size // 20)
-            sums = np.cumsum(np.insert(values, 0, 0.0))
-            first = np.maximum(np.arange(1, steps.size + 1) - width, 0)
-            last = np.arange(1, steps.size + 1)
-            values = (sums[last] - sums[first]) / (last - first)
-        axis.plot(steps, values, color=_MEASURED, linewidth=1.6, label=label)
+            axis.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
+            values = running_mean(values)
+        if steps.size:
+            axis.plot(steps, values, color=color, linewidth=1.6, label=label)
     if lines[0][0] == "ledger/generated_tokens":
         axis.yaxis.set_major_formatter(lambda value, _: short(value) if abs(value) >= 1000 else f"{value:.3g}")
 
@@ -151,31 +186,47 @@ def _draw_seconds(axis, seconds: dict) -> None:
     names = [name for name, (_, values) in seconds.items() if values.size and values[-1] > 0]
     if names:
         steps = seconds[names[0]][0]
-        colors = ("#2e6f95", "#f2a541", "#8f5db7", "#d1495b", "#5aa469", "#9aa0a6", "#d9dcdf")
         axis.stackplot(
             steps,
             [np.interp(steps, *seconds[name]) for name in names],
             labels=names,
-            colors=colors[: len(names)],
+            colors=[PHASE_COLORS.get(name, "#000000") for name in names],
             alpha=0.85,
         )
     axis.set(title="seconds by phase", ylim=(0, None))
 
 
-def _series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of the rows in which `key` is a number."""
     points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     steps, values = zip(*points, strict=True) if points else ((), ())
     return np.asarray(steps, float), np.asarray(values, float)
 
 
-def _plain(value):
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Of each value and those before it, over a twentieth of them all but at least three."""
+    sums, last = np.cumsum(np.insert(values, 0, 0.0)), np.arange(1, values.size + 1)
+    first = np.maximum(last - max(3, values.size // 20), 0)
+    return (sums[last] - sums[first]) / (last - first)
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def plain(value):
+    """`value` as JSON can hold it: numpy and jax arrays as lists, NaN and infinities as None."""
     if isinstance(value, str) or value is None:
         return value
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_plain(part) for part in value]
-    value = np.asarray(value).item()
+        return [plain(part) for part in value]
+    value = np.asarray(value)
+    if value.ndim:
+        return [plain(part) for part in value]
+    # float32 in its own shortest digits: as a double it would show nine more
+    value = float(str(value)) if value.dtype == np.float32 else value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

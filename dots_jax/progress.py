@@ -1,6 +1,7 @@
 """What the screen shows: where a run starts, how it goes, what it has learned. At most 100 columns wide."""
 
 import collections
+import math
 import os
 import shutil
 import sys
@@ -14,7 +15,7 @@ class Progress:
     def __init__(self, total_steps: int, start_step: int = 0, stream=None):
         self._total, self._stream = total_steps, stream or sys.stderr
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
-        self._accuracy = self._compile = None
+        self._accuracy = self._pearson = self._compile = None
         self._bar = None
         if self._stream.isatty():
             from tqdm import tqdm
@@ -40,6 +41,10 @@ class Progress:
         accuracy = metrics.get("eval/accuracy")
         if accuracy is not None:
             self._accuracy = float(accuracy)
+        # Of uniformly drawn questions: those trained on were chosen to be alike, and any correlation over them is low.
+        pearson = metrics.get("predictor/reference_pearson")
+        if pearson is not None and math.isfinite(pearson):
+            self._pearson = float(pearson)
         pace = self._pace(step, metrics)
         plain = accuracy is not None or step % 10 == 0 or step == self._total
         if self._bar is None and not plain:
@@ -50,7 +55,10 @@ class Progress:
             self._bar.n = step
             self._bar.refresh()
         else:
-            print(f"step {step}/{self._total}  {text}", file=self._stream, flush=True)
+            line = f"step {step}/{self._total}  {text}"
+            while len(line) > WIDTH:  # the last parts matter least
+                line = line.rpartition("  ")[0]
+            print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
         """Ends the bar's line."""
@@ -65,6 +73,8 @@ class Progress:
             parts.append(f"reward {float(metrics['train/reward']):.3f}")
         if metrics.get("train/useful_groups") is not None:
             parts.append(f"useful {100 * float(metrics['train/useful_groups']):.0f}%")
+        if self._pearson is not None:
+            parts.append(f"pearson {self._pearson:.2f}")
         parts += pace
         compiled = float(metrics.get("ledger/seconds_compile", 0.0))
         if self._compile is None or compiled - self._compile >= 0.5:

@@ -14,6 +14,7 @@ class Purpose(enum.IntEnum):
     UPDATE = 3
     EVALUATION = 4
     DATA = 5
+    REFERENCE = 6
 
 
 def stream(key: jax.Array, purpose: Purpose, step) -> jax.Array:

@@ -5,6 +5,7 @@ ids come to the host, to be graded, and only rewards go back. Each phase ends wh
 that the ledger's seconds are those of the phase; at real scale a phase takes seconds and the wait nothing.
 """
 
+import collections
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 
 from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection
 from dots_jax.checkpoint import Checkpointer, abstract
+from dots_jax.difficulty import embed, measures
 from dots_jax.errors import UserError
 from dots_jax.ledger import Ledger
 from dots_jax.main import ROOT
@@ -39,7 +41,9 @@ def train(config, workdir: str) -> None:
     # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
-    directory, export = _find(config.policy.path), os.path.join(workdir, "policy")
+    if not config.policy.path:
+        raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
+    directory, export = find(config.policy.path), os.path.join(workdir, "policy")
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
             f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"
@@ -66,23 +70,36 @@ def train(config, workdir: str) -> None:
     state = learner.init_state(params, model, hyper, mesh)
     reference = jax.tree.map(jnp.copy, params) if hyper.kl else None
     del params
-    selector = selection.make(config.selection, len(pool))
+    embedder = find(config.embedding.path or config.policy.path)
+    context = selection.Context(
+        num_questions=len(pool),
+        labels=pool.levels,
+        embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh),
+        steps=steps,
+        mesh=mesh,
+        key=rng.stream(key, rng.Purpose.SELECTION, 0),
+    )
+    with ledger.phase("score"):
+        selector = selection.make(config, context)
     selected = selector.init()
-    chosen = np.zeros(config.selection.every * config.train.questions, np.int32)
+    # The round's questions, and their difficulty once measured.
+    chosen = np.zeros((config.selection.every, config.train.questions), np.int32)
+    measured = np.full(chosen.shape, np.nan, np.float32)
     if start:
-        saved = abstract({"state": state, "selected": selected, "chosen": chosen, "ledger": ledger.to_state()})
-        del state  # on the device there may be room for one
+        saved = abstract(_resumable(state, selected, chosen, measured, ledger))
+        del state, selected  # on the device there may be room for one
         saved = checkpoints.restore(start, saved)
-        state, selected, chosen = saved["state"], saved["selected"], saved["chosen"]
+        state, selected, chosen, measured = (saved[name] for name in ("state", "selected", "chosen", "measured"))
         ledger = Ledger.from_state(saved["ledger"])
     _write_config(config, workdir)
     if start:
         shutil.rmtree(export, ignore_errors=True)  # of an earlier end
-    log = metrics.Metrics(workdir)
-    log.truncate(start if start else -1)
+    log, groups = metrics.Metrics(workdir), metrics.Lines(os.path.join(workdir, metrics.GROUPS))
+    for file in (log, groups):
+        file.truncate(start if start else -1)
     progress.first_screen(
         config_name=config.name,
-        method=f"GRPO, {config.selection.name} selection",
+        method=f"GRPO, {config.selection.name} selection{' (its cost is not counted)' if selector.uncounted else ''}",
         backend=jax.default_backend(),
         devices=mesh.size,
         mesh=" x ".join(f"{name} {size}" for name, size in mesh.shape.items()),
@@ -97,6 +114,10 @@ def train(config, workdir: str) -> None:
         workdir=workdir,
         resumed=start > 0,
     )
+    recent = collections.deque(maxlen=max(1, 64 // config.selection.references))  # reference sets judged together
+    for row in metrics.read(workdir, metrics.GROUPS):
+        if "asked_predicted" in row:
+            recent.append(_references(row, row["rollouts"]))
     bar = progress.Progress(steps, start)
     bar.stage("compiling")
 
@@ -115,34 +136,65 @@ def train(config, workdir: str) -> None:
             row["eval/greedy_accuracy"] = held_out(step, samples=1, temperature=0.0).mean()
         return row
 
+    def roll_out(ids, phase, purpose, step):
+        """G completions of each question and their rewards; booked to `phase`."""
+        with ledger.phase(phase):
+            rollouts = rollout.sample(
+                state.params,
+                model,
+                prompts[ids],
+                lengths[ids],
+                rng.stream(key, purpose, step),
+                config.rollout.group_size,
+                temperature=config.rollout.temperature,
+                **sampling,
+            )
+            rewards = evaluate.grade(rollouts, tokenizer, [pool.answers[i] for i in ids], grader)
+        ledger.add_tokens(phase, generated=int(rollouts.lengths.sum()))
+        return rollouts, rewards
+
     # ---- The loop ----------------------------------------------------------------------------------------------
     for step in range(start + 1 if start else 0, steps + 1):
         if step == 0:
             row = evaluation(0)
         else:
-            # Which questions: a selection round every few steps.
+            row, group = {}, {}
             place = (step - 1) % config.selection.every
             if place == 0:
+                # A selection round: measure what the selector asks for, then let it choose.
                 draw = rng.stream(key, rng.Purpose.SELECTION, step)
-                chosen, selected = selector.propose(selected, draw, len(chosen))
-            ids = chosen.reshape(config.selection.every, -1)[place]
+                asked, known = selector.ask(selected, draw), selector.predict(selected)
+                if len(asked):
+                    phase = "uncounted" if selector.uncounted else "reference"
+                    references, verdicts = roll_out(asked, phase, rng.Purpose.REFERENCE, step)
+                    selected = selector.observe(selected, asked, verdicts.sum(1), verdicts.shape[1], step, asked=True)
+                    group |= {"asked": asked, "asked_successes": verdicts.sum(1, dtype=int)}
+                    if known and step > 1:  # not yet fitted to them
+                        group["asked_predicted"] = known[0][asked]
+                        recent.append(_references(group, verdicts.shape[1]))
+                        row |= _judge("predictor/reference_", *np.concatenate(recent, axis=1))
+                with ledger.phase("score"):
+                    chosen, selected = selector.propose(selected, draw, chosen.size, step)
+                    chosen = chosen.reshape(measured.shape)
+            ids, known = chosen[place], selector.predict(selected)
 
-            # Rollouts: G completions of each, and their verdicts.
-            with ledger.phase("fresh"):
-                rollouts = rollout.sample(
-                    state.params,
-                    model,
-                    prompts[ids],
-                    lengths[ids],
-                    rng.stream(key, rng.Purpose.ROLLOUT, step),
-                    config.rollout.group_size,
-                    temperature=config.rollout.temperature,
-                    **sampling,
-                )
-                rewards = evaluate.grade(rollouts, tokenizer, [pool.answers[i] for i in ids], grader)
-            generated = int(rollouts.lengths.sum())
-            ledger.add_tokens("fresh", generated=generated)
-            selected = selector.observe(selected, ids, rewards.sum(1), rewards.shape[1], step)
+            # Rollouts: G completions of each, and their verdicts. Some groups may exist already.
+            reused = selector.reuse if place == 0 else 0
+            rollouts, rewards = roll_out(ids[reused:], "fresh", rng.Purpose.ROLLOUT, step)
+            selected = selector.observe(selected, ids[reused:], rewards.sum(1), rewards.shape[1], step, asked=False)
+            if reused:
+                taken = np.array([np.flatnonzero(asked == i)[0] for i in ids[:reused]])
+                rollouts = rollout.join(references, taken, rollouts)
+                rewards = np.concatenate([verdicts[taken], rewards])
+            measured[place] = 1 - rewards.mean(1)
+            group |= {"ids": ids, "successes": rewards.sum(1, dtype=int), "rollouts": rewards.shape[1]}
+            if known:
+                group["predicted"] = known[0][ids]
+                if place == 0:
+                    group["pool"] = np.histogram(known[0].clip(0, 1), 20, (0, 1))[0]
+                if place == config.selection.every - 1:  # the whole round, but for what was measured before
+                    later = slice(selector.reuse, None)
+                    row |= _judge("predictor/", known[0][chosen.ravel()[later]], measured.ravel()[later])
 
             # Update: advantages, clipped loss, optimizer steps, in one jitted call.
             with ledger.phase("update"):
@@ -152,35 +204,49 @@ def train(config, workdir: str) -> None:
                 info = {k: float(v) for k, v in jax.device_get(info).items()}
             ledger.add_tokens("update", trained=info.pop("tokens"))
             _finite(info, step, checkpoints)
-            useful = learner.mixed(rewards).mean()
-            row = {
+            row |= {
                 "train/reward": rewards.mean(),
-                "train/useful_groups": useful,
-                "train/completion_tokens": generated / rewards.size,
+                "train/useful_groups": learner.mixed(rewards).mean(),
+                "train/completion_tokens": float(rollouts.lengths.mean()),
                 "train/truncated": 1 - float(rollouts.finished.mean()),
                 **{f"train/{name}": value for name, value in info.items()},
             }
             if step % config.train.eval_every == 0 or step == steps:
                 row |= evaluation(step)
+            groups.write(step, group)
         row = ledger.metrics() | row
         log.write(step, row)
         bar.update(step, row)
         if step == steps:  # before the checkpoint that makes the run a finished one
             policy.save(export, model, state.params, tokenizer_dir=directory)
+            selector.save(selected, workdir)
         if step and (step % config.train.checkpoint_every == 0 or step == steps):
-            tree = {"state": state, "selected": selected, "chosen": chosen, "ledger": ledger.to_state()}
-            checkpoints.save(step, tree)
+            checkpoints.save(step, _resumable(state, selected, chosen, measured, ledger))
 
     bar.close()
     log.close()
+    groups.close()
     checkpoints.close()
     return _show_results(workdir)
 
 
-def _find(path: str) -> str:
+def _resumable(state, selected, chosen, measured, ledger) -> dict:
+    """All that the next step reads."""
+    return {"state": state, "selected": selected, "chosen": chosen, "measured": measured, "ledger": ledger.to_state()}
+
+
+def _references(group: dict, rollouts: int) -> np.ndarray:
+    """Predicted and then measured difficulty of a round's references, float32 [2, K]."""
+    return np.array([group["asked_predicted"], 1 - np.array(group["asked_successes"]) / rollouts], np.float32)
+
+
+def _judge(prefix: str, predicted: np.ndarray, difficulty: np.ndarray) -> dict:
+    """How well difficulty was predicted before it was measured."""
+    return {prefix + name: value for name, value in measures.report(predicted, difficulty).items()}
+
+
+def find(path: str) -> str:
     """A relative path as it stands, or beside the package where the quickstart's policy lies."""
-    if not path:
-        raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
     beside = os.path.join(ROOT, path)
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
 

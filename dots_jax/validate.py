@@ -7,6 +7,12 @@ _COUNTS = (
     "data.num_heldout",
     "data.max_prompt_tokens",
     "selection.every",
+    "selection.references",
+    "embedding.max_tokens",
+    "predictor.width",
+    "predictor.window",
+    "predictor.steps",
+    "predictor.batch",
     "rollout.max_tokens",
     "rollout.chunk",
     "learner.minibatches",
@@ -20,12 +26,26 @@ _COUNTS = (
     "train.keep",
     "eval.samples",
 )
+_FROM_ZERO = (
+    "seed",
+    "data.seed",
+    "selection.reuse",
+    "predictor.references",
+    "rollout.slots",
+    "learner.warmup",
+)
 _FLOORS = (  # field, lowest whole number
     *((field, 1) for field in _COUNTS),
     ("rollout.group_size", 2),  # a group of one has no advantage
-    *((field, 0) for field in ("seed", "data.seed", "rollout.slots", "learner.warmup")),
+    *((field, 0) for field in _FROM_ZERO),
 )
 _REALS = (  # field, test, what is wanted
+    ("selection.target", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("selection.temperature", lambda x: x > 0, "above 0"),
+    ("predictor.half_life", lambda x: x > 0, "above 0"),
+    ("predictor.learning_rate", lambda x: x > 0, "above 0"),
+    ("predictor.weight_decay", lambda x: x >= 0, "0 or above"),
+    ("predictor.dropout", lambda x: 0 <= x < 1, "from 0 to below 1"),
     ("rollout.temperature", lambda x: x > 0, "above 0"),
     ("eval.temperature", lambda x: x >= 0, "0 (greedy) or above"),
     ("learner.clip", lambda x: 0 < x < 1, "between 0 and 1"),
@@ -36,6 +56,10 @@ _REALS = (  # field, test, what is wanted
 )
 _NAMES = {
     "policy.dtype": ("float32", "bfloat16"),
+    "embedding.dtype": ("float32", "bfloat16"),
+    "predictor.calibration": ("code", "paper", "none"),
+    "predictor.attend": ("reference", "window"),
+    "predictor.learn_from": ("none", "reference", "groups"),
     "learner.aggregation": ("token", "sequence", "constant"),
 }
 _AXES = ("data", "fsdp", "tensor")
@@ -87,11 +111,44 @@ def _check_batch(config) -> None:
             f"config.learner.minibatches x config.rollout.group_size) do not divide into micro-batches of "
             f"config.learner.micro_rows={micro}"
         )
-    pool = _get(config, "data.num_questions")
-    if questions is not _ABSENT and pool is not _ABSENT and questions > pool:
+    pool, every = _get(config, "data.num_questions"), _get(config, "selection.every")
+    if _ABSENT not in (questions, pool) and questions > pool:
         raise UserError(
             f"config.train.questions={questions} is more than the pool's config.data.num_questions={pool}; "
             "lower the first or raise the second"
+        )
+    name = _get(config, "selection.name")
+    if name in ("dots", "oracle") and questions * every > pool:
+        raise UserError(
+            f"a selection round draws {questions * every} distinct questions (config.train.questions={questions} x "
+            f"config.selection.every={every}) from a pool of config.data.num_questions={pool}; raise that, lower them"
+        )
+    if name == "dots":
+        _check_dots(config, questions, pool)
+
+
+def _check_dots(config, questions: int, pool: int) -> None:
+    references, reuse = config.selection.references, config.selection.reuse
+    window = config.predictor.window
+    if references > pool:
+        raise UserError(
+            f"config.selection.references={references} is more than the pool's config.data.num_questions={pool}; "
+            "lower it"
+        )
+    if reuse > references or reuse >= questions:
+        raise UserError(
+            f"config.selection.reuse={reuse} must be at most config.selection.references={references} and below "
+            f"config.train.questions={questions}"
+        )
+    if window < references:
+        raise UserError(
+            f"config.predictor.window={window} holds less than the config.selection.references={references} of one "
+            "round; raise it"
+        )
+    if config.predictor.learn_from == "none" and not config.predictor.path:
+        raise UserError(
+            "config.predictor.learn_from is 'none' and config.predictor.path is empty: nothing would be learned; "
+            "give a trained predictor, or learn from 'reference' or 'groups'"
         )
 
 

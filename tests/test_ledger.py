@@ -7,19 +7,50 @@ import pytest
 
 from dots_jax.ledger import PHASES, Ledger
 
+TRACED = "/jax/core/compile/jaxpr_trace_duration"
 
-def test_tokens_by_phase_with_evaluation_apart():
+
+def test_tokens_by_phase_with_evaluation_and_oracle_apart():
     ledger = Ledger()
-    ledger.add_tokens("fresh", generated=100)
-    ledger.add_tokens("update", generated=20)
-    ledger.add_tokens("evaluation", generated=1000)
+    for phase, count in {"fresh": 100, "reference": 20, "screening": 3, "evaluation": 1000, "uncounted": 5000}.items():
+        ledger.add_tokens(phase, generated=count)
     ledger.add_tokens("update", trained=90)
     metrics = ledger.metrics()
-    assert metrics["ledger/generated_tokens"] == 120
-    assert metrics["ledger/evaluation_tokens"] == 1000
+    assert metrics["ledger/generated_tokens"] == 123
+    assert metrics["ledger/evaluation_tokens"] == 1000 and metrics["ledger/uncounted_tokens"] == 5000
     assert metrics["ledger/trained_tokens"] == 90
+    assert [metrics[f"ledger/generated_{name}"] for name in ("reference", "fresh", "screening")] == [20, 100, 3]
+    assert metrics["step/generated_fresh"] == 100
+    ledger.add_tokens("fresh", generated=7)
+    metrics = ledger.metrics()
+    assert (metrics["step/generated_fresh"], metrics["ledger/generated_fresh"]) == (7, 107)
+    assert metrics["step/generated_reference"] == 0
     with pytest.raises(KeyError), ledger.phase("sleep"):
         pass
+
+
+def test_what_an_oracle_measures_costs_nothing():
+    ledger = Ledger()
+    before = ledger.metrics()
+    with ledger.phase("uncounted"):
+        time.sleep(0.3)
+        jax.jit(lambda x: jnp.tanh(x) * 3)(jnp.ones(3)).block_until_ready()
+    metrics = ledger.metrics()
+    assert metrics["ledger/seconds_uncounted"] >= 0.3 and metrics["step/seconds_uncounted"] >= 0.3
+    assert metrics["seconds"] - before["seconds"] < 0.1
+    assert metrics["ledger/seconds_compile"] == before["ledger/seconds_compile"]
+
+
+def test_what_the_steps_add_makes_the_total():
+    ledger, steps = Ledger(), []
+    for _ in range(2):
+        with ledger.phase("score"):
+            time.sleep(0.02)
+        steps.append(ledger.metrics())
+    for phase in PHASES:
+        added = sum(row[f"step/seconds_{phase}"] for row in steps)
+        assert added == pytest.approx(steps[-1][f"ledger/seconds_{phase}"])
+    assert all(row["step/seconds_score"] >= 0.02 for row in steps)
 
 
 def test_phases_nest_and_add_up():
@@ -33,7 +64,7 @@ def test_phases_nest_and_add_up():
     time.sleep(0.03)
     metrics = ledger.metrics()
     assert metrics["seconds"] == pytest.approx(time.perf_counter() - start, abs=0.05)
-    assert metrics["seconds"] == pytest.approx(sum(metrics[f"ledger/seconds_{p}"] for p in PHASES))
+    assert metrics["seconds"] == pytest.approx(sum(metrics[f"ledger/seconds_{p}"] for p in PHASES if p != "uncounted"))
     assert 0.1 <= metrics["ledger/seconds_fresh"] < 0.3
     assert metrics["ledger/seconds_evaluation"] >= 0.3
     assert metrics["ledger/seconds_other"] >= 0.03
@@ -63,10 +94,9 @@ def test_nested_events_count_once():
     ledger = Ledger()
     time.sleep(0.4)
     before = ledger.metrics()["ledger/seconds_compile"]
-    event = "/jax/core/compile/jaxpr_trace_duration"
     time.sleep(0.4)
     for seconds in (0.1, 0.2, 0.3):  # each began before the one reported ahead of it
-        jax.monitoring.record_event_duration_secs(event, seconds)
+        jax.monitoring.record_event_duration_secs(TRACED, seconds)
     assert ledger.metrics()["ledger/seconds_compile"] - before == pytest.approx(0.3, abs=0.02)
 
 
@@ -75,12 +105,13 @@ def test_a_restored_ledger_continues():
     with ledger.phase("fresh"):
         time.sleep(0.03)
     ledger.add_tokens("fresh", generated=5)
-    state = ledger.to_state()
-    saved = json.loads(json.dumps(state))
+    saved = json.loads(json.dumps(ledger.to_state()))
+    same = Ledger().to_state()  # an empty one: keys and types never depend on what was booked
+    assert {k: type(v) for k, v in saved.items()} == {k: type(v) for k, v in same.items()}
     time.sleep(0.5)
     again = Ledger.from_state(saved)
     again.add_tokens("fresh", generated=1)
     metrics = again.metrics()
-    assert metrics["ledger/generated_tokens"] == 6
+    assert metrics["ledger/generated_tokens"] == 6 and metrics["step/generated_fresh"] == 1
     assert sum(v for k, v in saved.items() if k.startswith("seconds/")) <= metrics["seconds"] < 0.5
-    assert metrics["ledger/seconds_fresh"] == saved["seconds/fresh"]
+    assert metrics["ledger/seconds_fresh"] == saved["seconds/fresh"] and metrics["step/seconds_fresh"] == 0

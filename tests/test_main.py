@@ -33,7 +33,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config=syntax.py"], "syntax.py failed at line 1: SyntaxError"),
         (["--config=empty.py"], "no function get_config"),
         (["--config=number.py"], "returned int"),
-        (["--config=configs/quickstart.py:huge"], "takes no argument"),
+        (["--config=configs/quickstart.py:huge"], "no preset 'huge'"),
         (["--config.seed=99999999999"], "below 2**32"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
         (["--config.group_size=4"], "did you mean config.rollout.group_size?"),
@@ -119,6 +119,17 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
         ("mesh.fsdp", -1),
         ("data.num_questions", 8),
         ("train.keep", True),
+        ("data.num_questions", 31),  # below the budget of a round
+        ("selection.references", 4097),
+        ("selection.references", 0),
+        ("selection.reuse", 17),
+        ("selection.target", 1.5),
+        ("selection.temperature", 0.0),
+        ("predictor.window", 7),
+        ("predictor.learn_from", "none"),
+        ("predictor.calibration", "platt"),
+        ("predictor.half_life", 0.0),
+        ("embedding.dtype", "int8"),
     ],
 )
 def test_check_names_the_field(field, value):
@@ -132,6 +143,17 @@ def test_check_names_the_field(field, value):
         part[last] = value
     with pytest.raises(UserError, match=f"config.{field.split('.')[0]}"):
         validate.check(config)
+
+
+def test_presets():
+    code, paper = main.load(DEFAULT), main.load(f"{DEFAULT}:dots_paper")
+    assert code.to_dict() == main.load(f"{DEFAULT}:dots_code").to_dict()
+    assert (code.learner.advantage_std, code.predictor.calibration, code.predictor.refit) == (True, "code", True)
+    assert (paper.learner.advantage_std, paper.predictor.calibration, paper.predictor.refit) == (False, "paper", False)
+    assert code.selection.reuse == 0 < paper.selection.reuse <= paper.selection.references
+    validate.check(paper)
+    with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper"):
+        main.load(f"{DEFAULT}:dots_papers")
 
 
 def test_a_config_of_another_program_or_with_a_field_too_many(tmp_path, capsys):

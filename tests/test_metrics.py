@@ -1,10 +1,13 @@
+import io
 import json
 import os
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from dots_jax.metrics import FILE, Metrics, draw_curves, read
+from dots_jax.metrics import FILE, GROUPS, Lines, Metrics, draw_curves, read, running_mean
+from dots_jax.progress import WIDTH, Progress
 
 
 def write(workdir, steps):
@@ -42,6 +45,32 @@ def test_truncate_drops_later_steps_and_a_torn_line(tmp_path):
     assert read(str(tmp_path)) == [] and not [f for f in os.listdir(tmp_path) if "partial" in f]
 
 
+def test_lines_hold_arrays_compactly(tmp_path):
+    lines = Lines(str(tmp_path / "new" / GROUPS))
+    assert not (tmp_path / "new").exists()
+    lines.truncate(-1)
+    for step in range(3):
+        predicted = jnp.array([0.1, np.nan], jnp.float32)
+        lines.write(step, {"ids": np.arange(2) + step, "predicted": predicted, "cells": [np.float32(0.7), [3]]})
+    text = (tmp_path / "new" / GROUPS).read_text()  # each line is there before the file is closed
+    assert text.splitlines()[1] == '{"step":1,"ids":[1,2],"predicted":[0.1,null],"cells":[0.7,[3]]}'
+    lines.close()
+    with open(tmp_path / "new" / GROUPS, "a") as file:
+        file.write('{"step":3,"ids":[4')
+    assert [row["step"] for row in read(str(tmp_path / "new"), GROUPS)] == [0, 1, 2]
+    lines.truncate(1)
+    lines.write(2, {})
+    lines.close()
+    assert (tmp_path / "new" / GROUPS).read_text() == "".join(text.splitlines(True)[:2]) + '{"step":2}\n'
+    assert os.listdir(tmp_path / "new") == [GROUPS]
+
+
+@pytest.mark.parametrize("number", [1 / 3, 16777217 / 3, 1e-30, 3.4e38, -0.0])
+def test_float32_loses_nothing(number, tmp_path):
+    Lines(str(tmp_path / FILE)).write(0, {"x": np.float32(number)})
+    assert np.float32(read(str(tmp_path))[0]["x"]) == np.float32(number)
+
+
 def test_truncate_purges_tensorboard_from_the_next_step(tmp_path, monkeypatch):
     import tensorboardX
 
@@ -68,3 +97,22 @@ def test_curves_with_few_and_missing_values(tmp_path):
     with open(path, "rb") as file:
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
     assert sorted(os.listdir(tmp_path)) == ["curves.png", FILE, "tensorboard"]
+
+
+def test_running_mean():
+    np.testing.assert_allclose(running_mean(np.array([3.0, 6.0, 0.0, 9.0])), [3, 4.5, 3, 5])
+    assert running_mean(np.array([])).size == 0
+
+
+def test_progress_keeps_the_last_pearson_and_one_hundred_columns():
+    stream = io.StringIO()
+    bar = Progress(1000, stream=stream)
+    row = {"train/reward": 0.5, "train/useful_groups": 1.0, "seconds": 0.0, "ledger/generated_tokens": 0}
+    bar.update(970, row)
+    bar.update(972, row | {"predictor/reference_pearson": 0.874, "seconds": 400.0})
+    bar.update(974, row | {"predictor/reference_pearson": float("nan"), "seconds": 800.0})
+    late = {"seconds": 2080.0, "ledger/seconds_compile": 80.0, "ledger/generated_tokens": 2e7, "eval/accuracy": 0.25}
+    bar.update(980, row | late)
+    first, last = stream.getvalue().splitlines()
+    assert "pearson" not in first
+    assert "useful 100%  pearson 0.87  10k tok/s  ETA 1:06:40" in last and len(last) <= WIDTH

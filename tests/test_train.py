@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from dots_jax import policy
+from dots_jax import explore, policy
+from dots_jax.difficulty import measures
 from dots_jax.main import ROOT
 from dots_jax.policy import tokenizer as tok
 
@@ -24,6 +25,12 @@ FIELDS = {
     "train.eval_every": 4,
     "train.checkpoint_every": 2,
     "data.num_questions": 128,
+    "selection.references": 4,
+    "selection.reuse": 4,
+    "predictor.width": 8,
+    "predictor.window": 64,
+    "predictor.steps": 2,
+    "predictor.batch": 16,
     "data.num_heldout": 66,
     "rollout.max_tokens": 21,
     "rollout.chunk": 20,
@@ -36,11 +43,12 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def start():
+def start(tmp_path_factory):
     """Starts `python -m dots_jax.main`; returns the process."""
+    cache = {"embedding.cache": tmp_path_factory.mktemp("embeddings")}
 
     def start(workdir, *extra, devices=1, **fields):
-        fields = FIELDS | fields
+        fields = FIELDS | cache | fields
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         env = os.environ | {"XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={devices}"}
@@ -71,9 +79,16 @@ def whole(start, tmp_path_factory):
 
 def test_what_a_run_leaves(whole):
     workdir, out, err = whole
-    assert {"config.json", "metrics.jsonl", "curves.png", "tensorboard", "checkpoints", "policy"} <= set(
-        os.listdir(workdir)
-    )
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "curves.png",
+        "tensorboard",
+        "checkpoints",
+        "policy",
+        "groups.jsonl",
+        "predictor.safetensors",
+    } <= set(os.listdir(workdir))
     log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == list(range(STEPS + 1))
     assert [row["step"] for row in log if "eval/accuracy" in row] == [0, 4, 8, 12]
@@ -93,6 +108,50 @@ def test_what_a_run_leaves(whole):
     assert transformers.AutoTokenizer.from_pretrained(workdir / "policy").decode([5]) == tok.load(QUICKSTART).decode(
         [5]
     )
+
+
+def test_what_a_run_tells_about_its_predictions(whole):
+    """Every pair was measured after its prediction, on questions that the fit had not seen as such."""
+    run = explore.Run(str(whole[0]))
+    rows = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    assert [r.step for r in run.rounds] == [1, 3, 5, 7, 9, 11]
+    every, reuse, K = 2, FIELDS["selection.reuse"], FIELDS["selection.references"]
+    for at, r in enumerate(run.rounds):
+        trained = every * FIELDS["train.questions"] - reuse
+        assert len(r.labels) == min(FIELDS["predictor.window"], K * (at + 1) + trained * at)
+        assert len(r.ids) == len(r.predicted) == trained + K * (at < 5) and (~r.uniform).sum() == trained
+        assert r.pool.sum() == len(run.questions) == FIELDS["data.num_questions"]
+        assert r.ages.min() == 0 and (r.ages[-K:] == 0).all() and (np.diff(r.ages) <= 0).all()
+        report = measures.report(r.predicted[~r.uniform], r.measured[~r.uniform])
+        assert rows[r.step + 1]["predictor/mae"] == pytest.approx(report["mae"], abs=1e-5)
+    one = run.rounds[1]
+    row = run.groups[2]
+    assert row["step"] == 3 and one.known[-K:] == pytest.approx(1 - np.array(row["asked_successes"]) / 4)
+    places, weights = run.attention(7)
+    assert (
+        weights.sum() == pytest.approx(1, abs=1e-4)
+        and (np.diff(weights) <= 0).all()
+        and len(set(places)) == len(places)
+    )
+    table = run.compare()
+    assert set(table) == {"adapter", "raw attention", "ridge"} and all(0 <= r["mae"] <= 1 for r in table.values())
+    assert rows[-1]["ledger/generated_reference"] > 0 == rows[-1]["ledger/generated_screening"]
+    assert rows[-1]["ledger/generated_tokens"] == sum(
+        rows[-1][f"ledger/generated_{phase}"] for phase in ("reference", "fresh")
+    )
+
+
+def test_the_notebook_runs(whole, monkeypatch, tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("DOTS_WORKDIR", str(whole[0]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    notebook = nbformat.read(os.path.join(ROOT, "colabs", "difficulty_predictions.ipynb"), as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": ROOT}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "6 selection rounds" in text and "raw attention" in text and "hold" in text
 
 
 @pytest.mark.parametrize("moment", ["between steps", "while a checkpoint is written"])

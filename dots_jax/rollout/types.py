@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 
 @jax.tree_util.register_dataclass
@@ -16,3 +17,9 @@ class Rollouts:
     lengths: jax.Array  # int32 [P, G], end token counted
     logprobs: jax.Array  # float32 [P, G, T], behaviour log-probs at the sampling temperature
     finished: jax.Array  # bool [P, G], ended by a stop id; False: truncated at T
+
+
+@jax.jit
+def join(first: Rollouts, taken: jax.Array, second: Rollouts) -> Rollouts:
+    """The groups `taken` int32 [n] of `first`, and then all of `second`; S and T are the same in both."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[taken], b]), first, second)

@@ -1,32 +1,68 @@
 """Ways to choose questions, one file each, behind one small protocol."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from dots_jax.errors import UserError
+from dots_jax.selection.dots import Dots
+from dots_jax.selection.oracle import Oracle
+from dots_jax.selection.static import Static
 from dots_jax.selection.uniform import Uniform
 
 
 class Selector(Protocol):
-    """Chooses questions by id. All that it remembers is the state: a pytree of arrays that a checkpoint holds."""
+    """Chooses questions by id. All that it remembers is the state: a pytree of arrays that a checkpoint holds.
+
+    `key` is always of this step's selection stream.
+    """
+
+    uncounted: bool  # what it asks for is kept out of the ledger: a bound, not a method
+    reuse: int  # how many of the questions just asked for are the first ones that it proposes: their groups exist
 
     def init(self) -> Any:
         """The state before the first draw."""
 
-    def propose(self, state: Any, key: jax.Array, n: int) -> tuple[np.ndarray, Any]:
-        """The next n questions to train on, int32 [n]; `key` is of this step's selection stream."""
+    def ask(self, state: Any, key: jax.Array) -> np.ndarray:
+        """Questions to roll out before `propose`, int32 [K] with the same K every time; often none."""
 
-    def observe(self, state: Any, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int) -> Any:
+    def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
+        """The next n questions to train on, int32 [n], from `step` on; the first ones may be of those just asked for
+        (`config.selection.reuse`): their groups exist already.
+        """
+
+    def observe(self, state: Any, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int, asked: bool) -> Any:
         """Tells how many of the `rollouts` completions of each question ids [P] succeeded at `step`."""
 
+    def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        """Difficulty of all questions as last predicted and how uncertain that is, float32 [N] both; None: no idea."""
 
-SELECTORS = {"uniform": Uniform}  # name -> function of (number of questions, the config's `selection` fields)
+    def save(self, state: Any, workdir: str) -> None:
+        """Writes what others may want of it to `workdir`, when the run ends."""
 
 
-def make(config, num_questions: int) -> Selector:
-    """The selector that `config.name` names. Raises UserError for an unknown name."""
-    if config.name not in SELECTORS:
-        raise UserError(f"config.selection.name is {config.name!r}; choose one of: {', '.join(sorted(SELECTORS))}")
-    return SELECTORS[config.name](num_questions, config)
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What selectors may know of the run."""
+
+    num_questions: int  # N
+    labels: np.ndarray  # [N], external difficulty, larger is harder
+    embeddings: Callable[[], np.ndarray]  # -> float32 [N, D]; computed when called
+    steps: int  # of the whole run
+    mesh: jax.sharding.Mesh
+    key: jax.Array  # for what is drawn once
+
+
+# name -> function of (the config, the Context)
+SELECTORS = {"uniform": Uniform, "dots": Dots, "oracle": Oracle, "static": Static}
+
+
+def make(config, context: Context) -> Selector:
+    """The selector that `config.selection.name` names. Raises UserError for an unknown name."""
+    name = config.selection.name
+    if name not in SELECTORS:
+        raise UserError(f"config.selection.name is {name!r}; choose one of: {', '.join(sorted(SELECTORS))}")
+    return SELECTORS[name](config, context)

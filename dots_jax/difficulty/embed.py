@@ -1,0 +1,208 @@
+"""Frozen embeddings of questions: mean final hidden states of any Qwen2-family checkpoint (METHOD section 2)."""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dots_jax import policy
+from dots_jax.errors import UserError
+from dots_jax.policy import sharding
+from dots_jax.policy import tokenizer as tok
+
+_SHORTEST = 16  # tokens of the smallest padded length; each further one doubles
+
+
+def load(path: str, texts: Sequence[str], config, mesh=None) -> np.ndarray:
+    """The embeddings [N, D] that a run works with: a given `.npy`, else by `make` from the checkpoint `path`.
+
+    `config` holds the configuration's `embedding` fields; with `standardise` each number has mean 0 and deviation 1.
+    """
+    if path.endswith(".npy"):
+        found = read(path, len(texts), texts)
+    else:
+        found = make(texts, path, mesh, config.cache, dtype=config.dtype, max_tokens=config.max_tokens)
+    return (found - found.mean(0)) / (found.std(0) + 1e-6) if config.standardise else found
+
+
+def make(
+    texts: Sequence[str],
+    directory: str,
+    mesh=None,
+    cache: str = "runs/embeddings",
+    *,
+    dtype: str = "bfloat16",
+    max_tokens: int = 1024,
+    batch_tokens: int = 32768,
+) -> np.ndarray:
+    """Mean over a text's tokens of the checkpoint's hidden states after the final norm, float32 [N, D].
+
+    Raw text, no chat template; of a text longer than `max_tokens` (or than the model's positions) the rest is cut off.
+    Rows are split over `mesh`, `batch_tokens` at a time. Kept as KEY.npy in the directory `cache`, KEY from the
+    checkpoint's files, the texts, dtype and max_tokens: a second call reads it and loads no model. A call that was
+    interrupted continues with the blocks that are missing.
+
+    Raises UserError where the checkpoint cannot be read, a text has no tokens, or an embedding is not finite.
+    """
+    key = _key(directory, texts, dtype, max_tokens)
+    path = os.path.join(cache, f"{key}.npy")
+    if os.path.exists(path):
+        try:
+            return read(path, len(texts), texts)
+        except UserError as error:
+            print(f"embeddings are made anew: {error}", file=sys.stderr)
+    mesh = mesh or sharding.make_mesh()
+    config, params = policy.load(directory, mesh, jnp.dtype(dtype))
+    limit = min(max_tokens, config.max_positions)
+    tokens, lengths = _encode(tok.load(directory), texts, limit)
+    partial = os.path.join(cache, f"{key}.partial")
+    os.makedirs(partial, exist_ok=True)
+    found, done, started, told = np.zeros((len(texts), config.width), np.float32), 0, time.time(), time.time()
+    for name, ids, width in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh)):
+        file = os.path.join(partial, f"{name}.npy")
+        block = _read_block(file, (len(ids), config.width))
+        if block is None:
+            rows = np.maximum(ids, 0)  # rows that fill the block up are computed and dropped
+            block = np.asarray(mean_hidden(params, tokens[rows, :width], lengths[rows], config, mesh))
+            _save(file, block)
+        found[ids[ids >= 0]] = block[ids >= 0]
+        done += (ids >= 0).sum()
+        if time.time() - told > 5 and done < len(texts):
+            told, pace = time.time(), done / (time.time() - started)
+            print(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second", file=sys.stderr, flush=True)
+    broken = np.flatnonzero(~np.isfinite(found).all(1))
+    if len(broken):
+        shutil.rmtree(partial)
+        raise UserError(
+            f"the embedding of question {broken[0]} by {directory} is not finite; use another checkpoint or "
+            "--config.embedding.dtype=float32"
+        )
+    about = {"checkpoint": directory, "questions": len(texts), "texts": _digest(texts), "width": config.width}
+    _write(os.path.join(cache, f"{key}.json"), json.dumps(about | {"dtype": dtype, "max_tokens": max_tokens}).encode())
+    _save(path, found)
+    shutil.rmtree(partial)
+    return found
+
+
+def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarray:
+    """The embeddings in a `.npy` file, float32 [N, D].
+
+    Raises UserError where it cannot be read, holds something else than `count` finite rows, or where the `.json`
+    beside it (as `make` writes) says that it was made for other texts.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "not a .npy file of numbers"
+        raise UserError(f"cannot read the embeddings {path}: {reason}; give a .npy file [N, D]") from error
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu":
+        raise UserError(f"{path} holds no matrix of numbers; embeddings are a .npy file [N, D]")
+    if len(found) != count:
+        raise UserError(f"{path} holds {len(found):,} embeddings for {count:,} questions; give those of this pool")
+    broken = np.flatnonzero(~np.isfinite(found).all(1))
+    if len(broken):
+        raise UserError(f"row {broken[0]} of the embeddings {path} holds NaN or infinity; make them anew")
+    about = f"{path.removesuffix('.npy')}.json"
+    if texts is not None and os.path.exists(about):
+        try:
+            with open(about, encoding="utf-8") as file:
+                made_for = json.load(file).get("texts")
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"cannot read {about}, which says what {path} is; delete it or make both anew") from error
+        if made_for not in (None, _digest(texts)):
+            raise UserError(f"{path} was made for other questions, says {about}; give the embeddings of this pool")
+    return found.astype(np.float32)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def mean_hidden(params, tokens, lengths, config, mesh) -> jax.Array:
+    """Mean of the final hidden states over the first `lengths` [B] of `tokens` [B, T], float32 [B, D]."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        tokens, lengths = (sharding.constrain(x, sharding.BATCH) for x in (tokens, lengths))
+        x = policy.hidden(params, config, tokens).astype(jnp.float32)
+        real = jnp.arange(tokens.shape[1]) < lengths[:, None]
+        return jnp.where(real[..., None], x, 0.0).sum(1) / lengths[:, None]
+
+
+def _encode(tokenizer, texts, limit: int):
+    """Right-padded tokens [N, T] and lengths [N], cut at `limit`; T is a padded length of `_blocks`."""
+    rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
+            raise UserError(f"question {text[:60]!r} has no tokens in the embedding model's tokenizer; remove it")
+    cut = sum(len(row) > limit for row in rows)
+    if cut:
+        print(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut", file=sys.stderr)
+    lengths = np.array([min(len(row), limit) for row in rows], np.int32)
+    tokens = np.zeros((len(rows), _padded(lengths.max())), np.int32)
+    for row, length, out in zip(rows, lengths, tokens, strict=True):
+        out[:length] = row[:length]
+    return tokens, lengths
+
+
+def _padded(length: int) -> int:
+    return max(_SHORTEST, 1 << int(length - 1).bit_length())
+
+
+def _blocks(lengths, batch_tokens: int, shards: int):
+    """(name, ids int32 [rows], padded length) of blocks of similar lengths; ids of -1 fill the last of each length."""
+    padded = np.array([_padded(length) for length in lengths])
+    for width in np.unique(padded):
+        ids = np.flatnonzero(padded == width).astype(np.int32)
+        rows = min(max(1, batch_tokens // width), len(ids))
+        rows = -(-rows // shards) * shards
+        ids = np.pad(ids, (0, -len(ids) % rows), constant_values=-1)
+        for i, block in enumerate(ids.reshape(-1, rows)):
+            yield f"{width}x{rows}-{i}", block, int(width)
+
+
+def _read_block(path: str, shape: tuple):
+    """A block that an interrupted call has left, or None."""
+    if not os.path.exists(path):
+        return None
+    try:
+        block = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return block if block.shape == shape and block.dtype == np.float32 else None
+
+
+def _key(directory: str, texts, dtype: str, max_tokens: int) -> str:
+    digest = hashlib.sha256(f"{dtype} {max_tokens} {_digest(texts)}".encode())
+    wanted = (".json", ".safetensors", ".txt", ".jinja")
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        if name.endswith(wanted):
+            digest.update(name.encode())
+            with open(os.path.join(directory, name), "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:20]
+
+
+def _digest(texts) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def _save(path: str, array: np.ndarray) -> None:
+    partial = f"{path}.partial"
+    with open(partial, "wb") as file:
+        np.save(file, array)
+    os.replace(partial, path)
+
+
+def _write(path: str, content: bytes) -> None:
+    partial = f"{path}.partial"
+    with open(partial, "wb") as file:
+        file.write(content)
+    os.replace(partial, path)

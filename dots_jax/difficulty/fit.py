@@ -1,0 +1,425 @@
+"""Trains a difficulty predictor offline on measured success rates, and says how good it is (METHOD section 2).
+
+python -m dots_jax.difficulty.fit --rates=RATES.parquet --embeddings=EMB.npy --workdir=DIR
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pyarrow.parquet as pq
+
+from dots_jax import main as flags
+from dots_jax.difficulty import measures, predictor
+from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
+from dots_jax.errors import UserError
+
+HELP = """\
+Trains a difficulty predictor on measured success rates, and compares it with simpler ones on held-out questions.
+
+usage: python -m dots_jax.difficulty.fit --rates=FILE --embeddings=FILE [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+  --rates=FILE            parquet with columns problem, policy, success_rate (0 to 1); several policies may have
+                          measured a problem, one row each
+  --embeddings=FILE       .npy [distinct problems, D], in the order in which the problems first appear in the table
+  --workdir=DIR           where everything is written (default: runs/<name of the config>)
+  --config=FILE[:ARG]     the recipe (default: {default})
+  --config.FIELD=VALUE    sets one field of it, such as --config.width=128
+
+In the workdir: predictor.safetensors, report.json, report.png.
+"""
+FILES = ("predictor.safetensors", "report.json", "report.png")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Measured difficulties of N questions by one or several policies."""
+
+    embeddings: np.ndarray  # float32 [N, D]
+    policies: list[str]
+    difficulty: np.ndarray  # float32 [policies, N]; NaN: not measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Questions by number: no question is in two of them, whatever the number of policies that measured it."""
+
+    train: np.ndarray
+    validation: np.ndarray  # chooses the stopping point and every method's hyper-parameter
+    heldout: np.ndarray  # for the report only
+
+
+# ---- Data --------------------------------------------------------------------------------------------------------
+
+
+def read(rates: str, embeddings: str) -> Table:
+    """The table of the two files; a problem that a policy measured twice gets the mean.
+
+    Raises:
+      UserError: a file cannot be read, a column is missing, a rate lies outside [0, 1], an embedding is not finite, or
+        there is not one embedding for each distinct problem.
+    """
+    columns = ("problem", "policy", "success_rate")
+    try:
+        table = pq.read_table(rates)
+    except Exception as error:
+        raise _unreadable("--rates", rates, error) from error
+    for name in columns:
+        if name not in table.column_names:
+            raise UserError(f"--rates={rates} has no column {name}; it needs {', '.join(columns)}")
+    problems, policies, success = (table[name].to_pylist() for name in columns)
+    try:
+        success = np.asarray(success, np.float32)
+    except (TypeError, ValueError):
+        raise UserError(f"--rates={rates}: success_rate is not a column of numbers") from None
+    wrong = np.flatnonzero(~((success >= 0) & (success <= 1)))
+    if wrong.size:
+        raise UserError(f"--rates={rates}: success_rate of row {wrong[0]} is {success[wrong[0]]:g}, not within [0, 1]")
+    try:
+        x = np.load(embeddings, allow_pickle=False)
+        x = np.asarray(x, np.float32)
+    except Exception as error:
+        raise _unreadable("--embeddings", embeddings, error) from error
+    questions, groups = (list(dict.fromkeys(column)) for column in (problems, policies))
+    if x.ndim != 2 or len(x) != len(questions):
+        raise UserError(
+            f"--embeddings={embeddings} has shape {list(x.shape)}, but {rates} has {len(questions)} distinct problems; "
+            f"it must be [{len(questions)}, D], a row for each in order of first appearance"
+        )
+    bad = np.flatnonzero(~np.isfinite(x).all(1))
+    if bad.size:
+        raise UserError(f"--embeddings={embeddings}: row {bad[0]} holds NaN or infinity; compute the embeddings again")
+    row = {name: i for i, name in enumerate(groups)}
+    column = {name: i for i, name in enumerate(questions)}
+    at = [row[p] for p in policies], [column[p] for p in problems]
+    total, count = np.zeros((2, len(groups), len(questions)), np.float32)
+    np.add.at(total, at, 1 - success)
+    np.add.at(count, at, 1)
+    difficulty = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return Table(x, [str(name) for name in groups], difficulty)
+
+
+def split(num_questions: int, seed: int) -> Split:
+    """A fifth held out, a fifth of the rest for validation."""
+    order = np.random.default_rng([seed, 0]).permutation(num_questions)
+    heldout, rest = np.split(order, [num_questions // 5])
+    validation, train = np.split(rest, [len(rest) // 5])
+    return Split(train, validation, heldout)
+
+
+def _unreadable(flag: str, path: str, error: Exception) -> UserError:
+    if not path:
+        return UserError(f"{flag} is missing; give {flag}=FILE (--help shows the flags)")
+    if isinstance(error, OSError) and error.strerror:
+        return UserError(f"{flag}={path} cannot be read: {error.strerror}")
+    return UserError(
+        f"{flag}={path} cannot be read ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})"
+    )
+
+
+# ---- The predictor -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recipe:
+    """What the jitted epoch is specialised to."""
+
+    steps: int  # of the whole training
+    learning_rate: float
+    dropout: float
+    calibration: str
+    average: float
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Adam with linear warm-up of min(100, 10%) of the steps and linear decay to 0."""
+        warmup = min(100, self.steps // 10)
+        parts = [(0.0, self.learning_rate, warmup), (self.learning_rate, 0.0, self.steps - warmup)]
+        return optax.adam(optax.join_schedules([optax.linear_schedule(*part) for part in parts], [warmup]))
+
+
+@functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
+def _epoch(state, batches, key, recipe: _Recipe):
+    """One pass over `batches`; each leaf has a leading axis of steps.
+
+    state: parameters, their running average, the optimizer's state. Returns the new state and the mean loss.
+    """
+
+    def loss(params, batch, key):
+        predicted = predictor.forward(
+            params, batch["query"], batch["reference"], batch["known"], recipe.calibration,
+            mask=batch["mask"], dropout_key=key if recipe.dropout else None, dropout=recipe.dropout,
+        )  # fmt: skip
+        p, d = jnp.clip(predicted, 1e-4, 1 - 1e-4), batch["label"]
+        return -(d * jnp.log(p) + (1 - d) * jnp.log1p(-p)).mean()
+
+    def step(state, given):
+        params, average, opt_state = state
+        value, gradient = jax.value_and_grad(loss)(params, *given)
+        updates, opt_state = recipe.optimizer().update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        average = optax.incremental_update(params, average, 1 - recipe.average)
+        return (params, average, opt_state), value
+
+    state, losses = jax.lax.scan(step, state, (batches, jax.random.split(key, len(batches["label"]))))
+    return state, losses.mean()
+
+
+def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, float], epochs: int, watch) -> dict:
+    """A predictor trained on `questions` of the table and on nothing else; returns its parameters.
+
+    Of the schedule of `config.epochs` the first `epochs` are run. A batch is of one policy: queries, references and
+    labels. A query is its question's embedding and up to `config.noise` times the difference of two others, noise with
+    the embeddings' own covariance; it looks at no label of its own question. Its label is part measured, part what
+    kernel ridge regression (`kernel`: scale and penalty) on `questions` says of the noisy embedding.
+    Returned is the running average of the parameters over the steps.
+    watch(epoch, params, loss) -> bool is called after each epoch and ends the training where it says True.
+    """
+    rng = np.random.default_rng([config.seed, 1])
+    groups = [questions[~np.isnan(labels[questions])] for labels in table.difficulty]
+    batch = min(config.batch, *map(len, groups))
+    per_epoch = sum(len(group) // batch for group in groups)
+    x, key = table.embeddings, jax.random.key(config.seed)
+    params = predictor.init(key, x.shape[1], config.width)
+    teachers = [
+        kernel_ridge(x[group], labels[group], *kernel) for group, labels in zip(groups, table.difficulty, strict=True)
+    ]
+    recipe = _Recipe(
+        config.epochs * per_epoch, config.learning_rate, config.dropout, config.calibration, config.average
+    )
+    state = (params, jax.tree.map(jnp.copy, params), recipe.optimizer().init(params))
+    for epoch in range(1, epochs + 1):
+        parts = []
+        for group, labels, teacher in zip(groups, table.difficulty, teachers, strict=True):
+            ids = rng.permutation(group)[: len(group) // batch * batch]
+            amount = config.noise * rng.random((len(ids), 1), np.float32)
+            one, other = rng.choice(group, (2, len(ids)))
+            query = x[ids] + amount * (x[one] - x[other])
+            taught = np.clip(teacher(query), 0, 1)
+            label = config.teacher * taught + (1 - config.teacher) * labels[ids]
+            references = np.stack([rng.choice(group, config.references, False) for _ in range(len(ids) // batch)])
+            ids = ids.reshape(-1, batch)
+            parts.append({
+                "query": query.reshape(*ids.shape, -1),
+                "reference": x[references],
+                "known": labels[references],
+                "mask": ids[:, :, None] != references[:, None],
+                "label": label.reshape(ids.shape).astype(np.float32),
+            })  # fmt: skip
+        order = rng.permutation(per_epoch)
+        batches = jax.tree.map(lambda *leaves, order=order: np.concatenate(leaves)[order], *parts)
+        state, loss = _epoch(state, batches, jax.random.fold_in(key, epoch), recipe)
+        if watch(epoch, state[1], float(loss)):
+            break
+    return state[1]
+
+
+# ---- The command -------------------------------------------------------------------------------------------------
+
+
+def fit(config, workdir: str) -> dict:
+    """Trains, compares and writes `FILES` to `workdir`; returns the report. Raises UserError."""
+    start = time.perf_counter()
+    _check(config)
+    table = read(config.rates, config.embeddings)
+    parts = split(len(table.embeddings), config.seed)
+    _enough(config, table, parts)
+    try:
+        os.makedirs(workdir, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
+    rest = np.concatenate([parts.train, parts.validation])
+    print(
+        f"difficulty predictor of width {config.width} for embeddings of {table.embeddings.shape[1]} numbers\n"
+        f"{config.rates}: {len(table.embeddings):,} questions, {len(table.policies)} policies: "
+        f"{', '.join(table.policies[:4])}{', ...' if len(table.policies) > 4 else ''}\n"
+        f"split by question (seed {config.seed}): {len(parts.train):,} to train on, {len(parts.validation):,} for "
+        f"validation, {len(parts.heldout):,} held out; {config.references} references",
+        flush=True,
+    )
+
+    # ---- Everything is chosen on the validation questions ------------------------------------------------------
+    draw = functools.partial(_references, table, config)
+    references = draw(parts.train, 2)
+    judge = functools.partial(_judge, table, parts.validation)
+    choices = {
+        "raw attention": _best(raw_attention, ATTENTION, table, references, judge),
+        "ridge": _best(ridge, RIDGE, table, _measured(table, parts.train), judge),
+        "kernel ridge": _best(kernel_ridge, KERNEL, table, _measured(table, parts.train), judge),
+    }
+    curve = []
+
+    def watch(epoch, params, loss):
+        curve.append(_mean(judge(_adapter(config, table, params, references)))["pearson"])
+        best = int(np.nanargmax(curve)) + 1 if np.isfinite(curve).any() else 1
+        print(f"epoch {epoch}/{config.epochs}  loss {loss:.4f}  validation Pearson {curve[-1]:.3f}", flush=True)
+        return epoch - best >= config.patience
+
+    train(config, table, parts.train, choices["kernel ridge"], config.epochs, watch)
+    epochs = int(np.nanargmax(curve)) + 1 if np.isfinite(curve).any() else config.epochs
+
+    # ---- The same again on all questions that are not held out -------------------------------------------------
+    print(f"best after epoch {epochs}; training as long on training and validation questions", flush=True)
+    params = train(config, table, rest, choices["kernel ridge"], epochs, lambda *_: False)
+    references = draw(rest, 3)
+    makers = {"raw attention": (raw_attention, references)}
+    makers |= {name: (f, _measured(table, rest)) for name, f in (("ridge", ridge), ("kernel ridge", kernel_ridge))}
+    predicted = {"predictor": _adapter(config, table, params, references)}
+    for name, (make, known) in makers.items():
+        predicted[name] = _fitted(make, choices[name], table, known)
+    judge = functools.partial(_judge, table, parts.heldout)
+    by_policy = {name: judge(f) for name, f in predicted.items()}
+    report = {
+        "heldout": {name: _mean(rows) for name, rows in by_policy.items()},
+        "by_policy": {name: dict(zip(table.policies, rows, strict=True)) for name, rows in by_policy.items()},
+        "chosen": {name: list(values) for name, values in choices.items()} | {"epochs": epochs},
+        "validation_pearson": curve,
+        "questions": {name: len(getattr(parts, name)) for name in ("train", "validation", "heldout")},
+        "config": config.to_dict(),
+        "seconds": time.perf_counter() - start,
+    }
+    _print(report)
+    paths = [os.path.join(workdir, name) for name in FILES]
+    predictor.save(paths[0], params)
+    _replace(paths[1], lambda path: _write_json(path, report))
+    _replace(paths[2], lambda path: _draw(path, table, parts.heldout, predicted, report))
+    print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
+    return report
+
+
+def _check(config) -> None:
+    """Raises UserError at the first value that cannot be."""
+    for name in ("references", "width", "epochs", "batch", "patience"):
+        if config[name] < 1 + (name == "references"):
+            raise UserError(f"config.{name}={config[name]} must be at least {1 + (name == 'references')}")
+    for name, low, high in (
+        ("dropout", 0, 0.99),
+        ("teacher", 0, 1),
+        ("average", 0, 1),
+        ("noise", 0, 100),
+        ("learning_rate", 1e-9, 10),
+    ):
+        if not low <= config[name] <= high:
+            raise UserError(f"config.{name}={config[name]} must lie within [{low}, {high}]")
+    if config.calibration not in predictor.CALIBRATIONS:
+        raise UserError(f"config.calibration={config.calibration!r} is not one of {', '.join(predictor.CALIBRATIONS)}")
+
+
+def _measured(table: Table, questions) -> list[np.ndarray]:
+    """Of each policy, those of `questions` that it has measured."""
+    return [questions[~np.isnan(labels[questions])] for labels in table.difficulty]
+
+
+def _enough(config, table: Table, parts: Split) -> None:
+    for name, known in zip(table.policies, _measured(table, parts.train), strict=True):
+        if len(known) <= config.references:
+            raise UserError(
+                f"{config.rates}: of policy {name} there are {len(known)} questions to train on, too few for "
+                f"config.references={config.references}; lower it or measure more"
+            )
+
+
+def _references(table: Table, config, questions, purpose: int) -> list[np.ndarray]:
+    """K of the measured questions of each policy."""
+    rng = np.random.default_rng([config.seed, purpose])
+    return [rng.choice(known, config.references, False) for known in _measured(table, questions)]
+
+
+def _adapter(config, table: Table, params, references):
+    """(policy, questions) -> difficulty, from this policy's references."""
+
+    def predict(policy, ids):
+        known, x = references[policy], table.embeddings
+        labels = table.difficulty[policy][known]
+        return np.asarray(predictor.predict(params, x[ids], x[known], labels, config.calibration, config.refit))
+
+    return predict
+
+
+def _fitted(make, values, table: Table, known):
+    """(policy, questions) -> difficulty, fitted on this policy's `known` questions."""
+    x = table.embeddings
+    made = [make(x[ids], labels[ids], *values) for ids, labels in zip(known, table.difficulty, strict=True)]
+    return lambda policy, ids: made[policy](x[ids])
+
+
+def _judge(table: Table, questions, predict) -> list[dict]:
+    """The measures of each policy on `questions`."""
+    known = _measured(table, questions)
+    return [measures.report(predict(i, ids), table.difficulty[i][ids]) for i, ids in enumerate(known)]
+
+
+def _mean(rows: list[dict]) -> dict:
+    """Over policies."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _best(make, grid, table: Table, known, judge):
+    """The values of the grid with the highest Pearson correlation."""
+    found = [_mean(judge(_fitted(make, values, table, known)))["pearson"] for values in grid]
+    return grid[int(np.nanargmax(found)) if np.isfinite(found).any() else 0]
+
+
+def _print(report: dict) -> None:
+    rows = report["heldout"]
+    columns = list(rows["predictor"])
+    print("\nheld-out questions" + "".join(f"{name:>13}" for name in columns))
+    for name, row in rows.items():
+        print(f"{name:<18}" + "".join(f"{row[column]:13.3f}" for column in columns))
+    print(flush=True)
+
+
+def _write_json(path: str, report: dict) -> None:
+    plain = lambda x: (  # noqa: E731
+        {k: plain(v) for k, v in x.items()} if isinstance(x, dict)
+        else [plain(v) for v in x] if isinstance(x, list)
+        else None if isinstance(x, float) and not np.isfinite(x) else x
+    )  # fmt: skip
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(plain(report), file, indent=2, allow_nan=False)
+
+
+def _replace(path: str, write) -> None:
+    """Writes beside `path` and renames."""
+    write(f"{path}.partial")
+    os.replace(f"{path}.partial", path)
+
+
+def _draw(path: str, table: Table, heldout, predicted: dict, report: dict) -> None:
+    """Predicted against measured difficulty, with the means of ten equal bins, for each method."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4 * len(predicted), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, (name, predict) in enumerate(predicted.items()):
+        axis = figure.add_subplot(1, len(predicted), i + 1)
+        known = _measured(table, heldout)
+        p = np.concatenate([predict(policy, ids) for policy, ids in enumerate(known)])
+        d = np.concatenate([table.difficulty[policy][ids] for policy, ids in enumerate(known)])
+        bins = np.array_split(np.argsort(p), 10)
+        axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
+        axis.scatter(p, d, s=4, alpha=0.25, color="#2e6f95", linewidths=0)
+        axis.plot([p[b].mean() for b in bins], [d[b].mean() for b in bins], "o-", color="#d1495b", markersize=4)
+        pearson = report["heldout"][name]["pearson"]
+        axis.set(title=f"{name}: Pearson {pearson:.3f}", xlabel="predicted difficulty", ylabel="measured", xlim=(0, 1))
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, format="png")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `fit` as the flags say; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    argv = [re.sub(r"^--?(rates|embeddings)(?==|$)", r"--config.\1", arg) for arg in argv]
+    return flags.run(fit, "configs/difficulty_fit.py", HELP, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

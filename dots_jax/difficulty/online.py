@@ -1,0 +1,61 @@
+"""The predictor's training within a run, on the labels that the run itself measures."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dots_jax.difficulty import predictor
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyper:
+    """What a fit is specialised to; fields of `config.predictor`."""
+
+    steps: int  # optimizer steps per selection round
+    batch: int  # labels per optimizer step
+    references: int  # references that each of them attends to, drawn anew each step; 0: all labels
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+    calibration: str
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW at a constant rate: a run's labels keep coming."""
+        return optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
+
+
+@functools.partial(jax.jit, static_argnames="hyper", donate_argnames=("params", "opt_state"))
+def fit(params, opt_state, embeddings, ids, difficulty, weights, key, hyper: Hyper):
+    """Minimises soft-label cross-entropy on a window of W labels; returns params, opt_state and the mean loss.
+
+    embeddings [W, D], ids int32 [W], difficulty and weights float32 [W] (0: an empty slot). Queries are drawn in
+    proportion to their weight, and none attends to a label of its own question: it would learn to look itself up.
+    """
+    W = len(ids)
+    present = weights > 0
+
+    def loss(params, key):
+        draw, hide, dropout_key = jax.random.split(key, 3)
+        query = jax.random.categorical(draw, jnp.log(weights), shape=(hyper.batch,))
+        mask = present & (ids[query][:, None] != ids)
+        if hyper.references:
+            rank = jnp.where(present, jax.random.uniform(hide, (W,)), 2.0)
+            mask &= rank <= jnp.sort(rank)[min(hyper.references, W) - 1]
+        predicted = predictor.forward(
+            params, embeddings[query], embeddings, difficulty, hyper.calibration,
+            mask=mask, dropout_key=dropout_key, dropout=hyper.dropout,
+        )  # fmt: skip
+        p, d = jnp.clip(predicted, 1e-4, 1 - 1e-4), difficulty[query]
+        return -(d * jnp.log(p) + (1 - d) * jnp.log1p(-p)).mean()
+
+    def step(carry, key):
+        params, opt_state = carry
+        value, grads = jax.value_and_grad(loss)(params, key)
+        updates, opt_state = hyper.optimizer().update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    carry, losses = jax.lax.scan(step, (params, opt_state), jax.random.split(key, hyper.steps))
+    return *carry, losses.mean()

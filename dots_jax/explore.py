@@ -1,0 +1,137 @@
+"""What a run predicted and measured, question by question, read from its workdir: for notebooks and reports."""
+
+import dataclasses
+import functools
+import json
+import os
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from dots_jax import data, metrics, train
+from dots_jax.difficulty import baselines, embed, measures, predictor
+from dots_jax.errors import UserError
+from dots_jax.selection import dots
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One selection round: the labels that were there, and what was measured after its prediction.
+
+    Trained questions were chosen for their predicted difficulty, so a correlation over them alone says little; the
+    next round's references are a uniform draw. Reused references count as neither.
+    """
+
+    step: int
+    labels: np.ndarray  # int32 [L], question ids, oldest first
+    known: np.ndarray  # float32 [L], their measured difficulty
+    ages: np.ndarray  # int32 [L], in steps
+    ids: np.ndarray  # int32 [M], measured afterwards
+    predicted: np.ndarray  # float32 [M]
+    measured: np.ndarray  # float32 [M]
+    uniform: np.ndarray  # bool [M], drawn uniformly
+    pool: np.ndarray  # int [20], histogram of the predicted difficulty of all questions over [0, 1]
+
+
+class Run:
+    """A workdir of `dots_jax.main`. Raises UserError where it holds no run that predicts difficulty."""
+
+    def __init__(self, workdir: str):
+        self.workdir = workdir
+        try:
+            with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
+                self.config = ConfigDict(json.load(file))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{workdir} holds no readable config.json; give the workdir of a run") from error
+        self.groups = metrics.read(workdir, metrics.GROUPS)
+        if not any("predicted" in row for row in self.groups):
+            raise UserError(f"{workdir}/{metrics.GROUPS} holds no predictions; give a run with selection.name=dots")
+        self.questions = data.load(self.config.data)[0]
+
+    @functools.cached_property
+    def embeddings(self) -> np.ndarray:
+        """Of the pool, as the predictor saw them, float32 [N, D]."""
+        path = train.find(self.config.embedding.path or self.config.policy.path)
+        return embed.load(path, self.questions.texts, self.config.embedding)
+
+    @functools.cached_property
+    def params(self) -> dict:
+        """The predictor as the run ended."""
+        return predictor.load(os.path.join(self.workdir, dots.FILE), self.embeddings.shape[1])
+
+    @functools.cached_property
+    def rounds(self) -> list[Round]:
+        """All selection rounds but those whose training groups are not all measured."""
+        config, every, reuse = self.config, self.config.selection.every, self.config.selection.reuse
+        labels, rounds = [], []
+        for at, row in enumerate(self.groups):
+            if "pool" in row:
+                labels += _labels(row, "asked")
+                ids, known, steps = (np.array(x) for x in zip(*labels[-config.predictor.window :], strict=True))
+                after = [
+                    label for i, later in enumerate(self.groups[at : at + every])
+                    for label in _labels(later, "", 0 if i else reuse)
+                ]  # fmt: skip
+                following = self.groups[at + every] if at + every < len(self.groups) else {}
+                asked = _labels(following, "asked") if "asked_predicted" in following else []
+                ids_after, measured, _ = (np.array(x) for x in zip(*after, *asked, strict=True))
+                predicted = [p for later in self.groups[at : at + every] for p in later["predicted"]]
+                predicted = predicted[reuse:] + following.get("asked_predicted", [])
+                uniform = np.arange(len(ids_after)) >= len(after)
+                rounds.append(
+                    Round(row["step"], ids, known, row["step"] - steps, ids_after, np.array(predicted), measured,
+                          uniform, np.array(row["pool"]))
+                )  # fmt: skip
+            if config.predictor.learn_from == "groups":
+                labels += _labels(row, "", reuse if "pool" in row else 0)
+        return rounds
+
+    def attention(self, question: int, last: Round | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The labels' places and weights [L] that the final predictor gives to `question`, largest first."""
+        last, E = last or self.rounds[-1], self.embeddings
+        weights = predictor.attention(self.params, E[[question]], E[last.labels], self._seen(last))
+        order = np.argsort(-np.asarray(weights[0]))
+        return order, np.asarray(weights[0])[order]
+
+    def compare(self) -> dict[str, dict[str, float]]:
+        """How well this run's predictor, raw-embedding attention and ridge regression predicted the same questions.
+
+        Each from the labels known at the round; ridge weighs them by age as the predictor's training does. The
+        temperature of the one and the penalty of the other are the best in hindsight. Measures over all rounds but
+        the first together, and under "uniform_" over the uniform draws among them.
+        """
+        rounds, E = self.rounds[1:], self.embeddings
+        measured, uniform = (np.concatenate([getattr(r, name) for r in rounds]) for name in ("measured", "uniform"))
+
+        def judge(predicted):
+            drawn = measures.report(predicted[uniform], measured[uniform])
+            return measures.report(predicted, measured) | {f"uniform_{name}": x for name, x in drawn.items()}
+
+        def best(fit, choices):
+            found = [judge(np.concatenate([fit(r, *choice)(E[r.ids]) for r in rounds])) for choice in choices]
+            return max(found, key=lambda row: row["uniform_pearson"])
+
+        def ridge(r, penalty):
+            weights = 0.5 ** (r.ages / self.config.predictor.half_life)
+            return baselines.ridge(E[r.labels], r.known, penalty, weights)
+
+        def raw_attention(r, temperature):
+            seen = self._seen(r)
+            return baselines.raw_attention(E[r.labels[seen]], r.known[seen], temperature)
+
+        return {
+            "adapter": judge(np.concatenate([r.predicted for r in rounds])),
+            "raw attention": best(raw_attention, baselines.ATTENTION),
+            "ridge": best(ridge, ((1.0,), *baselines.RIDGE)),
+        }
+
+    def _seen(self, r: Round) -> np.ndarray:
+        """The labels that predictions of the round attend to, bool [L]."""
+        return r.ages >= 0 if self.config.predictor.attend == "window" else r.ages == 0
+
+
+def _labels(row: dict, kind: str, skip: int = 0) -> list[tuple]:
+    """(id, difficulty, step) of the groups of a row, but for the first `skip`."""
+    ids, successes = (row.get("asked", []), row.get("asked_successes", [])) if kind else (row["ids"], row["successes"])
+    rollouts = row.get("rollouts", 1)
+    return [(i, 1 - s / rollouts, row["step"]) for i, s in zip(ids[skip:], successes[skip:], strict=True)]

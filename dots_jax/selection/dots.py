@@ -1,0 +1,129 @@
+"""DOTS: questions whose predicted difficulty is near the target (METHOD sections 1 and 2)."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dots_jax.difficulty import online, predictor
+from dots_jax.policy import sharding
+from dots_jax.selection import draw
+
+FILE = "predictor.safetensors"
+
+
+class Dots:
+    """Measures a few reference questions each round, predicts the difficulty of all others from them, draws near 0.5.
+
+    State:
+      "params", "optimizer": the predictor and its training.
+      "labels": the newest measured groups, oldest overwritten first: "ids" int32 [W], "difficulty" float32 [W], "step"
+        int32 [W] (-1: empty), "asked" bool [W] (a reference, not a training group); "written" int32 [], how many ever.
+      "predicted", "spread": float32 [N], the last prediction and the deviation of the labels that it was made of.
+    """
+
+    uncounted = False
+
+    def __init__(self, config, context):
+        self.reuse = config.selection.reuse
+        self._selection, self._predictor = config.selection, config.predictor
+        self._mesh, self._key = context.mesh, context.key
+        p = self._predictor
+        embeddings = context.embeddings()
+        self._num_questions = len(embeddings)
+        self._hyper = online.Hyper(
+            p.steps, p.batch, p.references, p.learning_rate, p.weight_decay, p.dropout, p.calibration
+        )
+        if p.path:
+            self._initial = predictor.load(p.path, embeddings.shape[1])
+        else:
+            self._initial = predictor.init(jax.random.fold_in(self._key, 0), embeddings.shape[1], p.width)
+        self._there = sharding.replicated(self._mesh)
+        pad = -len(embeddings) % sharding.num_row_shards(self._mesh)
+        rows = np.pad(embeddings, ((0, pad), (0, 0)))
+        self._embeddings = jax.device_put(rows, sharding.rows(self._mesh))
+        self._features = None  # of the query tower; kept where it does not learn
+
+    def init(self) -> dict:
+        """No label; the predictor as loaded or drawn."""
+        W, N = self._predictor.window, self._num_questions
+        params = jax.device_put(jax.tree.map(jnp.array, self._initial), self._there)
+        labels = {
+            "ids": np.zeros(W, np.int32),
+            "difficulty": np.zeros(W, np.float32),
+            "step": np.full(W, -1, np.int32),
+            "asked": np.zeros(W, bool),
+            "written": np.int32(0),
+        }
+        optimizer = jax.device_put(self._hyper.optimizer().init(params), self._there)
+        blank = {"predicted": np.full(N, 0.5, np.float32), "spread": np.zeros(N, np.float32)}
+        return {"params": params, "optimizer": optimizer, "labels": labels, **blank}
+
+    def ask(self, state, key):
+        """K reference questions, uniformly without replacement."""
+        key = jax.random.fold_in(key, 0)
+        ids = jax.random.permutation(key, self._num_questions)[: self._selection.references]
+        return np.asarray(ids, np.int32)
+
+    def observe(self, state, ids, successes, rollouts: int, step: int, asked: bool):
+        """Adds the groups to the labels: references, and training groups where the predictor learns from them."""
+        if not (asked or self._predictor.learn_from == "groups"):
+            return state
+        labels = {name: np.copy(x) for name, x in state["labels"].items()}
+        new = {"ids": ids, "difficulty": 1 - successes / rollouts, "step": step, "asked": asked}
+        at = (labels["written"] + np.arange(len(ids))) % len(labels["ids"])
+        for name, values in new.items():
+            labels[name][at] = values
+        return state | {"labels": labels | {"written": labels["written"] + np.int32(len(ids))}}
+
+    def propose(self, state, key, n: int, step: int):
+        """Trains the predictor on the labels, predicts all N difficulties, draws n distinct questions."""
+        labels, p = state["labels"], self._predictor
+        present = labels["step"] >= 0
+        weights = present * np.float32(0.5) ** ((step - labels["step"]) / p.half_life)
+        seen = present if p.attend == "window" else labels["asked"] & (labels["step"] == step)
+        ids, difficulty, weights, seen = jax.device_put(
+            (labels["ids"], labels["difficulty"], weights, seen), self._there
+        )
+        known = self._embeddings[ids]
+        if p.learn_from != "none":
+            fitted = jax.tree.map(jnp.copy, (state["params"], state["optimizer"]))  # the state stays as it was
+            params, optimizer, _ = online.fit(
+                *fitted, known, ids, difficulty, weights, jax.random.fold_in(key, 1), self._hyper
+            )
+            state, self._features = state | {"params": params, "optimizer": optimizer}, None
+        if self._features is None:
+            self._features = predictor.encode(state["params"], self._embeddings)
+
+        def score(labels, calibration, refit):
+            return predictor.score(state["params"], self._features, known, labels, calibration, refit, mask=seen)
+
+        predicted = score(difficulty, p.calibration, p.refit)
+        variance = score(difficulty**2, "none", False) - score(difficulty, "none", False) ** 2
+        spread = jnp.sqrt(jnp.maximum(variance, 0.0))
+        predicted, spread = (np.asarray(x)[: self._num_questions] for x in (predicted, spread))
+        state |= {"predicted": predicted, "spread": spread}
+        return self._draw(state, jax.random.fold_in(key, 2), n, step), state
+
+    def _draw(self, state, key, n: int, step: int) -> np.ndarray:
+        """Questions near the target, int32 [n]; the first `reuse` of them are references of this step."""
+        c, labels, predicted = self._selection, state["labels"], state["predicted"]
+        again = np.zeros(0, np.int32)
+        if c.reuse:
+            distance = np.full_like(predicted, np.inf)
+            asked = labels["ids"][labels["asked"] & (labels["step"] == step)]
+            distance[asked] = predicted[asked]
+            again = np.asarray(draw.near(key, distance, c.target, c.temperature, c.reuse))
+        rest = predicted.copy()
+        rest[again] = np.inf
+        fresh = draw.near(jax.random.fold_in(key, 1), rest, c.target, c.temperature, n - c.reuse)
+        return np.concatenate([again, fresh])
+
+    def predict(self, state):
+        """As of the last round."""
+        return state["predicted"], state["spread"]
+
+    def save(self, state, workdir: str):
+        """The predictor, as `difficulty.predictor.load` reads it."""
+        predictor.save(os.path.join(workdir, FILE), state["params"])

@@ -1,0 +1,44 @@
+"""The oracle: DOTS' draw on the measured difficulty of the whole pool. An upper bound: its cost is not counted."""
+
+import numpy as np
+
+from dots_jax.selection import draw
+
+
+class Oracle:
+    """Every question of the pool is rolled out in every round.
+
+    State: "difficulty" float32 [N], as last measured; "rollouts" int32 [], completions of each question.
+    """
+
+    uncounted, reuse = True, 0
+
+    def __init__(self, config, context):
+        self._num_questions, self._config = context.num_questions, config.selection
+
+    def init(self) -> dict:
+        """Nothing measured."""
+        return {"difficulty": np.full(self._num_questions, 0.5, np.float32), "rollouts": np.int32(0)}
+
+    def ask(self, state, key):
+        """All questions."""
+        return np.arange(self._num_questions, dtype=np.int32)
+
+    def propose(self, state, key, n: int, step: int):
+        """Distinct questions near the target."""
+        c = self._config
+        return np.asarray(draw.near(key, state["difficulty"], c.target, c.temperature, n)), state
+
+    def observe(self, state, ids, successes, rollouts: int, step: int, asked: bool):
+        """Keeps what it asked for."""
+        if not asked:
+            return state
+        return {"difficulty": (1 - successes / rollouts).astype(np.float32), "rollouts": np.int32(rollouts)}
+
+    def predict(self, state):
+        """Difficulty as measured and its standard error."""
+        d = state["difficulty"]
+        return d, np.sqrt(d * (1 - d) / max(1, state["rollouts"])).astype(np.float32)
+
+    def save(self, state, workdir: str):
+        """Has nothing."""

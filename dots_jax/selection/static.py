@@ -1,0 +1,32 @@
+"""A static curriculum: the easiest third by an external label, then the middle, then the hardest."""
+
+import jax
+import numpy as np
+
+from dots_jax.selection.uniform import Uniform, take
+
+
+class Static(Uniform):
+    """Shuffled epochs of one third of the pool in each third of the run (METHOD section 6, the paper's baseline).
+
+    State: "order" int32 [N], the thirds side by side, each in its running epoch's order; "used" int32 [3].
+    """
+
+    def __init__(self, config, context):
+        labels = np.asarray(context.labels, np.float64)
+        ties = np.asarray(jax.random.permutation(context.key, len(labels)))  # equal labels in random order
+        self._order = ties[np.argsort(labels[ties], kind="stable")].astype(np.int32)
+        self._ends = np.linspace(0, len(labels), 4).astype(int)
+        self._steps = context.steps
+
+    def init(self) -> dict:
+        """Three epochs that are used up."""
+        return {"order": self._order.copy(), "used": np.diff(self._ends).astype(np.int32)}
+
+    def propose(self, state, key, n: int, step: int):
+        """The next n of the third that this part of the run trains on."""
+        third = min(2, 3 * (step - 1) // self._steps)
+        part = slice(self._ends[third], self._ends[third + 1])
+        order, used = state["order"].copy(), state["used"].copy()
+        ids, order[part], used[third] = take(order[part], int(used[third]), key, n)
+        return ids, {"order": order, "used": used}

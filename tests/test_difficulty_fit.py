@@ -1,0 +1,200 @@
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import score
+from dots_jax import main
+from dots_jax.difficulty import baselines, fit, predictor
+
+CONFIG = "configs/difficulty_fit.py"
+SMALL = ("references=32", "width=16", "batch=32", "epochs=40", "learning_rate=1e-2", "average=0.9")
+N, D, POLICIES = 300, 24, ("weak", "middling", "strong")
+
+
+def make(directory, rates=None, embeddings=None, drop=(), **columns):
+    """A table of three policies; difficulty depends on two directions of the embeddings, which others drown."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((N, D)).astype(np.float32) * np.linspace(0.7, 2.0, D, dtype=np.float32)
+    score = 1.5 * x[:, 0] + 1.5 * np.abs(x[:, 1])
+    rows = {"problem": [], "policy": [], "success_rate": []}
+    for i, policy in enumerate(POLICIES):
+        p = 1 / (1 + np.exp(-(score - 2 + i)))
+        for q in rng.permutation(N) if i else range(N):
+            if i == 0 or rng.random() < 0.9:  # not every policy has measured every question
+                rows["problem"].append(f"question {q}")
+                rows["policy"].append(policy)
+                rows["success_rate"].append(rng.binomial(16, p[q]) / 16)
+    rows |= columns
+    pq.write_table(pa.table({k: v for k, v in rows.items() if k not in drop}), directory / "rates.parquet")
+    np.save(directory / "x.npy", x if embeddings is None else embeddings(x))
+    return [f"--rates={directory}/rates.parquet", f"--embeddings={directory}/x.npy", f"--workdir={directory}/out"]
+
+
+def run(*args, small=SMALL):
+    return fit.main([*args, *(f"--config.{field}" for field in small)])
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("fit")
+    flags = make(directory)
+    assert run(*flags) == 0
+    return directory / "out", json.loads((directory / "out" / "report.json").read_text()), flags
+
+
+def test_adapter_beats_raw_attention_on_several_policies(fitted):
+    _, report, _ = fitted
+    pearson = {name: row["pearson"] for name, row in report["heldout"].items()}
+    assert set(pearson) == {"predictor", "raw attention", "ridge", "kernel ridge"}
+    assert pearson["predictor"] > pearson["raw attention"] + 0.05 and pearson["predictor"] > 0.5
+    for policy in POLICIES:  # one predictor for all: it takes the level from the policy's references
+        row = report["by_policy"]["predictor"][policy]
+        assert row["pearson"] > 0.4 and row["calibration"] < 0.2
+    assert len(report["by_policy"]["ridge"]) == 3
+
+
+def test_what_is_written(fitted):
+    out, report, _ = fitted
+    assert sorted(os.listdir(out)) == sorted(fit.FILES)
+    params = predictor.load(str(out / "predictor.safetensors"), D)
+    assert params["query"]["dense_0"]["bias"].shape == (16,)
+    assert (out / "report.png").read_bytes()[:4] == b"\x89PNG"
+    assert report["chosen"]["epochs"] == 1 + int(np.argmax(report["validation_pearson"]))
+
+
+def test_heldout_labels_change_nothing_but_the_report(fitted, tmp_path):
+    """The property that no held-out question is learned from, from the outside: the predictor stays bit for bit."""
+    out, report, _ = fitted
+    table = fit.read(f"{out.parent}/rates.parquet", f"{out.parent}/x.npy")
+    heldout = {f"question {i}" for i in fit.split(N, 0).heldout}
+    assert len(table.embeddings) == N
+    old = pq.read_table(f"{out.parent}/rates.parquet").to_pydict()
+    rates = [1 - r if q in heldout else r for q, r in zip(old["problem"], old["success_rate"], strict=True)]
+
+    def other(x):
+        x[fit.split(N, 0).heldout] *= -3
+        return x
+
+    assert run(*make(tmp_path, embeddings=other, success_rate=rates)) == 0
+    name = "predictor.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
+    again = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert again["chosen"] == report["chosen"] and again["heldout"] != report["heldout"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(5, 2000))
+def test_split_is_by_question(seed, size):
+    parts = fit.split(size, seed)
+    whole = np.concatenate([parts.train, parts.validation, parts.heldout])
+    assert sorted(whole) == list(range(size)) and len(parts.heldout) == size // 5
+    assert len(parts.validation) == (size - size // 5) // 5
+
+
+def test_table_follows_first_appearance(tmp_path):
+    columns = {"problem": ["b", "a", "b", "b"], "policy": ["p", "p", "q", "q"], "success_rate": [0.0, 0.25, 1.0, 0.5]}
+    flags = make(tmp_path, embeddings=lambda x: x[:2], **columns)
+    table = fit.read(*(flag.partition("=")[2] for flag in flags[:2]))
+    assert table.policies == ["p", "q"]
+    np.testing.assert_array_equal(table.difficulty, [[1, 0.75], [0.25, np.nan]])
+
+
+def test_kernel_ridge_and_ridge_by_another_route():
+    rng = np.random.default_rng(0)
+    x, y, q = rng.standard_normal((30, 4)), rng.random(30), rng.standard_normal((5, 4))
+    centred = np.concatenate([x - x.mean(0), np.sqrt(2.0) * np.eye(4)])
+    weights = np.linalg.lstsq(centred, np.concatenate([y - y.mean(), np.zeros(4)]), rcond=None)[0]
+    np.testing.assert_allclose(baselines.ridge(x, y, 2.0)(q), (q - x.mean(0)) @ weights + y.mean())
+    twice = baselines.ridge(np.concatenate([x, x[:9]]), np.concatenate([y, y[:9]]), 2.0)(q)
+    np.testing.assert_allclose(baselines.ridge(x, y, 2.0, np.repeat([2.0, 1.0], (9, 21)))(q), twice)
+    unit = lambda z: z / np.linalg.norm(z, axis=1, keepdims=True)  # noqa: E731
+    kernel = lambda a, b: np.exp(-2 * ((unit(a)[:, None] - unit(b)) ** 2).sum(-1))  # noqa: E731
+    inverse = np.linalg.inv(kernel(x, x) + 0.5 * np.eye(30))
+    wanted = kernel(q, x) @ inverse @ (y - y.mean()) + y.mean()
+    np.testing.assert_allclose(baselines.kernel_ridge(x, y, 2.0, 0.5)(q), wanted)
+
+
+# ---- Mistakes ----------------------------------------------------------------------------------------------------
+
+
+def nan(x):
+    x[7, 3] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("change", "fields", "words"),
+    [
+        ({"success_rate": [1.5] * 3}, (), ("success_rate", "1.5", "row 0")),
+        ({"success_rate": [0.5, float("nan"), 0.5]}, (), ("success_rate", "row 1")),
+        ({"drop": ["policy"]}, (), ("no column policy", "problem, policy, success_rate")),
+        ({"embeddings": nan}, (), ("row 7", "NaN")),
+        ({"embeddings": lambda x: x[:-1]}, (), ("[299, 24]", "300 distinct problems")),
+        ({"embeddings": lambda x: x[:, 0]}, (), ("[300]", "[300, D]")),
+        ({}, ("references=256",), ("policy weak", "192 questions", "references=256")),
+        ({}, ("calibration=platt",), ("platt", "code, paper, none")),
+        ({}, ("teacher=1.5",), ("config.teacher=1.5",)),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, change, fields, words):
+    if len(change.get("success_rate", ())) == 3:
+        change = change | {"problem": ["a", "b", "c"], "policy": ["p"] * 3}
+    assert run(*make(tmp_path, **change), small=(*SMALL, *fields)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and all(word in error for word in words)
+    assert not os.path.exists(tmp_path / "out")
+
+
+@pytest.mark.parametrize("broken", ["rates", "embeddings", "workdir"])
+@pytest.mark.parametrize("how", ["absent", "garbage", "missing"])
+def test_unreadable_files_are_one_line(tmp_path, capsys, broken, how):
+    flags = dict(flag[2:].split("=") for flag in make(tmp_path))
+    if how == "missing" and broken != "workdir":
+        del flags[broken]
+    elif how == "garbage" or broken == "workdir":
+        flags[broken] = str(tmp_path / "garbage")
+        (tmp_path / "garbage").write_text("not this")
+    else:
+        flags[broken] = str(tmp_path / "absent")
+    assert run(*(f"--{name}={value}" for name, value in flags.items())) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and f"--{broken}" in error
+
+
+def test_help(capsys):
+    assert fit.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("--rates", "--embeddings", "--workdir", CONFIG))
+    assert main.load(CONFIG).references == 256
+
+
+# ---- Real data, benchmark ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_rates(data, tmp_path):
+    files = data / "embeddings"
+    flags = f"--rates={files}/deepscaler_rates.parquet", f"--embeddings={files}/deepscaler_minilm.npy"
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # those of the tests make it slow
+    command = [sys.executable, "-m", "dots_jax.difficulty.fit", *flags, f"--workdir={tmp_path}"]
+    subprocess.run(command, cwd=main.ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    pearson = {k: row["pearson"] for k, row in json.loads((tmp_path / "report.json").read_text())["heldout"].items()}
+    assert pearson["predictor"] >= 0.45  # 0.463 where it was tuned; the last digits of sums differ between machines
+    assert pearson["predictor"] > pearson["raw attention"] + 0.1
+
+
+def test_benchmark_of_scoring(capsys):
+    sizes = ["--questions=100", "--references=9", "--embedding=12", "--widths=8,4", "--repeats=1"]
+    records = score.main(sizes)
+    assert [(r["stage"], r["width"]) for r in records] == [("encode", 8), ("score", 8), ("encode", 4), ("score", 4)]
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == records
+    assert all(r["seconds"] > 0 for r in records) and jax.default_backend() == records[0]["backend"]
