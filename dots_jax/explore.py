@@ -1,14 +1,18 @@
-"""What a run predicted and measured, question by question, read from its workdir: for notebooks and reports."""
+"""What a run predicted and measured, question by question, read from its workdir: for notebooks and reports.
+
+python -m dots_jax.explore WORKDIR ...    prints how well difficulty was predicted, beside simpler predictors
+"""
 
 import dataclasses
 import functools
 import json
 import os
+import sys
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from dots_jax import data, metrics, train
+from dots_jax import data, metrics, report, settings
 from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.errors import UserError
 from dots_jax.selection import dots
@@ -31,6 +35,7 @@ class Round:
     measured: np.ndarray  # float32 [M]
     uniform: np.ndarray  # bool [M], drawn uniformly
     pool: np.ndarray  # int [20], histogram of the predicted difficulty of all questions over [0, 1]
+    new: np.ndarray  # bool [M], never measured before the prediction; of the others an older label took part in the fit
 
 
 class Run:
@@ -51,7 +56,7 @@ class Run:
     @functools.cached_property
     def embeddings(self) -> np.ndarray:
         """Of the pool, as the predictor saw them, float32 [N, D]."""
-        path = train.find(self.config.embedding.path or self.config.policy.path)
+        path = settings.find(self.config.embedding.path or self.config.policy.path)
         return embed.load(path, self.questions.texts, self.config.embedding)
 
     @functools.cached_property
@@ -63,10 +68,11 @@ class Run:
     def rounds(self) -> list[Round]:
         """All selection rounds but those whose training groups are not all measured."""
         config, every, reuse = self.config, self.config.selection.every, self.config.selection.reuse
-        labels, rounds = [], []
+        labels, rounds, seen = [], [], np.zeros(len(self.questions), bool)
         for at, row in enumerate(self.groups):
             if "pool" in row:
                 labels += _labels(row, "asked")
+                seen[row["asked"]] = True
                 ids, known, steps = (np.array(x) for x in zip(*labels[-config.predictor.window :], strict=True))
                 after = [
                     label for i, later in enumerate(self.groups[at : at + every])
@@ -78,10 +84,12 @@ class Run:
                 predicted = [p for later in self.groups[at : at + every] for p in later["predicted"]]
                 predicted = predicted[reuse:] + following.get("asked_predicted", [])
                 uniform = np.arange(len(ids_after)) >= len(after)
+                new = ~seen[ids_after] & ~(uniform & np.isin(ids_after, ids_after[~uniform]))
                 rounds.append(
                     Round(row["step"], ids, known, row["step"] - steps, ids_after, np.array(predicted), measured,
-                          uniform, np.array(row["pool"]))
+                          uniform, np.array(row["pool"]), new)
                 )  # fmt: skip
+            seen[row["ids"]] = True
             if config.predictor.learn_from == "groups":
                 labels += _labels(row, "", reuse if "pool" in row else 0)
         return rounds
@@ -98,17 +106,21 @@ class Run:
 
         Each from the labels known at the round; ridge weighs them by age as the predictor's training does. The
         temperature of the one and the penalty of the other are the best in hindsight. Measures over all rounds but
-        the first together, and under "uniform_" over the uniform draws among them.
+        the first together, of questions never measured before, and under "uniform_" of the uniform draws among them.
         """
         rounds, E = self.rounds[1:], self.embeddings
-        measured, uniform = (np.concatenate([getattr(r, name) for r in rounds]) for name in ("measured", "uniform"))
+        new, measured, uniform = (
+            np.concatenate([getattr(r, n) for r in rounds]) for n in ("new", "measured", "uniform")
+        )
+        measured, uniform = measured[new], uniform[new]
 
         def judge(predicted):
+            predicted = np.concatenate(predicted)[new]
             drawn = measures.report(predicted[uniform], measured[uniform])
             return measures.report(predicted, measured) | {f"uniform_{name}": x for name, x in drawn.items()}
 
         def best(fit, choices):
-            found = [judge(np.concatenate([fit(r, *choice)(E[r.ids]) for r in rounds])) for choice in choices]
+            found = [judge([fit(r, *choice)(E[r.ids]) for r in rounds]) for choice in choices]
             return max(found, key=lambda row: row["uniform_pearson"])
 
         def ridge(r, penalty):
@@ -120,7 +132,7 @@ class Run:
             return baselines.raw_attention(E[r.labels[seen]], r.known[seen], temperature)
 
         return {
-            "adapter": judge(np.concatenate([r.predicted for r in rounds])),
+            "adapter": judge([r.predicted for r in rounds]),
             "raw attention": best(raw_attention, baselines.ATTENTION),
             "ridge": best(ridge, ((1.0,), *baselines.RIDGE)),
         }
@@ -135,3 +147,23 @@ def _labels(row: dict, kind: str, skip: int = 0) -> list[tuple]:
     ids, successes = (row.get("asked", []), row.get("asked_successes", [])) if kind else (row["ids"], row["successes"])
     rollouts = row.get("rollouts", 1)
     return [(i, 1 - s / rollouts, row["step"]) for i, s in zip(ids[skip:], successes[skip:], strict=True)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints a Markdown table: for each predictor, mean and deviation over the runs; returns the exit code."""
+    workdirs = sys.argv[1:] if argv is None else argv
+    try:
+        if not workdirs or workdirs[0].startswith("-"):
+            raise UserError("usage: python -m dots_jax.explore WORKDIR ...  (of runs with selection.name=dots)")
+        tables = [Run(workdir).compare() for workdir in workdirs]
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    columns = list(tables[0]["adapter"])
+    rows = [[name, *(report.spread([t[name][c] for t in tables], "{:.3f}") for c in columns)] for name in tables[0]]
+    print(report.markdown_table(["mean ± deviation over runs", *columns], rows), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from dots_jax import metrics
+from dots_jax import metrics, settings
 from dots_jax.errors import UserError
 from dots_jax.ledger import PHASES, SAMPLING
 from dots_jax.progress import short
@@ -95,7 +95,7 @@ def load(argument: str) -> Run:
         raise UserError(f"no workdir {workdir!r}; give directories that dots_jax.main has written")
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            config = _flat(json.load(file))
+            config = settings.flat(json.load(file))
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{workdir} holds no readable config.json; it is not the workdir of a run") from error
     run = Run(workdir, label, config, metrics.read(workdir))
@@ -214,37 +214,38 @@ def markdown(report: dict, command: str) -> str:
                 label,
                 f"{len(m['seeds'])}" + (f" ({m['running']} not finished)" if m["running"] else ""),
                 "..".join(str(n) for n in sorted({min(m["steps"]), max(m["steps"])})),
-                _spread(m["accuracy"], "{:.3f}"),
+                spread(m["accuracy"], "{:.3f}"),
                 _NONE if label == baseline or not m["difference"]["seeds"] else difference,
                 f"{m['difference']['seeds']}, step {m['difference']['step']}",
-                _spread(m["useful_groups"], "{:.3f}"),
-                _spread(m["tokens"], "{:,.0f}"),
-                _spread(m["tokens_by_phase"]["reference"], "{:,.0f}"),
-                _spread(m["pearson"], "{:.2f}"),
-                _spread(m["reference_pearson"], "{:.2f}"),
+                spread(m["useful_groups"], "{:.3f}"),
+                spread(m["tokens"], "{:,.0f}"),
+                spread(m["tokens_by_phase"]["reference"], "{:,.0f}"),
+                spread(m["pearson"], "{:.2f}"),
+                spread(m["reference_pearson"], "{:.2f}"),
             ]
         )
         cells = [_saving(m["reached"][name], methods[baseline]["reached"][name]) for name in COSTS]
         count = sum(map(math.isfinite, m["reached"]["steps"]))
         savings.append([label, f"{count} of {len(m['seeds'])}", *itertools.chain(*cells)])
-        phases.append([label, *(_spread(m["seconds_by_phase"][phase], "{:.0f}") for phase in PHASES)])
+        phases.append([label, *(spread(m["seconds_by_phase"][phase], "{:.0f}") for phase in PHASES)])
     head = ["method", "seeds", "steps", "final accuracy", "less baseline's", "pairs", "useful groups", "tokens"]
     return (
-        _table([*head, "of them reference", "Pearson, trained on", "Pearson, references"], ends)
+        markdown_table([*head, "of them reference", "Pearson, trained on", "Pearson, references"], ends)
         + f"\nTo reach the baseline's ({baseline}) final accuracy, {report['target']:.4f}:\n\n"
-        + _table(["method", "reach it", "steps", "saved", "tokens", "saved", "seconds", "saved"], savings)
+        + markdown_table(["method", "reach it", "steps", "saved", "tokens", "saved", "seconds", "saved"], savings)
         + "\nSeconds of a whole run by phase:\n\n"
-        + _table(["method", *PHASES], phases)
+        + markdown_table(["method", *PHASES], phases)
         + f"\n{DEFINITIONS}\n    {command}\n"
     )
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n" for cells in lines)
 
 
-def _spread(values: list[float], form: str) -> str:
+def spread(values: list[float], form: str) -> str:
     """Mean ± standard deviation of those that were measured."""
     values = [value for value in values if math.isfinite(value)]
     if not values:
@@ -391,13 +392,6 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(text, *paths, sep="\n")
     return 0
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    out = {}
-    for name, value in tree.items():
-        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return out
 
 
 def _number(row: dict, key: str) -> float:

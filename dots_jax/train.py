@@ -6,7 +6,6 @@ that the ledger's seconds are those of the phase; at real scale a phase takes se
 """
 
 import collections
-import json
 import os
 import shutil
 
@@ -14,16 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection
+from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection, settings
 from dots_jax.checkpoint import Checkpointer, abstract
 from dots_jax.difficulty import embed, measures
 from dots_jax.errors import UserError
 from dots_jax.ledger import Ledger
-from dots_jax.main import ROOT
 from dots_jax.policy import sharding
 from dots_jax.policy import tokenizer as tok
-
-_FREE = ("train.steps", "train.checkpoint_every", "train.keep", "mesh")  # may change when a run continues
 
 
 def train(config, workdir: str) -> None:
@@ -31,7 +27,7 @@ def train(config, workdir: str) -> None:
     # ---- What is already there ---------------------------------------------------------------------------------
     checkpoints = Checkpointer(os.path.join(workdir, "checkpoints"), config.train.keep)
     start, steps = checkpoints.latest() or 0, config.train.steps
-    _same_run(config, workdir)
+    settings.same_run(config, workdir)
     if start and [row["step"] for row in metrics.read(workdir)][: start + 1] != list(range(start + 1)):
         raise UserError(f"{workdir}/{metrics.FILE} lacks steps up to checkpoint {start}; use another --workdir")
     if start >= steps:
@@ -43,7 +39,7 @@ def train(config, workdir: str) -> None:
     mesh = sharding.make_mesh(**config.mesh)
     if not config.policy.path:
         raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
-    directory, export = find(config.policy.path), os.path.join(workdir, "policy")
+    directory, export = settings.find(config.policy.path), os.path.join(workdir, "policy")
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
             f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"
@@ -70,7 +66,7 @@ def train(config, workdir: str) -> None:
     state = learner.init_state(params, model, hyper, mesh)
     reference = jax.tree.map(jnp.copy, params) if hyper.kl else None
     del params
-    embedder = find(config.embedding.path or config.policy.path)
+    embedder = settings.find(config.embedding.path or config.policy.path)
     context = selection.Context(
         num_questions=len(pool),
         labels=pool.levels,
@@ -82,7 +78,7 @@ def train(config, workdir: str) -> None:
     with ledger.phase("score"):
         selector = selection.make(config, context)
     selected = selector.init()
-    # The round's questions, and their difficulty once measured.
+    # The round's questions, and their difficulty once measured; NaN for those that had been measured before.
     chosen = np.zeros((config.selection.every, config.train.questions), np.int32)
     measured = np.full(chosen.shape, np.nan, np.float32)
     if start:
@@ -91,7 +87,7 @@ def train(config, workdir: str) -> None:
         saved = checkpoints.restore(start, saved)
         state, selected, chosen, measured = (saved[name] for name in ("state", "selected", "chosen", "measured"))
         ledger = Ledger.from_state(saved["ledger"])
-    _write_config(config, workdir)
+    settings.write_config(config, workdir)
     if start:
         shutil.rmtree(export, ignore_errors=True)  # of an earlier end
     log, groups = metrics.Metrics(workdir), metrics.Lines(os.path.join(workdir, metrics.GROUPS))
@@ -115,9 +111,11 @@ def train(config, workdir: str) -> None:
         resumed=start > 0,
     )
     recent = collections.deque(maxlen=max(1, 64 // config.selection.references))  # reference sets judged together
-    for row in metrics.read(workdir, metrics.GROUPS):
-        if "asked_predicted" in row:
-            recent.append(_references(row, row["rollouts"]))
+    seen = np.zeros(len(pool), bool)  # questions measured so far; predictions are judged on others
+    for group in metrics.read(workdir, metrics.GROUPS):
+        if "asked_predicted" in group:
+            recent.append(_references(group, seen))
+        seen[group["ids"] + group.get("asked", [])] = True
     bar = progress.Progress(steps, start)
     bar.stage("compiling")
 
@@ -158,7 +156,7 @@ def train(config, workdir: str) -> None:
         if step == 0:
             row = evaluation(0)
         else:
-            row, group = {}, {}
+            row, group = {}, {"rollouts": config.rollout.group_size}
             place = (step - 1) % config.selection.every
             if place == 0:
                 # A selection round: measure what the selector asks for, then let it choose.
@@ -171,8 +169,9 @@ def train(config, workdir: str) -> None:
                     group |= {"asked": asked, "asked_successes": verdicts.sum(1, dtype=int)}
                     if known and step > 1:  # not yet fitted to them
                         group["asked_predicted"] = known[0][asked]
-                        recent.append(_references(group, verdicts.shape[1]))
+                        recent.append(_references(group, seen))
                         row |= _judge("predictor/reference_", *np.concatenate(recent, axis=1))
+                    seen[asked] = True
                 with ledger.phase("score"):
                     chosen, selected = selector.propose(selected, draw, chosen.size, step)
                     chosen = chosen.reshape(measured.shape)
@@ -186,15 +185,16 @@ def train(config, workdir: str) -> None:
                 taken = np.array([np.flatnonzero(asked == i)[0] for i in ids[:reused]])
                 rollouts = rollout.join(references, taken, rollouts)
                 rewards = np.concatenate([verdicts[taken], rewards])
-            measured[place] = 1 - rewards.mean(1)
-            group |= {"ids": ids, "successes": rewards.sum(1, dtype=int), "rollouts": rewards.shape[1]}
+            measured[place] = np.where(seen[ids], np.nan, 1 - rewards.mean(1))
+            seen[ids] = True
+            group |= {"ids": ids, "successes": rewards.sum(1, dtype=int)}
             if known:
                 group["predicted"] = known[0][ids]
                 if place == 0:
                     group["pool"] = np.histogram(known[0].clip(0, 1), 20, (0, 1))[0]
-                if place == config.selection.every - 1:  # the whole round, but for what was measured before
-                    later = slice(selector.reuse, None)
-                    row |= _judge("predictor/", known[0][chosen.ravel()[later]], measured.ravel()[later])
+                if place == config.selection.every - 1:  # the whole round
+                    new = np.isfinite(measured)
+                    row |= _judge("predictor/", known[0][chosen[new]], measured[new])
 
             # Update: advantages, clipped loss, optimizer steps, in one jitted call.
             with ledger.phase("update"):
@@ -235,55 +235,15 @@ def _resumable(state, selected, chosen, measured, ledger) -> dict:
     return {"state": state, "selected": selected, "chosen": chosen, "measured": measured, "ledger": ledger.to_state()}
 
 
-def _references(group: dict, rollouts: int) -> np.ndarray:
-    """Predicted and then measured difficulty of a round's references, float32 [2, K]."""
-    return np.array([group["asked_predicted"], 1 - np.array(group["asked_successes"]) / rollouts], np.float32)
+def _references(group: dict, seen: np.ndarray) -> np.ndarray:
+    """Predicted and then measured difficulty of a round's references that are not `seen`, float32 [2, K or less]."""
+    pairs = np.array([group["asked_predicted"], 1 - np.array(group["asked_successes"]) / group["rollouts"]], np.float32)
+    return pairs[:, ~seen[group["asked"]]]
 
 
 def _judge(prefix: str, predicted: np.ndarray, difficulty: np.ndarray) -> dict:
     """How well difficulty was predicted before it was measured."""
     return {prefix + name: value for name, value in measures.report(predicted, difficulty).items()}
-
-
-def find(path: str) -> str:
-    """A relative path as it stands, or beside the package where the quickstart's policy lies."""
-    beside = os.path.join(ROOT, path)
-    return beside if not os.path.exists(path) and os.path.exists(beside) else path
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    out = {}
-    for name, value in tree.items():
-        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return out
-
-
-def _write_config(config, workdir: str) -> None:
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        with open(os.path.join(workdir, "config.json"), "w", encoding="utf-8") as file:
-            json.dump(config.to_dict(), file, indent=2)
-    except OSError as error:
-        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
-
-
-def _same_run(config, workdir: str) -> None:
-    """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
-    path = os.path.join(workdir, "config.json")
-    if not any(os.path.exists(os.path.join(workdir, name)) for name in ("checkpoints", "config.json", metrics.FILE)):
-        return
-    try:
-        with open(path, encoding="utf-8") as file:
-            old = _flat(json.load(file))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir} holds a run without a readable config.json; use another --workdir") from error
-    new = _flat(json.loads(json.dumps(config.to_dict())))
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name) and not name.startswith(_FREE):
-            raise UserError(
-                f"{workdir} holds a run with config.{name}={old.get(name)!r}, not {new.get(name)!r}; "
-                "give the same setting to continue it, or use another --workdir"
-            )
 
 
 def _fits(config, mesh, model, longest_prompt: int) -> None:

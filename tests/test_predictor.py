@@ -111,8 +111,8 @@ def test_refit_of_equal_predictions_is_a_shift(params, questions):
     query, reference, d = questions
     same = np.repeat(reference[:1], K, 0)
     given = params, predictor.encode(params, query), same, d
-    np.testing.assert_allclose(predictor.score(*given, "code", True), d.mean(), atol=1e-5)
-    assert np.ptp(predictor.score(*given, "code", False)) < 1e-5  # else the above would be luck
+    np.testing.assert_allclose(predictor.score(*given, "code", True)[0], d.mean(), atol=1e-5)
+    assert np.ptp(predictor.score(*given, "code", False)[0]) < 1e-5  # else the above would be luck
 
 
 # ---- Masks -------------------------------------------------------------------------------------------------------
@@ -191,7 +191,9 @@ def test_sharded_rows_stay_where_they_are(params, questions, axes):
     mesh = sharding.make_mesh(**{"data": -1} | axes)
     there = jax.device_put(query, sharding.rows(mesh))
     features = predictor.encode(params, there)
-    predicted = predictor.score(params, features, reference, d, "code", True)
+    predicted, spread = predictor.score(params, features, reference, d, "code", True)
+    weights = np.asarray(predictor.attention(params, query, reference), float)
+    np.testing.assert_allclose(spread, np.sqrt(weights @ d**2 - (weights @ d) ** 2), atol=1e-5)
     assert features.sharding.is_equivalent_to(there.sharding, 2)
     assert predicted.sharding.is_equivalent_to(sharding.rows(mesh), 1)
     np.testing.assert_allclose(predicted, predictor.predict(params, query, reference, d), atol=1e-5)

@@ -44,14 +44,19 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Starts `python -m dots_jax.main`; returns the process."""
+    """Starts `python -m dots_jax.main`; returns the process. What one has compiled the next ones load."""
     cache = {"embedding.cache": tmp_path_factory.mktemp("embeddings")}
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
     def start(workdir, *extra, devices=1, **fields):
         fields = FIELDS | cache | fields
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        env = os.environ | {"XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={devices}"}
+        env = os.environ | compiled | {"XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={devices}"}
         command = [sys.executable, "-m", "dots_jax.main", f"--workdir={workdir}", *flags, *extra]
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -110,7 +115,7 @@ def test_what_a_run_leaves(whole):
     )
 
 
-def test_what_a_run_tells_about_its_predictions(whole):
+def test_what_a_run_tells_about_its_predictions(whole, capsys):
     """Every pair was measured after its prediction, on questions that the fit had not seen as such."""
     run = explore.Run(str(whole[0]))
     rows = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
@@ -122,8 +127,16 @@ def test_what_a_run_tells_about_its_predictions(whole):
         assert len(r.ids) == len(r.predicted) == trained + K * (at < 5) and (~r.uniform).sum() == trained
         assert r.pool.sum() == len(run.questions) == FIELDS["data.num_questions"]
         assert r.ages.min() == 0 and (r.ages[-K:] == 0).all() and (np.diff(r.ages) <= 0).all()
-        report = measures.report(r.predicted[~r.uniform], r.measured[~r.uniform])
+        trained = r.new & ~r.uniform
+        report = measures.report(r.predicted[trained], r.measured[trained])
         assert rows[r.step + 1]["predictor/mae"] == pytest.approx(report["mae"], abs=1e-5)
+    seen = set()  # what is judged had never been measured before
+    for r in run.rounds:
+        seen |= set(r.labels[r.ages == 0].tolist())
+        for i, new in zip(r.ids.tolist(), r.new, strict=True):
+            assert new == (i not in seen)
+            seen.add(i)
+    assert any(r.new.any() for r in run.rounds) and not all(r.new.all() for r in run.rounds)
     one = run.rounds[1]
     row = run.groups[2]
     assert row["step"] == 3 and one.known[-K:] == pytest.approx(1 - np.array(row["asked_successes"]) / 4)
@@ -135,6 +148,10 @@ def test_what_a_run_tells_about_its_predictions(whole):
     )
     table = run.compare()
     assert set(table) == {"adapter", "raw attention", "ridge"} and all(0 <= r["mae"] <= 1 for r in table.values())
+    capsys.readouterr()
+    assert explore.main([run.workdir, run.workdir]) == 0
+    assert f"| ridge | {table['ridge']['pearson']:.3f} ± 0.000 |" in capsys.readouterr().out
+    assert explore.main([str(whole[0] / "checkpoints")]) == 2 and "error: " in capsys.readouterr().err
     assert rows[-1]["ledger/generated_reference"] > 0 == rows[-1]["ledger/generated_screening"]
     assert rows[-1]["ledger/generated_tokens"] == sum(
         rows[-1][f"ledger/generated_{phase}"] for phase in ("reference", "fresh")

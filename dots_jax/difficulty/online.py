@@ -35,18 +35,15 @@ def fit(params, opt_state, embeddings, ids, difficulty, weights, key, hyper: Hyp
     proportion to their weight, and none attends to a label of its own question: it would learn to look itself up.
     """
     W = len(ids)
-    present = weights > 0
+    present, K = weights > 0, min(hyper.references or W, W)
 
     def loss(params, key):
-        draw, hide, dropout_key = jax.random.split(key, 3)
-        query = jax.random.categorical(draw, jnp.log(weights), shape=(hyper.batch,))
-        mask = present & (ids[query][:, None] != ids)
-        if hyper.references:
-            rank = jnp.where(present, jax.random.uniform(hide, (W,)), 2.0)
-            mask &= rank <= jnp.sort(rank)[min(hyper.references, W) - 1]
+        draw, other, dropout_key = jax.random.split(key, 3)
+        query = jax.random.choice(draw, W, (hyper.batch,), p=weights / weights.sum())
+        known = jax.lax.top_k(present + jax.random.uniform(other, (W,)), K)[1]  # empty slots come last
         predicted = predictor.forward(
-            params, embeddings[query], embeddings, difficulty, hyper.calibration,
-            mask=mask, dropout_key=dropout_key, dropout=hyper.dropout,
+            params, embeddings[query], embeddings[known], difficulty[known], hyper.calibration,
+            mask=present[known] & (ids[query][:, None] != ids[known]), dropout_key=dropout_key, dropout=hyper.dropout,
         )  # fmt: skip
         p, d = jnp.clip(predicted, 1e-4, 1 - 1e-4), difficulty[query]
         return -(d * jnp.log(p) + (1 - d) * jnp.log1p(-p)).mean()

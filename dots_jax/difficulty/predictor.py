@@ -81,7 +81,8 @@ def forward(
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
     features = _tower(params["query"], query, keys[0], dropout)
     known = _tower(params["reference"], reference, keys[1], dropout)
-    return _predict(params["head"], features, known, difficulty, calibration, mask)
+    mask = _mask(mask, len(difficulty))
+    return _predict(params["head"], _attend(features, known, mask), difficulty, calibration, mask)
 
 
 @jax.jit
@@ -107,13 +108,14 @@ def score(
     calibration: str,
     refit: bool,
     mask: jax.Array | None = None,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Difficulty [N] from features [N, W] (of `encode`), `reference` [K, D] and its `difficulty` [K]; one jitted call.
 
+    Also the standard deviation [N] of the references' difficulty under a question's attention: how much they differ.
     mask, bool [K]: which references count. refit: the least-squares line from what is predicted for the references
     (each looking at all of them, itself included) to what was measured, applied to every prediction and not
     clipped; where all of these predictions agree, a shift of their mean to the measured one. Features that are split
-    over a mesh by rows stay where they are, and so does the result.
+    over a mesh by rows stay where they are, and so do the results.
     """
     return _score(params, features, reference, difficulty, mask, calibration, refit, _layout(features))
 
@@ -128,7 +130,7 @@ def predict(
     mask: jax.Array | None = None,
 ) -> jax.Array:
     """Difficulty [Q] of `query` [Q, D]: `encode` and `score`."""
-    return score(params, encode(params, query), reference, difficulty, calibration, refit, mask)
+    return score(params, encode(params, query), reference, difficulty, calibration, refit, mask)[0]
 
 
 @functools.partial(jax.jit, static_argnames="layout")
@@ -138,16 +140,20 @@ def _encode(tower, query, layout):
 
 @functools.partial(jax.jit, static_argnames=("calibration", "refit", "layout"))
 def _score(params, features, reference, difficulty, mask, calibration, refit, layout):
-    known = _tower(params["reference"], reference)
+    known, difficulty = _tower(params["reference"], reference), jnp.asarray(difficulty, jnp.float32)
     mask = _mask(mask, len(reference))
     line = (jnp.ones(()), jnp.zeros(()))
     if refit:
-        own = _predict(params["head"], _tower(params["query"], reference), known, difficulty, calibration, mask)
-        line = _least_squares(own, difficulty, mask[0])
+        weights = _attend(_tower(params["query"], reference), known, mask)
+        line = _least_squares(_predict(params["head"], weights, difficulty, calibration, mask), difficulty, mask[0])
 
     def one(shared, row):
         head, known, difficulty, mask, (slope, intercept) = shared
-        return slope * _predict(head, row[None], known, difficulty, calibration, mask)[0] + intercept
+        weights = _attend(row[None], known, mask)
+        mean = jnp.einsum("qk,k->q", weights, difficulty, precision=_EXACT)
+        variance = jnp.einsum("qk,qk->q", weights, (difficulty - mean[:, None]) ** 2, precision=_EXACT)
+        predicted = slope * _predict(head, weights, difficulty, calibration, mask) + intercept
+        return predicted[0], jnp.sqrt(variance)[0]
 
     return _by_rows(one, layout, features, (params["head"], known, difficulty, mask, line))
 
@@ -189,13 +195,12 @@ def _attend(features, known, mask):
     return jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(logits.dtype).min), axis=-1) * mask
 
 
-def _predict(head, features, known, difficulty, calibration, mask):
-    """Difficulty [Q] from the features of both towers."""
+def _predict(head, weights, difficulty, calibration, mask):
+    """Difficulty [Q] from the attention's weights [Q, K]; mask [1 or Q, K]."""
     if calibration not in CALIBRATIONS:
         raise UserError(f"calibration {calibration!r} is not one of {', '.join(CALIBRATIONS)}")
     success = 1 - jnp.asarray(difficulty, jnp.float32)
-    mask = _mask(mask, len(success))
-    p = jnp.einsum("qk,k->q", _attend(features, known, mask), success, precision=_EXACT)
+    p = jnp.einsum("qk,k->q", weights, success, precision=_EXACT)
     if calibration != "none":
         count = mask.sum(-1)
         mean = (mask * success).sum(-1) / jnp.maximum(count, 1)

@@ -96,12 +96,9 @@ class Dots:
         if self._features is None:
             self._features = predictor.encode(state["params"], self._embeddings)
 
-        def score(labels, calibration, refit):
-            return predictor.score(state["params"], self._features, known, labels, calibration, refit, mask=seen)
-
-        predicted = score(difficulty, p.calibration, p.refit)
-        variance = score(difficulty**2, "none", False) - score(difficulty, "none", False) ** 2
-        spread = jnp.sqrt(jnp.maximum(variance, 0.0))
+        predicted, spread = predictor.score(
+            state["params"], self._features, known, difficulty, p.calibration, p.refit, mask=seen
+        )
         predicted, spread = (np.asarray(x)[: self._num_questions] for x in (predicted, spread))
         state |= {"predicted": predicted, "spread": spread}
         return self._draw(state, jax.random.fold_in(key, 2), n, step), state
