@@ -17,3 +17,6 @@ $python benchmarks/update.py $tiny --micro-rows=32 --buckets=3 --lengths=lognorm
 # The shape of Qwen2.5-0.5B, very few rows.
 small="--shape=0.5b --questions=2 --group=2 --prompt=32 --repeats=3 $out"
 $python benchmarks/rollout.py $small --max-tokens=17 --chunk=32
+
+# The predictor, at the paper's sizes and in a narrower one.
+$python benchmarks/score.py $out

@@ -14,3 +14,6 @@ $python benchmarks/rollout.py $batch --chunk=128 --lengths=geometric --mean=256
 update="$batch --minibatches=2 --micro-rows=16"
 $python benchmarks/update.py $update --buckets=1
 $python benchmarks/update.py $update --buckets=4 --lengths=lognormal --mean=384 --useful=0.6
+
+# The difficulty of a pool; needs flax as well.
+$python benchmarks/score.py $out

@@ -1,9 +1,14 @@
-"""Scoring: seconds to predict the difficulty of every question of a pool, once compiled.
+"""How fast the difficulty of every question of a pool is predicted, once compiled: one JSON line for each stage.
 
-python -m benchmarks.score
+python benchmarks/score.py --questions=100000 --references=256 --embedding=1536
 """
 
 import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 import numpy as np
@@ -29,6 +34,7 @@ def main(argv=None) -> list[dict]:
         raise UserError(f"--widths={args.widths}: numbers with commas between, such as 896,256") from None
     if min(args.questions, args.references, args.embedding, args.repeats, *widths) < 1:
         raise UserError("every number but the seed must be at least 1")
+    load = round(os.getloadavg()[0], 2)  # of the machine before we started
     rng = np.random.default_rng(args.seed)
     query = jax.device_put(rng.standard_normal((args.questions, args.embedding), np.float32))
     reference = jax.device_put(rng.standard_normal((args.references, args.embedding), np.float32))
@@ -52,6 +58,7 @@ def main(argv=None) -> list[dict]:
                 "device": jax.devices()[0].device_kind,
                 "backend": jax.default_backend(),
                 "jax": jax.__version__,
+                "load": load,
                 "questions": args.questions,
                 "references": args.references,
                 "embedding": args.embedding,

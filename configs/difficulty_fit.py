@@ -1,10 +1,12 @@
-"""A difficulty predictor trained offline: the paper's recipe but where a comment says otherwise (METHOD section 2)."""
+"""A difficulty predictor trained offline on some thousand labels; `difficulty_fit.py:paper` is the paper's recipe."""
 
 from ml_collections import ConfigDict
 
+from dots_jax.errors import UserError
 
-def get_config():
-    """Fields of `python -m dots_jax.difficulty.fit`."""
+
+def get_config(recipe: str = "small"):
+    """Fields of `python -m dots_jax.difficulty.fit` (METHOD section 2)."""
     c = ConfigDict()
     c.seed = 0  # of the split, the initial weights and every draw
     c.rates = ""  # parquet file with columns problem, policy, success_rate; also --rates=FILE
@@ -23,4 +25,9 @@ def get_config():
     c.noise = 0.7  # a query in training moves by up to this much times the difference of two others; paper 0
     c.average = 0.98  # decay of the running average of the weights, which is what is judged and kept; paper 0
     c.teacher = 1.0  # share of kernel ridge regression's prediction in a training label; paper 0
+    if recipe == "paper":
+        c.width, c.dropout, c.noise, c.average, c.teacher = 896, 0.1, 0.0, 0.0, 0.0
+        c.epochs = c.patience = 20
+    elif recipe != "small":
+        raise UserError(f"no recipe {recipe!r} in configs/difficulty_fit.py; choose one of: paper, small")
     return c

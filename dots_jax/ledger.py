@@ -85,19 +85,18 @@ class Ledger:
         """
         self._book()
         generated = self.tokens["generated"]
-        now = {f"seconds_{name}": seconds for name, seconds in self.seconds.items()}
-        now |= {f"generated_{name}": generated[name] for name in SAMPLING}
+        now = {
+            "generated_tokens": sum(generated[name] for name in SAMPLING),
+            "evaluation_tokens": generated["evaluation"],
+            "uncounted_tokens": generated["uncounted"],
+            "trained_tokens": sum(self.tokens["trained"].values()),
+            **{f"generated_{name}": generated[name] for name in SAMPLING},
+            **{f"seconds_{name}": seconds for name, seconds in self.seconds.items()},
+        }
         step = {f"step/{name}": value - self._shown.get(name, 0) for name, value in now.items()}
         self._shown = now
-        return {
-            "seconds": sum(self.seconds.values()) - self.seconds["uncounted"],
-            "ledger/generated_tokens": sum(generated[name] for name in SAMPLING),
-            "ledger/evaluation_tokens": generated["evaluation"],
-            "ledger/uncounted_tokens": generated["uncounted"],
-            "ledger/trained_tokens": sum(self.tokens["trained"].values()),
-            **{f"ledger/{name}": value for name, value in now.items()},
-            **step,
-        }
+        total = {"seconds": sum(self.seconds.values()) - self.seconds["uncounted"]}
+        return total | {f"ledger/{name}": value for name, value in now.items()} | step
 
     def to_state(self) -> dict[str, float | int]:
         """Everything booked so far, as flat Python numbers for a checkpoint."""

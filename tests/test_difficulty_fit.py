@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import score
 from dots_jax import main
 from dots_jax.difficulty import baselines, fit, predictor
+from dots_jax.errors import UserError
 
 CONFIG = "configs/difficulty_fit.py"
 SMALL = ("references=32", "width=16", "batch=32", "epochs=40", "learning_rate=1e-2", "average=0.9")
@@ -174,7 +175,10 @@ def test_help(capsys):
     assert fit.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("--rates", "--embeddings", "--workdir", CONFIG))
-    assert main.load(CONFIG).references == 256
+    small, paper = main.load(CONFIG), main.load(f"{CONFIG}:paper")
+    assert small.references == paper.references == 256 and small.width < paper.width == 896 and paper.teacher == 0
+    with pytest.raises(UserError, match="'big'.*paper, small"):
+        main.load(f"{CONFIG}:big")
 
 
 # ---- Real data, benchmark ----------------------------------------------------------------------------------------
