@@ -1,0 +1,53 @@
+"""The settings of a run, kept in its workdir, and where the files that they name lie."""
+
+import json
+import os
+
+from dots_jax import metrics
+from dots_jax.errors import UserError
+from dots_jax.main import ROOT
+
+FREE = ("train.steps", "train.checkpoint_every", "train.keep", "mesh")  # may change when a run continues
+
+
+def find(path: str) -> str:
+    """A relative path as it stands, or beside the package where the quickstart's policy lies."""
+    beside = os.path.join(ROOT, path)
+    return beside if not os.path.exists(path) and os.path.exists(beside) else path
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """Dotted name -> value of a nested config."""
+    out = {}
+    for name, value in tree.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return out
+
+
+def write_config(config, workdir: str) -> None:
+    """Writes `config` to the workdir. Raises UserError where that is not possible."""
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with open(os.path.join(workdir, "config.json"), "w", encoding="utf-8") as file:
+            json.dump(config.to_dict(), file, indent=2)
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
+
+
+def same_run(config, workdir: str) -> None:
+    """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
+    path = os.path.join(workdir, "config.json")
+    if not any(os.path.exists(os.path.join(workdir, name)) for name in ("checkpoints", "config.json", metrics.FILE)):
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            old = flat(json.load(file))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir} holds a run without a readable config.json; use another --workdir") from error
+    new = flat(json.loads(json.dumps(config.to_dict())))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and not name.startswith(FREE):
+            raise UserError(
+                f"{workdir} holds a run with config.{name}={old.get(name)!r}, not {new.get(name)!r}; "
+                "give the same setting to continue it, or use another --workdir"
+            )
