@@ -5,7 +5,6 @@ python -m dots_jax.explore WORKDIR ...    prints how well difficulty was predict
 
 import dataclasses
 import functools
-import json
 import os
 import sys
 
@@ -43,11 +42,7 @@ class Run:
 
     def __init__(self, workdir: str):
         self.workdir = workdir
-        try:
-            with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-                self.config = ConfigDict(json.load(file))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{workdir} holds no readable config.json; give the workdir of a run") from error
+        self.config = ConfigDict(settings.read(workdir))
         self.groups = metrics.read(workdir, metrics.GROUPS)
         if not any("predicted" in row for row in self.groups):
             raise UserError(f"{workdir}/{metrics.GROUPS} holds no predictions; give a run with selection.name=dots")
@@ -70,7 +65,7 @@ class Run:
         config, every, reuse = self.config, self.config.selection.every, self.config.selection.reuse
         labels, rounds, seen = [], [], np.zeros(len(self.questions), bool)
         for at, row in enumerate(self.groups):
-            if "pool" in row:
+            if "pool" in row and at + every <= len(self.groups):
                 labels += _labels(row, "asked")
                 seen[row["asked"]] = True
                 ids, known, steps = (np.array(x) for x in zip(*labels[-config.predictor.window :], strict=True))
@@ -108,7 +103,7 @@ class Run:
         temperature of the one and the penalty of the other are the best in hindsight. Measures over all rounds but
         the first together, of questions never measured before, and under "uniform_" of the uniform draws among them.
         """
-        rounds, E = self.rounds[1:], self.embeddings
+        rounds, E, target = self.rounds[1:], self.embeddings, self.config.selection.target
         new, measured, uniform = (
             np.concatenate([getattr(r, n) for r in rounds]) for n in ("new", "measured", "uniform")
         )
@@ -116,8 +111,8 @@ class Run:
 
         def judge(predicted):
             predicted = np.concatenate(predicted)[new]
-            drawn = measures.report(predicted[uniform], measured[uniform])
-            return measures.report(predicted, measured) | {f"uniform_{name}": x for name, x in drawn.items()}
+            drawn = measures.report(predicted[uniform], measured[uniform], target)
+            return measures.report(predicted, measured, target) | {f"uniform_{name}": x for name, x in drawn.items()}
 
         def best(fit, choices):
             found = [judge([fit(r, *choice)(E[r.ids]) for r in rounds]) for choice in choices]

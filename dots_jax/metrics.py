@@ -23,7 +23,7 @@ class Lines:
         """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
         if os.path.exists(self._path):
             kept = "".join(_line(row) for row in read(*os.path.split(self._path)) if row["step"] <= step)
-            _replace(self._path, lambda partial: _write_text(partial, kept))
+            replace(self._path, lambda partial: _write_text(partial, kept))
 
     def write(self, step: int, values: dict) -> dict:
         """Appends `values` of `step` and returns them as written, with the step.
@@ -136,7 +136,7 @@ def draw_curves(workdir: str) -> str:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8, frameon=False, loc="best")
     path = os.path.join(workdir, "curves.png")
-    _replace(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
+    replace(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
     return path
 
 
@@ -237,8 +237,8 @@ def _write_text(path: str, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _replace(path: str, write) -> None:
-    """Writes beside `path` and renames, so that a reader never sees half a file."""
-    partial = f"{path}.partial"
+def replace(path: str, write) -> None:
+    """Calls `write` with a path beside `path` and renames, so that a reader never sees half a file."""
+    partial = f"{path}.{os.getpid()}.partial"  # of this process: others may write the same file
     write(partial)
     os.replace(partial, path)

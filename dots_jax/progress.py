@@ -15,7 +15,8 @@ class Progress:
     def __init__(self, total_steps: int, start_step: int = 0, stream=None):
         self._total, self._stream = total_steps, stream or sys.stderr
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
-        self._accuracy = self._pearson = self._compile = None
+        self._accuracy = self._compile = None
+        self._predictor = {}  # the last measures of its predictions
         self._bar = None
         if self._stream.isatty():
             from tqdm import tqdm
@@ -41,10 +42,11 @@ class Progress:
         accuracy = metrics.get("eval/accuracy")
         if accuracy is not None:
             self._accuracy = float(accuracy)
-        # Of uniformly drawn questions: those trained on were chosen to be alike, and any correlation over them is low.
-        pearson = metrics.get("predictor/reference_pearson")
-        if pearson is not None and math.isfinite(pearson):
-            self._pearson = float(pearson)
+        # Of the references: those trained on were chosen to be alike, and any correlation over them is low.
+        for name in ("pearson", "spearman", "mae", "calibration", "precision"):
+            value = metrics.get(f"predictor/reference_{name}")
+            if value is not None and math.isfinite(value):
+                self._predictor[name] = float(value)
         pace = self._pace(step, metrics)
         plain = accuracy is not None or step % 10 == 0 or step == self._total
         if self._bar is None and not plain:
@@ -58,6 +60,8 @@ class Progress:
             line = f"step {step}/{self._total}  {text}"
             while len(line) > WIDTH:  # the last parts matter least
                 line = line.rpartition("  ")[0]
+            if self._predictor:
+                line += "\n  predicted difficulty: " + "  ".join(f"{k} {v:.2f}" for k, v in self._predictor.items())
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -73,8 +77,8 @@ class Progress:
             parts.append(f"reward {float(metrics['train/reward']):.3f}")
         if metrics.get("train/useful_groups") is not None:
             parts.append(f"useful {100 * float(metrics['train/useful_groups']):.0f}%")
-        if self._pearson is not None:
-            parts.append(f"pearson {self._pearson:.2f}")
+        if self._bar is not None and "pearson" in self._predictor:
+            parts.append(f"pearson {self._predictor['pearson']:.2f}")
         parts += pace
         compiled = float(metrics.get("ledger/seconds_compile", 0.0))
         if self._compile is None or compiled - self._compile >= 0.5:
@@ -85,8 +89,11 @@ class Progress:
 
     def _pace(self, step: int, metrics: dict) -> list[str]:
         """Tokens per second and time left over the last ten steps, compile time left out of both."""
-        seconds = float(metrics.get("seconds", 0.0)) - float(metrics.get("ledger/seconds_compile", 0.0))
-        at_work = seconds - float(metrics.get("ledger/seconds_evaluation", 0.0))
+        whole, compiling, evaluating, uncounted = (
+            float(metrics.get(name, 0.0))
+            for name in ("seconds", *(f"ledger/seconds_{phase}" for phase in ("compile", "evaluation", "uncounted")))
+        )
+        seconds, at_work = whole - compiling + uncounted, whole - compiling - evaluating
         self._recent.append((step, seconds, at_work, float(metrics.get("ledger/generated_tokens", 0))))
         first, last = self._recent[0], self._recent[-1]
         if last[0] == first[0] or last[2] <= first[2]:

@@ -93,12 +93,7 @@ def load(argument: str) -> Run:
         label, workdir = "", argument
     if not os.path.isdir(workdir):
         raise UserError(f"no workdir {workdir!r}; give directories that dots_jax.main has written")
-    try:
-        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            config = settings.flat(json.load(file))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{workdir} holds no readable config.json; it is not the workdir of a run") from error
-    run = Run(workdir, label, config, metrics.read(workdir))
+    run = Run(workdir, label, settings.flat(settings.read(workdir)), metrics.read(workdir))
     if not run.rows:
         raise UserError(f"{workdir} holds no {metrics.FILE}, or nothing in it yet; leave it out")
     if not run.exams:

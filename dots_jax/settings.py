@@ -7,7 +7,8 @@ from dots_jax import metrics
 from dots_jax.errors import UserError
 from dots_jax.main import ROOT
 
-FREE = ("train.steps", "train.checkpoint_every", "train.keep", "mesh")  # may change when a run continues
+# What may change when a run continues.
+FREE = ("train.steps", "train.checkpoint_every", "train.keep", "mesh", "embedding.cache")
 
 
 def find(path: str) -> str:
@@ -24,6 +25,18 @@ def flat(tree: dict, prefix: str = "") -> dict:
     return out
 
 
+def read(workdir: str) -> dict:
+    """The config of the run in `workdir`. Raises UserError where there is none."""
+    try:
+        with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
+        if not isinstance(config, dict):
+            raise ValueError
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir} holds no readable config.json of a run; name another directory") from error
+    return config
+
+
 def write_config(config, workdir: str) -> None:
     """Writes `config` to the workdir. Raises UserError where that is not possible."""
     try:
@@ -36,17 +49,14 @@ def write_config(config, workdir: str) -> None:
 
 def same_run(config, workdir: str) -> None:
     """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
-    path = os.path.join(workdir, "config.json")
     if not any(os.path.exists(os.path.join(workdir, name)) for name in ("checkpoints", "config.json", metrics.FILE)):
         return
-    try:
-        with open(path, encoding="utf-8") as file:
-            old = flat(json.load(file))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir} holds a run without a readable config.json; use another --workdir") from error
+    old = flat(read(workdir))
     new = flat(json.loads(json.dumps(config.to_dict())))
+    # A static curriculum is cut into thirds of the whole run.
+    free = FREE[1:] if old.get("selection.name") == "static" else FREE
     for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name) and not name.startswith(FREE):
+        if old.get(name) != new.get(name) and not name.startswith(free):
             raise UserError(
                 f"{workdir} holds a run with config.{name}={old.get(name)!r}, not {new.get(name)!r}; "
                 "give the same setting to continue it, or use another --workdir"

@@ -28,8 +28,10 @@ def train(config, workdir: str) -> None:
     checkpoints = Checkpointer(os.path.join(workdir, "checkpoints"), config.train.keep)
     start, steps = checkpoints.latest() or 0, config.train.steps
     settings.same_run(config, workdir)
-    if start and [row["step"] for row in metrics.read(workdir)][: start + 1] != list(range(start + 1)):
-        raise UserError(f"{workdir}/{metrics.FILE} lacks steps up to checkpoint {start}; use another --workdir")
+    for file, first in ((metrics.FILE, 0), (metrics.GROUPS, 1)) if start else ():
+        wanted = list(range(first, start + 1))
+        if [row["step"] for row in metrics.read(workdir, file)][: len(wanted)] != wanted:
+            raise UserError(f"{workdir}/{file} lacks steps up to checkpoint {start}; use another --workdir")
     if start >= steps:
         print(f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir")
         return _show_results(workdir)
@@ -110,7 +112,7 @@ def train(config, workdir: str) -> None:
         workdir=workdir,
         resumed=start > 0,
     )
-    recent = collections.deque(maxlen=max(1, 64 // config.selection.references))  # reference sets judged together
+    recent = collections.deque(maxlen=-(-64 // config.selection.references))  # reference sets judged together
     seen = np.zeros(len(pool), bool)  # questions measured so far; predictions are judged on others
     for group in metrics.read(workdir, metrics.GROUPS):
         if "asked_predicted" in group:
@@ -151,6 +153,11 @@ def train(config, workdir: str) -> None:
         ledger.add_tokens(phase, generated=int(rollouts.lengths.sum()))
         return rollouts, rewards
 
+    def judge(prefix, predicted, difficulty):
+        """How well difficulty was predicted before it was measured."""
+        report = measures.report(predicted, difficulty, config.selection.target)
+        return {prefix + name: value for name, value in report.items()}
+
     # ---- The loop ----------------------------------------------------------------------------------------------
     for step in range(start + 1 if start else 0, steps + 1):
         if step == 0:
@@ -170,7 +177,7 @@ def train(config, workdir: str) -> None:
                     if known and step > 1:  # not yet fitted to them
                         group["asked_predicted"] = known[0][asked]
                         recent.append(_references(group, seen))
-                        row |= _judge("predictor/reference_", *np.concatenate(recent, axis=1))
+                        row |= judge("predictor/reference_", *np.concatenate(recent, axis=1))
                     seen[asked] = True
                 with ledger.phase("score"):
                     chosen, selected = selector.propose(selected, draw, chosen.size, step)
@@ -194,7 +201,7 @@ def train(config, workdir: str) -> None:
                     group["pool"] = np.histogram(known[0].clip(0, 1), 20, (0, 1))[0]
                 if place == config.selection.every - 1:  # the whole round
                     new = np.isfinite(measured)
-                    row |= _judge("predictor/", known[0][chosen[new]], measured[new])
+                    row |= judge("predictor/", known[0][chosen[new]], measured[new])
 
             # Update: advantages, clipped loss, optimizer steps, in one jitted call.
             with ledger.phase("update"):
@@ -239,11 +246,6 @@ def _references(group: dict, seen: np.ndarray) -> np.ndarray:
     """Predicted and then measured difficulty of a round's references that are not `seen`, float32 [2, K or less]."""
     pairs = np.array([group["asked_predicted"], 1 - np.array(group["asked_successes"]) / group["rollouts"]], np.float32)
     return pairs[:, ~seen[group["asked"]]]
-
-
-def _judge(prefix: str, predicted: np.ndarray, difficulty: np.ndarray) -> dict:
-    """How well difficulty was predicted before it was measured."""
-    return {prefix + name: value for name, value in measures.report(predicted, difficulty).items()}
 
 
 def _fits(config, mesh, model, longest_prompt: int) -> None:

@@ -118,7 +118,7 @@ def _check_batch(config) -> None:
             "lower the first or raise the second"
         )
     name = _get(config, "selection.name")
-    if name in ("dots", "oracle") and questions * every > pool:
+    if name in ("dots", "oracle") and _ABSENT not in (questions, every, pool) and questions * every > pool:
         raise UserError(
             f"a selection round draws {questions * every} distinct questions (config.train.questions={questions} x "
             f"config.selection.every={every}) from a pool of config.data.num_questions={pool}; raise that, lower them"
@@ -128,8 +128,10 @@ def _check_batch(config) -> None:
 
 
 def _check_dots(config, questions: int, pool: int) -> None:
-    references, reuse = config.selection.references, config.selection.reuse
-    window = config.predictor.window
+    references, reuse = _get(config, "selection.references"), _get(config, "selection.reuse")
+    window, learn = _get(config, "predictor.window"), _get(config, "predictor.learn_from")
+    if _ABSENT in (questions, pool, references, reuse, window, learn):
+        return
     if references > pool:
         raise UserError(
             f"config.selection.references={references} is more than the pool's config.data.num_questions={pool}; "
@@ -145,7 +147,7 @@ def _check_dots(config, questions: int, pool: int) -> None:
             f"config.predictor.window={window} holds less than the config.selection.references={references} of one "
             "round; raise it"
         )
-    if config.predictor.learn_from == "none" and not config.predictor.path:
+    if learn == "none" and not _get(config, "predictor.path"):
         raise UserError(
             "config.predictor.learn_from is 'none' and config.predictor.path is empty: nothing would be learned; "
             "give a trained predictor, or learn from 'reference' or 'groups'"

@@ -139,8 +139,8 @@ def nan(x):
         ({"success_rate": [0.5, float("nan"), 0.5]}, (), ("success_rate", "row 1")),
         ({"drop": ["policy"]}, (), ("no column policy", "problem, policy, success_rate")),
         ({"embeddings": nan}, (), ("row 7", "NaN")),
-        ({"embeddings": lambda x: x[:-1]}, (), ("[299, 24]", "300 distinct problems")),
-        ({"embeddings": lambda x: x[:, 0]}, (), ("[300]", "[300, D]")),
+        ({"embeddings": lambda x: x[:-1]}, (), ("299 embeddings for 300 questions", "distinct problem")),
+        ({"embeddings": lambda x: x[:, 0]}, (), ("no matrix", "[N, D]")),
         ({}, ("references=256",), ("policy weak", "192 questions", "references=256")),
         ({}, ("calibration=platt",), ("platt", "code, paper, none")),
         ({}, ("teacher=1.5",), ("config.teacher=1.5",)),
@@ -153,6 +153,18 @@ def test_mistakes_are_one_line(tmp_path, capsys, change, fields, words):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and all(word in error for word in words)
     assert not os.path.exists(tmp_path / "out")
+
+
+def test_a_policy_that_has_not_measured_the_other_questions(tmp_path, capsys):
+    flags = make(tmp_path)
+    table, parts = fit.read(*(flag.partition("=")[2] for flag in flags[:2])), fit.split(N, 0)
+    old = pq.read_table(tmp_path / "rates.parquet").to_pydict()
+    train = {f"question {i}" for i in parts.train}
+    kept = [q in train or p != "strong" for q, p in zip(old["problem"], old["policy"], strict=True)]
+    make(tmp_path, **{name: [x for x, keep in zip(column, kept, strict=True) if keep] for name, column in old.items()})
+    assert len(table.policies) == 3 and run(*flags) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "policy strong there are 0 questions for validation" in error
 
 
 @pytest.mark.parametrize("broken", ["rates", "embeddings", "workdir"])
@@ -192,7 +204,7 @@ def test_real_rates(data, tmp_path):
     command = [sys.executable, "-m", "dots_jax.difficulty.fit", *flags, f"--workdir={tmp_path}"]
     subprocess.run(command, cwd=main.ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     pearson = {k: row["pearson"] for k, row in json.loads((tmp_path / "report.json").read_text())["heldout"].items()}
-    assert pearson["predictor"] >= 0.45  # 0.463 where it was tuned; the last digits of sums differ between machines
+    assert pearson["predictor"] >= 0.46
     assert pearson["predictor"] > pearson["raw attention"] + 0.1
 
 

@@ -118,7 +118,9 @@ def test_mistakes(made, mesh, tmp_path):
     found, file = made
     bad, text = np.array(found), tmp_path / "text.npy"
     bad[5, 3] = np.nan
+    archive = tmp_path / "archive.npy"
     text.write_text("no numbers")
+    archive.write_text("PK\x03\x04 no archive")
     np.save(tmp_path / "bad.npy", bad)
     np.save(tmp_path / "flat.npy", found[0])
     np.save(tmp_path / "words.npy", np.array([["a"]]))
@@ -126,6 +128,7 @@ def test_mistakes(made, mesh, tmp_path):
     for path, count, texts, said in (
         (tmp_path / "none.npy", 42, None, "No such file"),
         (text, 42, None, "not a .npy file"),
+        (archive, 42, None, "not a .npy file"),
         (tmp_path / "flat.npy", 96, None, "no matrix"),
         (tmp_path / "words.npy", 1, None, "no matrix"),
         (file, 41, None, "42 embeddings for 41"),

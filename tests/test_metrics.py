@@ -104,15 +104,20 @@ def test_running_mean():
     assert running_mean(np.array([])).size == 0
 
 
-def test_progress_keeps_the_last_pearson_and_one_hundred_columns():
+def test_progress_keeps_the_last_measures_and_one_hundred_columns():
     stream = io.StringIO()
     bar = Progress(1000, stream=stream)
     row = {"train/reward": 0.5, "train/useful_groups": 1.0, "seconds": 0.0, "ledger/generated_tokens": 0}
+    told = {"spearman": 0.8, "mae": 0.125, "calibration": 0.05, "precision": 0.7}
+    told = {f"predictor/reference_{name}": value for name, value in told.items()}
     bar.update(970, row)
-    bar.update(972, row | {"predictor/reference_pearson": 0.874, "seconds": 400.0})
+    bar.update(972, row | told | {"predictor/reference_pearson": 0.874, "seconds": 400.0})
     bar.update(974, row | {"predictor/reference_pearson": float("nan"), "seconds": 800.0})
     late = {"seconds": 2080.0, "ledger/seconds_compile": 80.0, "ledger/generated_tokens": 2e7, "eval/accuracy": 0.25}
     bar.update(980, row | late)
-    first, last = stream.getvalue().splitlines()
-    assert "pearson" not in first
-    assert "useful 100%  pearson 0.87  10k tok/s  ETA 1:06:40" in last and len(last) <= WIDTH
+    first, last, told = stream.getvalue().splitlines()
+    assert "useful 100%  10k tok/s  ETA 1:06:40" in last and max(map(len, (first, last, told))) <= WIDTH
+    assert (
+        told.split()
+        == "predicted difficulty: pearson 0.87 spearman 0.80 mae 0.12 calibration 0.05 precision 0.70".split()
+    )

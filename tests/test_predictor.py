@@ -252,6 +252,7 @@ def without(name):
         ),
         (lambda s: s | {"sim_head.query_proj.1.weight": np.zeros(4)}, ("sim_head.query_proj.1.weight", "[4]")),
         (lambda s: s | {"mlp.0.bias": np.full(10, np.nan)}, ("mlp.0.bias", "NaN")),
+        (lambda s: s | {"mlp.0.bias": np.full(10, "a")}, ("mlp.0.bias", "no numbers")),
     ],
 )
 def test_other_tensors_are_refused_by_name(params, tmp_path, change, words):

@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -186,6 +188,27 @@ def test_a_trained_predictor_stays_as_it_is(mesh, plane, tmp_path):
     np.testing.assert_allclose(selector.predict(state)[0], wanted, atol=1e-5)
     with pytest.raises(UserError, match="5"):
         make(mesh, "dots", embeddings=np.zeros((N, 5), np.float32), **how)
+
+
+def test_a_predictor_that_diverges_is_refused(mesh, plane):
+    selector = make(mesh, "dots", embeddings=plane[0])
+    state = selector.init()
+    state["params"]["head"]["dense_0"]["bias"] *= jnp.nan
+    with pytest.raises(UserError, match="step 1: .*predictor.learning_rate"):
+        play(selector, state, [1], 6)
+
+
+def test_proposing_leaves_the_state_alone(mesh, plane):
+    selector = make(mesh, "dots", embeddings=plane[0])
+    state = selector.init()
+    before = jax.tree.map(np.array, state)
+    play(selector, state, [1, 2], 6, plane[1])
+    jax.tree.map(np.testing.assert_array_equal, state, before)
+
+
+def test_only_dots_loads_flax():
+    code = "import sys, dots_jax.train; from dots_jax.selection import make, uniform; sys.exit('flax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=main.ROOT).returncode == 0
 
 
 def test_unknown_name(mesh):

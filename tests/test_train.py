@@ -23,7 +23,7 @@ FIELDS = {
     "train.steps": STEPS,
     "train.questions": 8,
     "train.eval_every": 4,
-    "train.checkpoint_every": 2,
+    "train.checkpoint_every": 3,  # every other one falls inside a selection round
     "data.num_questions": 128,
     "selection.references": 4,
     "selection.reuse": 4,
@@ -193,6 +193,29 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
     assert rows(workdir) == rows(whole[0])
     a, b = (policy.load(w / "policy")[1] for w in (workdir, whole[0]))
     jax.tree.map(np.testing.assert_array_equal, a, b)
+    for name in ("groups.jsonl", "predictor.safetensors"):
+        assert (workdir / name).read_bytes() == (whole[0] / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["uniform", "static", "oracle"])
+def test_other_selectors(start, tmp_path, name):
+    out, _ = finish(start(tmp_path / "run", **{"selection.name": name, "train.steps": 3}))
+    log, groups = (
+        [json.loads(line) for line in (tmp_path / "run" / file).read_text().splitlines()]
+        for file in ("metrics.jsonl", "groups.jsonl")
+    )
+    assert [row["step"] for row in groups] == [1, 2, 3] and all(len(set(row["ids"])) == 8 for row in groups)
+    assert f"{name} selection" in out and not (tmp_path / "run" / "predictor.safetensors").exists()
+    last, oracle = log[-1], name == "oracle"
+    assert last["ledger/generated_tokens"] == last["ledger/generated_fresh"] > 0
+    assert (last["ledger/uncounted_tokens"] > last["ledger/generated_fresh"]) == oracle
+    assert ("its cost is not counted" in out) == oracle
+    assert [len(row.get("asked", ())) for row in groups] == ([128, 0, 128] if oracle else [0, 0, 0])
+    if oracle:  # it draws what it has measured near one half
+        difficulty = 1 - np.array(groups[0]["asked_successes"]) / FIELDS["rollout.group_size"]
+        chosen = groups[0]["ids"] + groups[1]["ids"]
+        assert np.abs(difficulty[chosen] - 0.5).mean() < np.abs(difficulty - 0.5).mean()
+        assert groups[0]["predicted"] == pytest.approx(difficulty[groups[0]["ids"]], abs=1e-6)
 
 
 def test_started_again(whole, start, tmp_path):
@@ -208,6 +231,10 @@ def test_started_again(whole, start, tmp_path):
     _, err = finish(start(workdir), 2)
     assert err.count("\n") == 1 and "metrics.jsonl lacks steps" in err
     (workdir / "metrics.jsonl").write_text(log)
+    (workdir / "groups.jsonl").rename(workdir / "lost")
+    _, err = finish(start(workdir), 2)
+    assert err.count("\n") == 1 and "groups.jsonl lacks steps" in err
+    (workdir / "lost").rename(workdir / "groups.jsonl")
     newest = workdir / "checkpoints" / str(STEPS)
     files = [f for f in newest.rglob("*") if f.is_file() and f.stat().st_size > 200]
     for file in files:
@@ -267,8 +294,8 @@ def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):
 
 
 def test_continued_on_eight_devices(whole, start, tmp_path):
-    """Four steps on one device, the rest on data 2 x fsdp 2 x tensor 2: the same tokens, and metrics within 1e-3."""
-    finish(start(tmp_path / "eight", **{"train.steps": 4}))
+    """Five steps on one device, the rest on data 2 x fsdp 2 x tensor 2: the same tokens, and metrics within 1e-3."""
+    finish(start(tmp_path / "eight", **{"train.steps": 5}))
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
     finish(start(tmp_path / "eight", devices=8, **mesh))
     for a, b in zip(rows(tmp_path / "eight"), rows(whole[0]), strict=True):

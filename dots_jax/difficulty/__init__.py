@@ -6,7 +6,7 @@ _FROM = {"predict": "predictor", "load_released": "predictor", "report": "measur
 
 
 def __getattr__(name: str):
-    """The functions of `_FROM`, imported at first use: selectors that predict nothing do without Flax."""
+    """The functions of `_FROM`, imported at first use: a run that predicts nothing does without Flax."""
     if name in _FROM:
         return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

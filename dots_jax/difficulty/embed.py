@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import policy
+from dots_jax import metrics, policy
 from dots_jax.errors import UserError
 from dots_jax.policy import sharding
 from dots_jax.policy import tokenizer as tok
@@ -64,7 +64,6 @@ def make(
     limit = min(max_tokens, config.max_positions)
     tokens, lengths = _encode(tok.load(directory), texts, limit)
     partial = os.path.join(cache, f"{key}.partial")
-    os.makedirs(partial, exist_ok=True)
     found, done, started, told = np.zeros((len(texts), config.width), np.float32), 0, time.time(), time.time()
     for name, ids, width in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh)):
         file = os.path.join(partial, f"{name}.npy")
@@ -72,7 +71,7 @@ def make(
         if block is None:
             rows = np.maximum(ids, 0)  # rows that fill the block up are computed and dropped
             block = np.asarray(mean_hidden(params, tokens[rows, :width], lengths[rows], config, mesh))
-            _save(file, block)
+            _write(file, lambda out, block=block: np.save(out, block))
         found[ids[ids >= 0]] = block[ids >= 0]
         done += (ids >= 0).sum()
         if time.time() - told > 5 and done < len(texts):
@@ -80,15 +79,16 @@ def make(
             print(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second", file=sys.stderr, flush=True)
     broken = np.flatnonzero(~np.isfinite(found).all(1))
     if len(broken):
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
             f"the embedding of question {broken[0]} by {directory} is not finite; use another checkpoint or "
             "--config.embedding.dtype=float32"
         )
     about = {"checkpoint": directory, "questions": len(texts), "texts": _digest(texts), "width": config.width}
-    _write(os.path.join(cache, f"{key}.json"), json.dumps(about | {"dtype": dtype, "max_tokens": max_tokens}).encode())
-    _save(path, found)
-    shutil.rmtree(partial)
+    about |= {"dtype": dtype, "max_tokens": max_tokens}
+    _write(os.path.join(cache, f"{key}.json"), lambda file: file.write(json.dumps(about).encode()))
+    _write(path, lambda file: np.save(file, found))
+    shutil.rmtree(partial, ignore_errors=True)  # another run may be doing the same
     return found
 
 
@@ -100,7 +100,7 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
     """
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # whatever a file of another kind makes of numpy's readers
         reason = getattr(error, "strerror", None) or "not a .npy file of numbers"
         raise UserError(f"cannot read the embeddings {path}: {reason}; give a .npy file [N, D]") from error
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu":
@@ -194,15 +194,10 @@ def _digest(texts) -> str:
     return digest.hexdigest()
 
 
-def _save(path: str, array: np.ndarray) -> None:
-    partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        np.save(file, array)
-    os.replace(partial, path)
+def _write(path: str, write) -> None:
+    def beside(partial):
+        with open(partial, "wb") as file:
+            write(file)
 
-
-def _write(path: str, content: bytes) -> None:
-    partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        file.write(content)
-    os.replace(partial, path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    metrics.replace(path, beside)

@@ -18,12 +18,14 @@ import optax
 import pyarrow.parquet as pq
 
 from dots_jax import main as flags
-from dots_jax.difficulty import measures, predictor
+from dots_jax import metrics
+from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
 from dots_jax.errors import UserError
 
 HELP = """\
 Trains a difficulty predictor on measured success rates, and compares it with simpler ones on held-out questions.
+The default recipe distils kernel ridge regression on these rates; {default}:paper is the paper's.
 
 usage: python -m dots_jax.difficulty.fit --rates=FILE --embeddings=FILE [--workdir=DIR] [--config.FIELD=VALUE ...]
 
@@ -68,10 +70,13 @@ def read(rates: str, embeddings: str) -> Table:
         there is not one embedding for each distinct problem.
     """
     columns = ("problem", "policy", "success_rate")
+    if not rates:
+        raise UserError("--rates is missing; give --rates=FILE (--help shows the flags)")
     try:
         table = pq.read_table(rates)
-    except Exception as error:
-        raise _unreadable("--rates", rates, error) from error
+    except Exception as error:  # pyarrow has many
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:100]
+        raise UserError(f"--rates={rates} cannot be read: {reason}; give a parquet file") from error
     for name in columns:
         if name not in table.column_names:
             raise UserError(f"--rates={rates} has no column {name}; it needs {', '.join(columns)}")
@@ -83,20 +88,13 @@ def read(rates: str, embeddings: str) -> Table:
     wrong = np.flatnonzero(~((success >= 0) & (success <= 1)))
     if wrong.size:
         raise UserError(f"--rates={rates}: success_rate of row {wrong[0]} is {success[wrong[0]]:g}, not within [0, 1]")
-    try:
-        x = np.load(embeddings, allow_pickle=False)
-        x = np.asarray(x, np.float32)
-    except Exception as error:
-        raise _unreadable("--embeddings", embeddings, error) from error
     questions, groups = (list(dict.fromkeys(column)) for column in (problems, policies))
-    if x.ndim != 2 or len(x) != len(questions):
-        raise UserError(
-            f"--embeddings={embeddings} has shape {list(x.shape)}, but {rates} has {len(questions)} distinct problems; "
-            f"it must be [{len(questions)}, D], a row for each in order of first appearance"
-        )
-    bad = np.flatnonzero(~np.isfinite(x).all(1))
-    if bad.size:
-        raise UserError(f"--embeddings={embeddings}: row {bad[0]} holds NaN or infinity; compute the embeddings again")
+    if not embeddings:
+        raise UserError("--embeddings is missing; give --embeddings=FILE (--help shows the flags)")
+    try:
+        x = embed.read(embeddings, len(questions))
+    except UserError as error:
+        raise UserError(f"--embeddings: {error} (a row for each distinct problem, as they first appear)") from error
     row = {name: i for i, name in enumerate(groups)}
     column = {name: i for i, name in enumerate(questions)}
     at = [row[p] for p in policies], [column[p] for p in problems]
@@ -113,16 +111,6 @@ def split(num_questions: int, seed: int) -> Split:
     heldout, rest = np.split(order, [num_questions // 5])
     validation, train = np.split(rest, [len(rest) // 5])
     return Split(train, validation, heldout)
-
-
-def _unreadable(flag: str, path: str, error: Exception) -> UserError:
-    if not path:
-        return UserError(f"{flag} is missing; give {flag}=FILE (--help shows the flags)")
-    if isinstance(error, OSError) and error.strerror:
-        return UserError(f"{flag}={path} cannot be read: {error.strerror}")
-    return UserError(
-        f"{flag}={path} cannot be read ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})"
-    )
 
 
 # ---- The predictor -----------------------------------------------------------------------------------------------
@@ -146,19 +134,18 @@ class _Recipe:
 
 
 @functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
-def _epoch(state, batches, key, recipe: _Recipe):
-    """One pass over `batches`; each leaf has a leading axis of steps.
+def _epoch(state, embeddings, batches, key, recipe: _Recipe):
+    """One pass over `batches`; each leaf has a leading axis of steps, "reference" holds rows of `embeddings`.
 
     state: parameters, their running average, the optimizer's state. Returns the new state and the mean loss.
     """
 
     def loss(params, batch, key):
         predicted = predictor.forward(
-            params, batch["query"], batch["reference"], batch["known"], recipe.calibration,
+            params, batch["query"], embeddings[batch["reference"]], batch["known"], recipe.calibration,
             mask=batch["mask"], dropout_key=key if recipe.dropout else None, dropout=recipe.dropout,
         )  # fmt: skip
-        p, d = jnp.clip(predicted, 1e-4, 1 - 1e-4), batch["label"]
-        return -(d * jnp.log(p) + (1 - d) * jnp.log1p(-p)).mean()
+        return predictor.cross_entropy(predicted, batch["label"])
 
     def step(state, given):
         params, average, opt_state = state
@@ -177,8 +164,10 @@ def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, floa
 
     Of the schedule of `config.epochs` the first `epochs` are run. A batch is of one policy: queries, references and
     labels. A query is its question's embedding and up to `config.noise` times the difference of two others, noise with
-    the embeddings' own covariance; it looks at no label of its own question. Its label is part measured, part what
-    kernel ridge regression (`kernel`: scale and penalty) on `questions` says of the noisy embedding.
+    the embeddings' own covariance; it looks at no label of its own question. Its label is what kernel ridge regression
+    (`kernel`: scale and penalty) on `questions` says of the noisy embedding, by the share `config.teacher`, and for
+    the rest what was measured: with 1, the default recipe, that regression is distilled and measured rates enter as
+    the teacher's labels and as those of the references.
     Returned is the running average of the parameters over the steps.
     watch(epoch, params, loss) -> bool is called after each epoch and ends the training where it says True.
     """
@@ -189,7 +178,8 @@ def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, floa
     x, key = table.embeddings, jax.random.key(config.seed)
     params = predictor.init(key, x.shape[1], config.width)
     teachers = [
-        kernel_ridge(x[group], labels[group], *kernel) for group, labels in zip(groups, table.difficulty, strict=True)
+        kernel_ridge(x[group], labels[group], *kernel) if config.teacher else lambda query: 0.0
+        for group, labels in zip(groups, table.difficulty, strict=True)
     ]
     recipe = _Recipe(
         config.epochs * per_epoch, config.learning_rate, config.dropout, config.calibration, config.average
@@ -208,14 +198,14 @@ def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, floa
             ids = ids.reshape(-1, batch)
             parts.append({
                 "query": query.reshape(*ids.shape, -1),
-                "reference": x[references],
+                "reference": references,
                 "known": labels[references],
                 "mask": ids[:, :, None] != references[:, None],
                 "label": label.reshape(ids.shape).astype(np.float32),
             })  # fmt: skip
         order = rng.permutation(per_epoch)
         batches = jax.tree.map(lambda *leaves, order=order: np.concatenate(leaves)[order], *parts)
-        state, loss = _epoch(state, batches, jax.random.fold_in(key, epoch), recipe)
+        state, loss = _epoch(state, x, batches, jax.random.fold_in(key, epoch), recipe)
         if watch(epoch, state[1], float(loss)):
             break
     return state[1]
@@ -288,8 +278,8 @@ def fit(config, workdir: str) -> dict:
     _print(report)
     paths = [os.path.join(workdir, name) for name in FILES]
     predictor.save(paths[0], params)
-    _replace(paths[1], lambda path: _write_json(path, report))
-    _replace(paths[2], lambda path: _draw(path, table, parts.heldout, predicted, report))
+    metrics.replace(paths[1], lambda path: _write_json(path, report))
+    metrics.replace(paths[2], lambda path: _draw(path, table, parts.heldout, predicted, report))
     print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
     return report
 
@@ -324,6 +314,13 @@ def _enough(config, table: Table, parts: Split) -> None:
                 f"{config.rates}: of policy {name} there are {len(known)} questions to train on, too few for "
                 f"config.references={config.references}; lower it or measure more"
             )
+    for purpose in ("validation", "heldout"):
+        for name, known in zip(table.policies, _measured(table, getattr(parts, purpose)), strict=True):
+            if len(known) < 2:
+                raise UserError(
+                    f"{config.rates}: of policy {name} there are {len(known)} questions for {purpose}, which is drawn "
+                    "over all problems; measure more of them or leave this policy out"
+                )
 
 
 def _references(table: Table, config, questions, purpose: int) -> list[np.ndarray]:
@@ -357,8 +354,9 @@ def _judge(table: Table, questions, predict) -> list[dict]:
 
 
 def _mean(rows: list[dict]) -> dict:
-    """Over policies."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    """Over the policies for which a measure is defined; a correlation with equal labels is not."""
+    values = {name: [row[name] for row in rows if np.isfinite(row[name])] for name in rows[0]}
+    return {name: float(np.mean(v)) if v else np.nan for name, v in values.items()}
 
 
 def _best(make, grid, table: Table, known, judge):
@@ -377,19 +375,8 @@ def _print(report: dict) -> None:
 
 
 def _write_json(path: str, report: dict) -> None:
-    plain = lambda x: (  # noqa: E731
-        {k: plain(v) for k, v in x.items()} if isinstance(x, dict)
-        else [plain(v) for v in x] if isinstance(x, list)
-        else None if isinstance(x, float) and not np.isfinite(x) else x
-    )  # fmt: skip
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(plain(report), file, indent=2, allow_nan=False)
-
-
-def _replace(path: str, write) -> None:
-    """Writes beside `path` and renames."""
-    write(f"{path}.partial")
-    os.replace(f"{path}.partial", path)
+        json.dump(metrics.plain(report), file, indent=2, allow_nan=False)
 
 
 def _draw(path: str, table: Table, heldout, predicted: dict, report: dict) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 USEFUL = (0.125, 0.875)  # measured difficulties between which a pick counts as good
 
 
-def report(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
+def report(predicted: np.ndarray, measured: np.ndarray, target: float = 0.5) -> dict[str, float]:
     """Measures of Q predictions against measured difficulties; NaN where one is not defined (METHOD section 2).
 
     pearson: correlation.
@@ -13,12 +13,12 @@ def report(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
     mae: mean absolute error.
     calibration: expected calibration error. The predictions, in order, are cut into 10 bins of equal count; the mean
       over all questions of |mean predicted - mean measured| of their bin.
-    precision: of the min(1024, Q // 2) questions with predictions nearest to 0.5, the share whose measured difficulty
-      lies in [0.125, 0.875].
+    precision: of the min(1024, Q // 2) questions with predictions nearest to `target`, the share whose measured
+      difficulty lies in [0.125, 0.875].
     """
     p, m = (np.asarray(x, np.float64) for x in (predicted, measured))
     bins = np.array_split(np.argsort(p, kind="stable"), min(10, max(1, p.size)))
-    picks = np.argsort(np.abs(p - 0.5), kind="stable")[: min(1024, p.size // 2)]
+    picks = np.argsort(np.abs(p - target), kind="stable")[: min(1024, p.size // 2)]
     useful = (m[picks] >= USEFUL[0]) & (m[picks] <= USEFUL[1])
     return {
         "pearson": _correlation(p, m),

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from dots_jax.difficulty import predictor
@@ -29,24 +28,23 @@ class Hyper:
 
 @functools.partial(jax.jit, static_argnames="hyper", donate_argnames=("params", "opt_state"))
 def fit(params, opt_state, embeddings, ids, difficulty, weights, key, hyper: Hyper):
-    """Minimises soft-label cross-entropy on a window of W labels; returns params, opt_state and the mean loss.
+    """Minimises soft-label cross-entropy on a window of M labels; returns params, opt_state and the mean loss.
 
-    embeddings [W, D], ids int32 [W], difficulty and weights float32 [W] (0: an empty slot). Queries are drawn in
+    embeddings [M, D], ids int32 [M], difficulty and weights float32 [M] (0: an empty slot). Queries are drawn in
     proportion to their weight, and none attends to a label of its own question: it would learn to look itself up.
     """
-    W = len(ids)
-    present, K = weights > 0, min(hyper.references or W, W)
+    M = len(ids)
+    present, K = weights > 0, min(hyper.references or M, M)
 
     def loss(params, key):
         draw, other, dropout_key = jax.random.split(key, 3)
-        query = jax.random.choice(draw, W, (hyper.batch,), p=weights / weights.sum())
-        known = jax.lax.top_k(present + jax.random.uniform(other, (W,)), K)[1]  # empty slots come last
+        query = jax.random.choice(draw, M, (hyper.batch,), p=weights / weights.sum())
+        known = jax.lax.top_k(present + jax.random.uniform(other, (M,)), K)[1]  # empty slots come last
         predicted = predictor.forward(
             params, embeddings[query], embeddings[known], difficulty[known], hyper.calibration,
             mask=present[known] & (ids[query][:, None] != ids[known]), dropout_key=dropout_key, dropout=hyper.dropout,
         )  # fmt: skip
-        p, d = jnp.clip(predicted, 1e-4, 1 - 1e-4), difficulty[query]
-        return -(d * jnp.log(p) + (1 - d) * jnp.log1p(-p)).mean()
+        return predictor.cross_entropy(predicted, difficulty[query])
 
     def step(carry, key):
         params, opt_state = carry

@@ -85,6 +85,12 @@ def forward(
     return _predict(params["head"], _attend(features, known, mask), difficulty, calibration, mask)
 
 
+def cross_entropy(predicted: jax.Array, difficulty: jax.Array) -> jax.Array:
+    """Mean soft-label binary cross-entropy, the training loss (METHOD section 2)."""
+    p = jnp.clip(predicted, 1e-4, 1 - 1e-4)
+    return -(difficulty * jnp.log(p) + (1 - difficulty) * jnp.log1p(-p)).mean()
+
+
 @jax.jit
 def attention(params: dict, query: jax.Array, reference: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """The weights [Q, K] with which `query` [Q, D] looks at `reference` [K, D]; `mask` as in `forward`."""
@@ -274,9 +280,9 @@ def load_released(state: dict, embedding_width: int | None = None) -> dict:
             raise UserError(
                 f"tensor {name} of the predictor has shape {list(x.shape)}, expected {list(wanted[name].shape)}"
             )
-        x = x.astype(np.float32)
+        x = x.astype(np.float32) if x.dtype.kind in "fiu" or x.dtype == jnp.bfloat16 else np.float32([np.nan])
         if not np.isfinite(x).all():
-            raise UserError(f"tensor {name} of the predictor holds NaN or infinity")
+            raise UserError(f"tensor {name} of the predictor holds NaN, infinity or no numbers")
         params.setdefault(part, {}).setdefault(layer, {})[kind] = jnp.asarray(x.T if kind == "kernel" else x)
     return params
 

@@ -1,6 +1,7 @@
 """Ways to choose questions, one file each, behind one small protocol."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -8,10 +9,6 @@ import jax
 import numpy as np
 
 from dots_jax.errors import UserError
-from dots_jax.selection.dots import Dots
-from dots_jax.selection.oracle import Oracle
-from dots_jax.selection.static import Static
-from dots_jax.selection.uniform import Uniform
 
 
 class Selector(Protocol):
@@ -56,13 +53,20 @@ class Context:
     key: jax.Array  # for what is drawn once
 
 
-# name -> function of (the config, the Context)
-SELECTORS = {"uniform": Uniform, "dots": Dots, "oracle": Oracle, "static": Static}
+# Name, also of the file -> its class, made of (the config, the Context). Loaded when named: only DOTS needs Flax.
+SELECTORS = {"uniform": "Uniform", "dots": "Dots", "oracle": "Oracle", "static": "Static"}
 
 
 def make(config, context: Context) -> Selector:
-    """The selector that `config.selection.name` names. Raises UserError for an unknown name."""
+    """The selector that `config.selection.name` names. Raises UserError for an unknown name, or where it won't load."""
     name = config.selection.name
     if name not in SELECTORS:
         raise UserError(f"config.selection.name is {name!r}; choose one of: {', '.join(sorted(SELECTORS))}")
-    return SELECTORS[name](config, context)
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except (ImportError, AttributeError) as error:  # as old releases of Flax do on newer ones of JAX
+        raise UserError(
+            f"config.selection.name={name} cannot be loaded here ({error}); install releases of jax and flax that fit "
+            "each other, or choose uniform"
+        ) from error
+    return getattr(module, SELECTORS[name])(config, context)

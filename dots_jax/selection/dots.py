@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax.difficulty import online, predictor
+from dots_jax.errors import UserError
 from dots_jax.policy import sharding
 from dots_jax.selection import draw
 
@@ -18,8 +19,9 @@ class Dots:
 
     State:
       "params", "optimizer": the predictor and its training.
-      "labels": the newest measured groups, oldest overwritten first: "ids" int32 [W], "difficulty" float32 [W], "step"
-        int32 [W] (-1: empty), "asked" bool [W] (a reference, not a training group); "written" int32 [], how many ever.
+      "labels": the newest M measured groups, oldest overwritten first: "ids" int32 [M], "difficulty" float32 [M],
+        "step" int32 [M] (-1: empty), "asked" bool [M] (a reference, not a training group); "written" int32 [], how
+        many ever.
       "predicted", "spread": float32 [N], the last prediction and the deviation of the labels that it was made of.
     """
 
@@ -43,17 +45,17 @@ class Dots:
         pad = -len(embeddings) % sharding.num_row_shards(self._mesh)
         rows = np.pad(embeddings, ((0, pad), (0, 0)))
         self._embeddings = jax.device_put(rows, sharding.rows(self._mesh))
-        self._features = None  # of the query tower; kept where it does not learn
+        self._encoded = None, None  # parameters, and features of all questions by them: spared where nothing is learned
 
     def init(self) -> dict:
         """No label; the predictor as loaded or drawn."""
-        W, N = self._predictor.window, self._num_questions
+        M, N = self._predictor.window, self._num_questions
         params = jax.device_put(jax.tree.map(jnp.array, self._initial), self._there)
         labels = {
-            "ids": np.zeros(W, np.int32),
-            "difficulty": np.zeros(W, np.float32),
-            "step": np.full(W, -1, np.int32),
-            "asked": np.zeros(W, bool),
+            "ids": np.zeros(M, np.int32),
+            "difficulty": np.zeros(M, np.float32),
+            "step": np.full(M, -1, np.int32),
+            "asked": np.zeros(M, bool),
             "written": np.int32(0),
         }
         optimizer = jax.device_put(self._hyper.optimizer().init(params), self._there)
@@ -92,15 +94,18 @@ class Dots:
             params, optimizer, _ = online.fit(
                 *fitted, known, ids, difficulty, weights, jax.random.fold_in(key, 1), self._hyper
             )
-            state, self._features = state | {"params": params, "optimizer": optimizer}, None
-        if self._features is None:
-            self._features = predictor.encode(state["params"], self._embeddings)
-
-        predicted, spread = predictor.score(
-            state["params"], self._features, known, difficulty, p.calibration, p.refit, mask=seen
-        )
-        predicted, spread = (np.asarray(x)[: self._num_questions] for x in (predicted, spread))
-        state |= {"predicted": predicted, "spread": spread}
+            state = state | {"params": params, "optimizer": optimizer}
+        params = state["params"]
+        if self._encoded[0] is not params:
+            self._encoded = params, predictor.encode(params, self._embeddings)
+        scores = predictor.score(params, self._encoded[1], known, difficulty, p.calibration, p.refit, mask=seen)
+        predicted, spread = (np.asarray(x)[: self._num_questions] for x in scores)
+        if not np.isfinite(predicted).all():
+            raise UserError(
+                f"step {step}: predicted difficulties are not finite; lower config.predictor.learning_rate="
+                f"{p.learning_rate} in another --workdir"
+            )
+        state = state | {"predicted": predicted, "spread": spread}
         return self._draw(state, jax.random.fold_in(key, 2), n, step), state
 
     def _draw(self, state, key, n: int, step: int) -> np.ndarray:
