@@ -15,6 +15,7 @@ def get_config(preset: str = "dots_code"):
     c.data.max_prompt_tokens = 16
     c.data.seed = 0  # the policy has never seen this seed's held-out questions; of another's it may have seen some
 
+    c.selection.temperature = 0.03  # a draw as sharp as the paper's comes back to few questions of so small a pool
     c.selection.references = 8
     c.embedding.dtype = "float32"
     c.embedding.standardise = True

@@ -61,7 +61,7 @@ class Progress:
             while len(line) > WIDTH:  # the last parts matter least
                 line = line.rpartition("  ")[0]
             if self._predictor:
-                line += "\n  predicted difficulty: " + "  ".join(f"{k} {v:.2f}" for k, v in self._predictor.items())
+                line += "\n  predicted difficulty:  " + "  ".join(f"{k} {v:.2f}" for k, v in self._predictor.items())
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
