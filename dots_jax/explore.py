@@ -16,6 +16,18 @@ from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.errors import UserError
 from dots_jax.selection import dots
 
+COLUMNS = (
+    *(f"uniform_{name}" for name in ("pearson", "spearman", "mae", "calibration", "precision")),
+    "references_pearson",
+    "pearson",
+)
+LEGEND = """\
+Mean ± deviation over runs. Difficulty as predicted in each round against what was measured after it, all rounds but the
+first together. uniform: the next round's references, drawn uniformly, that had never been measured before; references:
+all of these; the last column: every question never measured before, most of them trained on and chosen to be alike.
+Each predictor has the same labels; raw attention and ridge have their best setting in hindsight.
+"""
+
 
 @dataclasses.dataclass(frozen=True)
 class Round:
@@ -101,18 +113,20 @@ class Run:
 
         Each from the labels known at the round; ridge weighs them by age as the predictor's training does. The
         temperature of the one and the penalty of the other are the best in hindsight. Measures over all rounds but
-        the first together, of questions never measured before, and under "uniform_" of the uniform draws among them.
+        the first together: of questions never measured before; under "uniform_" of the references among these; under
+        "references_" of all references, a uniform draw from the pool.
         """
-        rounds, E, target = self.rounds[1:], self.embeddings, self.config.selection.target
+        rounds, E = self.rounds[1:], self.embeddings
         new, measured, uniform = (
             np.concatenate([getattr(r, n) for r in rounds]) for n in ("new", "measured", "uniform")
         )
-        measured, uniform = measured[new], uniform[new]
 
         def judge(predicted):
-            predicted = np.concatenate(predicted)[new]
-            drawn = measures.report(predicted[uniform], measured[uniform], target)
-            return measures.report(predicted, measured, target) | {f"uniform_{name}": x for name, x in drawn.items()}
+            predicted, found = np.concatenate(predicted), {}
+            for prefix, which in (("", new), ("uniform_", new & uniform), ("references_", uniform)):
+                row = measures.report(predicted[which], measured[which], self.config.selection.target)
+                found |= {prefix + name: value for name, value in row.items()}
+            return found
 
         def best(fit, choices):
             found = [judge([fit(r, *choice)(E[r.ids]) for r in rounds]) for choice in choices]
@@ -154,9 +168,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    columns = list(tables[0]["adapter"])
-    rows = [[name, *(report.spread([t[name][c] for t in tables], "{:.3f}") for c in columns)] for name in tables[0]]
-    print(report.markdown_table(["mean ± deviation over runs", *columns], rows), end="")
+    rows = [[name, *(report.spread([t[name][c] for t in tables], "{:.3f}") for c in COLUMNS)] for name in tables[0]]
+    print(report.markdown_table(["", *COLUMNS], rows), LEGEND, sep="\n", end="")
     return 0
 
 

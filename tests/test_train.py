@@ -150,7 +150,7 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys):
     assert set(table) == {"adapter", "raw attention", "ridge"} and all(0 <= r["mae"] <= 1 for r in table.values())
     capsys.readouterr()
     assert explore.main([run.workdir, run.workdir]) == 0
-    assert f"| ridge | {table['ridge']['pearson']:.3f} ± 0.000 |" in capsys.readouterr().out
+    assert f"| ridge | {table['ridge']['uniform_pearson']:.3f} ± 0.000 |" in capsys.readouterr().out
     assert explore.main([str(whole[0] / "checkpoints")]) == 2 and "error: " in capsys.readouterr().err
     assert rows[-1]["ledger/generated_reference"] > 0 == rows[-1]["ledger/generated_screening"]
     assert rows[-1]["ledger/generated_tokens"] == sum(
