@@ -25,7 +25,8 @@ LEGEND = """\
 Mean ± deviation over runs. Difficulty as predicted in each round against what was measured after it, all rounds but the
 first together. uniform: the next round's references, drawn uniformly, that had never been measured before; references:
 all of these; the last column: every question never measured before, most of them trained on and chosen to be alike.
-Each predictor has the same labels; raw attention and ridge have their best setting in hindsight.
+Each predictor has the same labels; raw attention and ridge have their best setting in hindsight. (The report
+averages instead what metrics.jsonl says of each round, a Pearson of few questions.)
 """
 
 
@@ -56,6 +57,9 @@ class Run:
         self.workdir = workdir
         self.config = ConfigDict(settings.read(workdir))
         self.groups = metrics.read(workdir, metrics.GROUPS)
+        steps = [row["step"] for row in metrics.read(workdir)][1:]
+        if not self.groups or [row["step"] for row in self.groups][: len(steps)] != steps:
+            raise UserError(f"{workdir}/{metrics.GROUPS} lacks steps of {metrics.FILE}; give a workdir that is whole")
         if not any("predicted" in row for row in self.groups):
             raise UserError(f"{workdir}/{metrics.GROUPS} holds no predictions; give a run with selection.name=dots")
         self.questions = data.load(self.config.data)[0]

@@ -127,7 +127,7 @@ def load(name: str) -> ConfigDict:
     tried = [path] if os.path.isabs(path) else [path, os.path.join(ROOT, path)]
     file = next((os.path.abspath(p) for p in tried if os.path.isfile(p)), None)
     if file is None:
-        where = "" if os.path.isabs(path) else f" (looked in {os.getcwd()} and {ROOT})"
+        where = "" if os.path.isabs(path) else f" (looked in {' and '.join(dict.fromkeys((os.getcwd(), ROOT)))})"
         raise UserError(f"no config file {path!r}{where}; --config takes the path of a Python file")
     if ROOT not in sys.path:
         sys.path.insert(0, ROOT)  # config files import configs.common

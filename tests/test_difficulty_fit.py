@@ -155,6 +155,14 @@ def test_mistakes_are_one_line(tmp_path, capsys, change, fields, words):
     assert not os.path.exists(tmp_path / "out")
 
 
+def test_a_run_keeps_its_predictor(tmp_path, capsys):
+    flags = make(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.jsonl").write_text("")
+    assert run(*flags) == 2 and "holds a run" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == ["metrics.jsonl"]
+
+
 def test_a_policy_that_has_not_measured_the_other_questions(tmp_path, capsys):
     flags = make(tmp_path)
     table, parts = fit.read(*(flag.partition("=")[2] for flag in flags[:2])), fit.split(N, 0)

@@ -172,7 +172,7 @@ SMALL = {"micro_rows": 4, "length_buckets": 3, "logits_chunk": 1}
         ("token", {"length_buckets": 1, "micro_rows": 16, "logits_chunk": 64, "remat": True}, (1, 1, 1)),
         ("token", {}, (2, 2, 2)),
         ("sequence", SMALL, (1, 1, 1)),
-        ("constant", SMALL, (1, 1, 1)),
+        pytest.param("constant", SMALL, (1, 1, 1), marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -27,7 +27,10 @@ def load(path: str, texts: Sequence[str], config, mesh=None) -> np.ndarray:
     `config` holds the configuration's `embedding` fields; with `standardise` each number has mean 0 and deviation 1.
     """
     if path.endswith(".npy"):
-        found = read(path, len(texts), texts)
+        try:
+            found = read(path, len(texts), texts)
+        except UserError as error:
+            raise UserError(f"config.embedding.path: {error}") from error
     else:
         found = make(texts, path, mesh, config.cache, dtype=config.dtype, max_tokens=config.max_tokens)
     return (found - found.mean(0)) / (found.std(0) + 1e-6) if config.standardise else found

@@ -84,10 +84,11 @@ def read(rates: str, embeddings: str) -> Table:
     try:
         success = np.asarray(success, np.float32)
     except (TypeError, ValueError):
-        raise UserError(f"--rates={rates}: success_rate is not a column of numbers") from None
+        raise UserError(f"--rates={rates}: success_rate is not a column of numbers; mend it") from None
     wrong = np.flatnonzero(~((success >= 0) & (success <= 1)))
     if wrong.size:
-        raise UserError(f"--rates={rates}: success_rate of row {wrong[0]} is {success[wrong[0]]:g}, not within [0, 1]")
+        value = f"{success[wrong[0]]:g}, not within [0, 1]; mend it"
+        raise UserError(f"--rates={rates}: success_rate of row {wrong[0]} is {value}")
     questions, groups = (list(dict.fromkeys(column)) for column in (problems, policies))
     if not embeddings:
         raise UserError("--embeddings is missing; give --embeddings=FILE (--help shows the flags)")
@@ -218,6 +219,8 @@ def fit(config, workdir: str) -> dict:
     """Trains, compares and writes `FILES` to `workdir`; returns the report. Raises UserError."""
     start = time.perf_counter()
     _check(config)
+    if os.path.exists(os.path.join(workdir, metrics.FILE)):
+        raise UserError(f"--workdir={workdir} holds a run of dots_jax.main and its predictor; use another")
     table = read(config.rates, config.embeddings)
     parts = split(len(table.embeddings), config.seed)
     _enough(config, table, parts)

@@ -38,7 +38,10 @@ class Dots:
             p.steps, p.batch, p.references, p.learning_rate, p.weight_decay, p.dropout, p.calibration
         )
         if p.path:
-            self._initial = predictor.load(p.path, embeddings.shape[1])
+            try:
+                self._initial = predictor.load(p.path, embeddings.shape[1])
+            except UserError as error:
+                raise UserError(f"config.predictor.path: {error}; give another, or none") from error
         else:
             self._initial = predictor.init(jax.random.fold_in(self._key, 0), embeddings.shape[1], p.width)
         self._there = sharding.replicated(self._mesh)
