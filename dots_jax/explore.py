@@ -82,15 +82,15 @@ class Run:
         labels, rounds, seen = [], [], np.zeros(len(self.questions), bool)
         for at, row in enumerate(self.groups):
             if "pool" in row and at + every <= len(self.groups):
-                labels += _labels(row, "asked")
+                labels += _labels(row, asked=True)
                 seen[row["asked"]] = True
                 ids, known, steps = (np.array(x) for x in zip(*labels[-config.predictor.window :], strict=True))
                 after = [
                     label for i, later in enumerate(self.groups[at : at + every])
-                    for label in _labels(later, "", 0 if i else reuse)
+                    for label in _labels(later, asked=False, skip=0 if i else reuse)
                 ]  # fmt: skip
                 following = self.groups[at + every] if at + every < len(self.groups) else {}
-                asked = _labels(following, "asked") if "asked_predicted" in following else []
+                asked = _labels(following, asked=True) if "asked_predicted" in following else []
                 ids_after, measured, _ = (np.array(x) for x in zip(*after, *asked, strict=True))
                 predicted = [p for later in self.groups[at : at + every] for p in later["predicted"]]
                 predicted = predicted[reuse:] + following.get("asked_predicted", [])
@@ -102,7 +102,7 @@ class Run:
                 )  # fmt: skip
             seen[row["ids"]] = True
             if config.predictor.learn_from == "groups":
-                labels += _labels(row, "", reuse if "pool" in row else 0)
+                labels += _labels(row, asked=False, skip=reuse if "pool" in row else 0)
         return rounds
 
     def attention(self, question: int, last: Round | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -155,11 +155,12 @@ class Run:
         return r.ages >= 0 if self.config.predictor.attend == "window" else r.ages == 0
 
 
-def _labels(row: dict, kind: str, skip: int = 0) -> list[tuple]:
-    """(id, difficulty, step) of the groups of a row, but for the first `skip`."""
-    ids, successes = (row.get("asked", []), row.get("asked_successes", [])) if kind else (row["ids"], row["successes"])
-    rollouts = row.get("rollouts", 1)
-    return [(i, 1 - s / rollouts, row["step"]) for i, s in zip(ids[skip:], successes[skip:], strict=True)]
+def _labels(row: dict, asked: bool, skip: int = 0) -> list[tuple]:
+    """(id, difficulty, step) of a row's references (`asked`) or of its training groups, but for the first `skip`."""
+    groups = zip(
+        *(row[name] for name in (("asked", "asked_successes") if asked else ("ids", "successes"))), strict=True
+    )
+    return [(i, 1 - s / row["rollouts"], row["step"]) for i, s in list(groups)[skip:]]
 
 
 def main(argv: list[str] | None = None) -> int:

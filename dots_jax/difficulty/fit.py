@@ -173,7 +173,7 @@ def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, floa
     watch(epoch, params, loss) -> bool is called after each epoch and ends the training where it says True.
     """
     rng = np.random.default_rng([config.seed, 1])
-    groups = [questions[~np.isnan(labels[questions])] for labels in table.difficulty]
+    groups = _measured(table, questions)
     batch = min(config.batch, *map(len, groups))
     per_epoch = sum(len(group) // batch for group in groups)
     x, key = table.embeddings, jax.random.key(config.seed)

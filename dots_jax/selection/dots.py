@@ -30,7 +30,6 @@ class Dots:
     def __init__(self, config, context):
         self.reuse = config.selection.reuse
         self._selection, self._predictor = config.selection, config.predictor
-        self._mesh, self._key = context.mesh, context.key
         p = self._predictor
         embeddings = context.embeddings()
         self._num_questions = len(embeddings)
@@ -43,11 +42,11 @@ class Dots:
             except UserError as error:
                 raise UserError(f"config.predictor.path: {error}; give another, or none") from error
         else:
-            self._initial = predictor.init(jax.random.fold_in(self._key, 0), embeddings.shape[1], p.width)
-        self._there = sharding.replicated(self._mesh)
-        pad = -len(embeddings) % sharding.num_row_shards(self._mesh)
+            self._initial = predictor.init(jax.random.fold_in(context.key, 0), embeddings.shape[1], p.width)
+        self._there = sharding.replicated(context.mesh)
+        pad = -len(embeddings) % sharding.num_row_shards(context.mesh)
         rows = np.pad(embeddings, ((0, pad), (0, 0)))
-        self._embeddings = jax.device_put(rows, sharding.rows(self._mesh))
+        self._embeddings = jax.device_put(rows, sharding.rows(context.mesh))
         self._encoded = None, None  # parameters, and features of all questions by them: spared where nothing is learned
 
     def init(self) -> dict:
