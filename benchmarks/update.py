@@ -80,6 +80,8 @@ def main(argv=None) -> dict:
         length_buckets=args.buckets,
         logits_chunk=args.logits_chunk,
         clip=0.2,
+        loss="decoupled",
+        cap=2.0,
         advantage_std=True,
         aggregation="token",
         kl=0.0,
@@ -98,11 +100,11 @@ def main(argv=None) -> dict:
 
     def prepare(i):
         batch = synthetic(np.random.default_rng((args.seed, i)), args, config, mesh)
-        return *batch, jax.random.fold_in(key, i)
+        return *batch, jnp.arange(P), jnp.int32(P), jax.random.fold_in(key, i)
 
     def run(batch):
         nonlocal state  # donated, so threaded through
-        state, metrics = learner.update(state, *batch, config, hyper, mesh)
+        state, _, metrics = learner.update(state, None, *batch, config, hyper, mesh)
         jax.block_until_ready(state)
         return metrics
 
@@ -113,7 +115,7 @@ def main(argv=None) -> dict:
     peak = args.peak * 1e12 if args.peak else common.measure_matmul(jnp.dtype(args.dtype))
 
     seconds, rows, tokens, flops, metrics = [s for s, *_ in results], [], [], [], []
-    for _, (rollouts, rewards, _), out in results:
+    for _, (rollouts, rewards, *_), out in results:
         rewards, lengths = np.asarray(rewards), np.asarray(rollouts.lengths)
         trained = (rewards != rewards[:, :1]).any(1)  # groups with a gradient
         completion = lengths[trained].ravel()

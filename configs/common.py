@@ -65,12 +65,24 @@ def get_config() -> ConfigDict:
     c.rollout.chunk = 128  # decode steps between looks at finished rows
     c.rollout.slots = 0  # questions decoded at a time; 0: all of the batch at once
 
+    c.replay = ConfigDict()
+    c.replay.fresh = 0.5  # share of a step's groups that are generated, the others are drawn (delta); 1: no replay
+    c.replay.capacity = 512  # groups in the buffer (C)
+    c.replay.start = "round"  # round: from the second selection round on (released code) | full: once it holds a draw
+    c.replay.insert = "batch"  # batch: in place of the oldest delta x B (released code) | useful: of as many as needed
+    c.replay.max_age = 0  # steps; older groups are not drawn; 0: no limit
+    c.replay.until = 0  # last step that replays; 0: to the end
+    c.replay.once = False  # a group that was drawn leaves the buffer
+    c.replay.positive_only = False  # replayed completions worse than their group's mean get no gradient
+
     c.learner = ConfigDict()
     c.learner.minibatches = 8  # optimizer steps per training step
     c.learner.micro_rows = 64  # rows per forward and backward pass
     c.learner.length_buckets = 4  # padded lengths that a micro-batch can have
     c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
     c.learner.clip = 0.2  # epsilon, symmetric
+    c.learner.loss = "decoupled"  # replayed groups: decoupled (released code) | plain (paper) | truncated (METHOD 4)
+    c.learner.cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated"
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
     c.learner.kl = 0.0  # beta of the k3 penalty against the initial policy; 0 runs no reference forward
@@ -87,6 +99,7 @@ def get_config() -> ConfigDict:
     c.train.eval_every = 5  # steps; step 0 and the last are always evaluated
     c.train.checkpoint_every = 5  # steps
     c.train.keep = 2  # checkpoints kept
+    c.train.empty_buffer = False  # a run that continues forgets the rollouts that its checkpoint holds
 
     c.eval = ConfigDict()
     c.eval.samples = 1  # completions per held-out question
@@ -99,6 +112,7 @@ def dots_code(c: ConfigDict) -> None:
     """Sets every flag in which paper and released code differ as the released code has it."""
     c.selection.reuse = 0
     c.predictor.calibration, c.predictor.refit = "code", True
+    c.replay.start, c.replay.insert, c.learner.loss = "round", "batch", "decoupled"
     c.learner.advantage_std, c.learner.aggregation, c.learner.weight_decay = True, "token", 0.01
 
 
@@ -106,14 +120,40 @@ def dots_paper(c: ConfigDict) -> None:
     """Sets every flag in which paper and released code differ as the paper has it."""
     c.selection.reuse = c.selection.references // 4  # 6% of a round's groups where K = B / 2; the paper: 4 to 12%
     c.predictor.calibration, c.predictor.refit = "paper", False
+    c.replay.start, c.replay.insert, c.learner.loss = "full", "useful", "plain"
     c.learner.advantage_std, c.learner.aggregation, c.learner.weight_decay = False, "sequence", 0.0
 
 
+def grpo(c: ConfigDict) -> None:
+    """GRPO: uniform selection, no replay."""
+    c.selection.name, c.replay.fresh = "uniform", 1.0
+
+
+def dots(c: ConfigDict) -> None:
+    """Difficulty-targeted selection alone."""
+    c.selection.name, c.replay.fresh = "dots", 1.0
+
+
+def rr(c: ConfigDict) -> None:
+    """Rollout replay alone, at the config's share of fresh groups."""
+    c.selection.name = "uniform"
+
+
+def dots_rr(c: ConfigDict) -> None:
+    """Both, at the config's share of fresh groups."""
+    c.selection.name = "dots"
+
+
 PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper}
+METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
 
 
-def apply(c: ConfigDict, preset: str) -> None:
-    """Applies the preset of that name."""
-    if preset not in PRESETS:
-        raise UserError(f"no preset {preset!r}; choose one of: {', '.join(sorted(PRESETS))}")
-    PRESETS[preset](c)
+def apply(c: ConfigDict, words: str) -> None:
+    """Applies a preset, a method, or one of each: names of these, joined by commas."""
+    for word in words.split(","):
+        if word not in PRESETS | METHODS:
+            raise UserError(
+                f"no {word!r} in the config's argument; it is a preset ({', '.join(PRESETS)}), a method "
+                f"({', '.join(METHODS)}), or both joined by a comma"
+            )
+        (PRESETS | METHODS)[word](c)

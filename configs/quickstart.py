@@ -3,10 +3,10 @@
 from configs import common
 
 
-def get_config(preset: str = "dots_code"):
-    """On the procedural pool, as paper or released code have it: `quickstart.py:dots_paper`."""
+def get_config(which: str = "dots_rr"):
+    """On the procedural pool; `:grpo`, `:dots` and `:rr` leave out a part, `:dots_paper` takes the paper's flags."""
     c = common.get_config()
-    c.name = f"quickstart:{preset}"
+    c.name = f"quickstart:{which}"
     c.policy.path = "assets/quickstart_policy"
     c.policy.dtype = "float32"
 
@@ -32,6 +32,8 @@ def get_config(preset: str = "dots_code"):
     c.rollout.temperature = 1.0
     c.rollout.chunk = 32  # all at once: one shape to compile
 
+    c.replay.capacity = 16
+
     c.learner.minibatches = 2
     c.learner.micro_rows = 32
     c.learner.length_buckets = 3
@@ -47,5 +49,5 @@ def get_config(preset: str = "dots_code"):
 
     c.eval.samples = 2
     c.eval.temperature = 1.0
-    common.apply(c, preset)
+    common.apply(c, which)
     return c

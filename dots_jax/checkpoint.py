@@ -54,8 +54,8 @@ class Checkpointer:
             with _quiet():
                 self._manager.save(step, args=ocp.args.StandardSave(flat))
 
-    def restore(self, step: int, abstract_tree):
-        """The tree saved at `step`, in the structure of `abstract_tree`.
+    def restore(self, step: int, abstract_tree, but: str | None = None):
+        """The tree saved at `step`, in the structure of `abstract_tree`; what was saved under `but` is passed over.
 
         A `jax.ShapeDtypeStruct` or jax array becomes a jax array with that leaf's sharding (of the first device
         if it names none), a numpy array a numpy array, a Python number a number of that type. Raises UserError if
@@ -70,6 +70,8 @@ class Checkpointer:
                 saved = dict(self._manager.item_metadata(step))
             except Exception as error:
                 raise _unreadable(path, error) from error
+            if but is not None:
+                wanted |= {n: np.empty(x.shape, x.dtype) for n, x in saved.items() if n.startswith(but)}
             _compare(path, saved, wanted)
             try:
                 flat = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))

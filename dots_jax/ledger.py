@@ -9,7 +9,7 @@ import jax
 
 PHASES = ("reference", "fresh", "screening", "update", "score", "evaluation", "compile", "other", "uncounted")
 SAMPLING = ("reference", "fresh", "screening")  # phases whose tokens a method pays for
-KINDS = ("generated", "trained")
+KINDS = ("generated", "trained", "scored")
 
 _COMPILE_EVENTS = {
     "/jax/core/compile/jaxpr_trace_duration",
@@ -73,9 +73,9 @@ class Ledger:
             self._book()
             self._phase = outer
 
-    def add_tokens(self, phase: str, *, generated: int = 0, trained: int = 0) -> None:
-        """Adds completion tokens sampled and trained on."""
-        for kind, count in (("generated", generated), ("trained", trained)):
+    def add_tokens(self, phase: str, *, generated: int = 0, trained: int = 0, scored: int = 0) -> None:
+        """Adds completion tokens sampled, trained on, and given log-probs in a forward pass of their own."""
+        for kind, count in (("generated", generated), ("trained", trained), ("scored", scored)):
             self.tokens[kind][phase] += int(count)
 
     def metrics(self) -> dict[str, float]:
@@ -90,6 +90,7 @@ class Ledger:
             "evaluation_tokens": generated["evaluation"],
             "uncounted_tokens": generated["uncounted"],
             "trained_tokens": sum(self.tokens["trained"].values()),
+            "scored_tokens": sum(self.tokens["scored"].values()),
             **{f"generated_{name}": generated[name] for name in SAMPLING},
             **{f"seconds_{name}": seconds for name, seconds in self.seconds.items()},
         }

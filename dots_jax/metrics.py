@@ -150,7 +150,12 @@ _PANELS = (
         (("predictor/pearson", "Pearson, trained on"), ("predictor/reference_pearson", "Pearson, references")),
     ),
     ("entropy, nats per token", (0, None), (("train/entropy", ""),)),
-    ("clip fraction", (0, None), (("train/clip_fraction", ""),)),
+    ("clip fraction", (0, None), (("train/clip_fraction", "all"), ("replay/clip_fraction", "replayed"))),
+    (
+        "replayed groups",
+        (0, 1),
+        (("replay/share", "share of the batch"), ("replay/effective_sample_size", "effective sample size")),
+    ),
     ("generated tokens", (0, None), (("ledger/generated_tokens", ""),)),
 )
 _COLORS = ("#2e6f95", "#d1495b")

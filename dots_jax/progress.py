@@ -6,7 +6,10 @@ import os
 import shutil
 import sys
 
+import numpy as np
+
 WIDTH = 100
+COLLAPSED = 0.5  # effective sample size, as a share of the replayed tokens, below which replay is called harmful
 
 
 class Progress:
@@ -17,6 +20,7 @@ class Progress:
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
         self._accuracy = self._compile = None
         self._predictor = {}  # the last measures of its predictions
+        self._said = set()  # which alarms
         self._bar = None
         if self._stream.isatty():
             from tqdm import tqdm
@@ -47,6 +51,7 @@ class Progress:
             value = metrics.get(f"predictor/reference_{name}")
             if value is not None and math.isfinite(value):
                 self._predictor[name] = float(value)
+        self._alarm(step, metrics)
         pace = self._pace(step, metrics)
         plain = accuracy is not None or step % 10 == 0 or step == self._total
         if self._bar is None and not plain:
@@ -63,6 +68,25 @@ class Progress:
             if self._predictor:
                 line += "\n  predicted difficulty:  " + "  ".join(f"{k} {v:.2f}" for k, v in self._predictor.items())
             print(line, file=self._stream, flush=True)
+
+    def _alarm(self, step: int, metrics: dict) -> None:
+        """Says in a line, once each, that importance weights have collapsed or a measure is not a number."""
+        alarms = {}
+        if metrics.get("replay/share"):
+            weight = float(metrics["replay/effective_sample_size"])
+            if weight < COLLAPSED:
+                alarms["collapsed"] = (
+                    f"importance weights of replayed tokens have collapsed (effective sample size {100 * weight:.0f}%);"
+                    " lower config.learner.learning_rate or config.replay.max_age"
+                )
+        used = ("train/", "replay/") if metrics.get("replay/share") else ("train/",)
+        broken = [k for k, v in metrics.items() if k.startswith(used) and np.ndim(v) == 0 and np.isnan(v)]
+        if broken:
+            alarms["broken"] = f"{', '.join(broken)}: not a number"
+        for name in alarms.keys() - self._said:
+            write = print if self._bar is None else self._bar.write
+            write(f"warning: step {step}: {alarms[name]}", file=self._stream)
+        self._said |= alarms.keys()
 
     def close(self) -> None:
         """Ends the bar's line."""

@@ -39,7 +39,9 @@ least that accuracy, the baseline's runs too; nothing is interpolated, and a run
 Cells: median (least..most) over seeds; saved: the same, of the baseline's median. Tokens: sampled ones, reference
 rollouts counted; seconds: without compilation and evaluation; what an oracle measures is in neither ("uncounted").
 ±: standard deviation over seeds, of the difference the standard error over the seeds that both methods have, at the
-last evaluation that these runs share. Useful groups: mean over all steps; Pearson: mean over selection rounds.
+last evaluation that these runs share. At equal tokens: interpolated between evaluations, at what the cheapest run
+generated in all; less baseline's with the standard error over common seeds. Useful groups: mean over all steps;
+Pearson: mean over selection rounds.
 """
 
 COSTS = ("steps", "tokens", "seconds")
@@ -73,6 +75,11 @@ class Run:
         """Over all rows that hold `key`; NaN where none does."""
         values = metrics.series(self.rows, key)[1]
         return float(values.mean()) if values.size else math.nan
+
+    def accuracy_at(self, tokens: float) -> float:
+        """When so many tokens were generated, on the line between evaluations; NaN beyond the last."""
+        x, y = zip(*((cost(row)["tokens"], row["eval/accuracy"]) for row in self.exams), strict=True)
+        return float(np.interp(tokens, x, y, right=math.nan))
 
     def reach(self, target: float) -> dict[str, float]:
         """What the run had cost at its first evaluation with at least the accuracy `target`, else infinity."""
@@ -164,6 +171,7 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     if baseline not in methods:
         raise UserError(f"no method {baseline!r} to compare with; --baseline is one of: {'; '.join(methods)}")
     target = statistics.fmean(run.exams[-1]["eval/accuracy"] for run in methods[baseline])
+    budget = min(cost(run.exams[-1])["tokens"] for runs in methods.values() for run in runs)
     table = {}
     for label, runs in methods.items():
         ends, reached = [run.rows[-1] for run in runs], [run.reach(target) for run in runs]
@@ -174,6 +182,10 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
             "running": sum(run.rows[-1]["step"] < run.config.get("train.steps", 0) for run in runs),
             "accuracy": [run.exams[-1]["eval/accuracy"] for run in runs],
             "difference": _difference(runs, methods[baseline]),
+            "at_budget": [run.accuracy_at(budget) for run in runs],
+            "difference_at_budget": _paired(
+                [(run.accuracy_at(budget), base.accuracy_at(budget)) for run, base in _pairs(runs, methods[baseline])]
+            ),
             "useful_groups": [run.mean("train/useful_groups") for run in runs],
             "pearson": [run.mean("predictor/pearson") for run in runs],
             "reference_pearson": [run.mean("predictor/reference_pearson") for run in runs],
@@ -183,40 +195,57 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
             "seconds_by_phase": {p: [_number(end, f"ledger/seconds_{p}") for end in ends] for p in PHASES},
             "reached": {name: [at[name] for at in reached] for name in COSTS},
         }
-    return {"baseline": baseline, "target": target, "methods": table}
+    return {"baseline": baseline, "target": target, "budget": budget, "methods": table}
+
+
+def _pairs(runs: list[Run], baseline: list[Run]) -> list[tuple[Run, Run]]:
+    """Runs and the baseline's of the same seed."""
+    return [(run, base) for run in runs for base in baseline if run.seed == base.seed]
 
 
 def _difference(runs: list[Run], baseline: list[Run]) -> dict:
     """Accuracy less the baseline's of the same seed, at the last evaluation that all of these runs share."""
-    pairs = [(run, base) for run in runs for base in baseline if run.seed == base.seed]
+    pairs = _pairs(runs, baseline)
     exams = [[{row["step"]: row["eval/accuracy"] for row in run.exams} for run in pair] for pair in pairs]
     step = max(set.intersection(*(set(exam) for pair in exams for exam in pair)), default=None) if pairs else None
-    values = [one[step] - other[step] for one, other in exams] if step is not None else []
+    return {"step": step} | _paired([(a[step], b[step]) for a, b in exams] if step is not None else [])
+
+
+def _paired(values: list[tuple[float, float]]) -> dict:
+    """Mean of the first less the second, and its standard error."""
+    values = [a - b for a, b in values]
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     mean = statistics.fmean(values) if values else math.nan
-    return {"seeds": len(values), "step": step, "mean": mean, "standard_error": error}
+    return {"seeds": len(values), "mean": mean, "standard_error": error}
 
 
 # ---- Tables ------------------------------------------------------------------------------------------------------
 def markdown(report: dict, command: str) -> str:
     """The tables, their definitions and the command that made them."""
     baseline, methods = report["baseline"], report["methods"]
-    ends, savings, phases = [], [], []
+    ends, equal, savings, phases = [], [], [], []
     for label, m in methods.items():
-        difference = f"{m['difference']['mean']:+.3f} ± {m['difference']['standard_error']:.3f}".replace(" ± nan", "")
         ends.append(
             [
                 label,
                 f"{len(m['seeds'])}" + (f" ({m['running']} not finished)" if m["running"] else ""),
                 "..".join(str(n) for n in sorted({min(m["steps"]), max(m["steps"])})),
                 spread(m["accuracy"], "{:.3f}"),
-                _NONE if label == baseline or not m["difference"]["seeds"] else difference,
+                _NONE if label == baseline else _signed(m["difference"]),
                 f"{m['difference']['seeds']}, step {m['difference']['step']}",
                 spread(m["useful_groups"], "{:.3f}"),
                 spread(m["tokens"], "{:,.0f}"),
                 spread(m["tokens_by_phase"]["reference"], "{:,.0f}"),
                 spread(m["pearson"], "{:.2f}"),
                 spread(m["reference_pearson"], "{:.2f}"),
+            ]
+        )
+        equal.append(
+            [
+                label,
+                spread(m["at_budget"], "{:.3f}"),
+                _NONE if label == baseline else _signed(m["difference_at_budget"]),
+                f"{m['difference_at_budget']['seeds']}",
             ]
         )
         cells = [_saving(m["reached"][name], methods[baseline]["reached"][name]) for name in COSTS]
@@ -226,6 +255,8 @@ def markdown(report: dict, command: str) -> str:
     head = ["method", "seeds", "steps", "final accuracy", "less baseline's", "pairs", "useful groups", "tokens"]
     return (
         markdown_table([*head, "of them reference", "Pearson, trained on", "Pearson, references"], ends)
+        + f"\nAt equal tokens, {short(report['budget'])} generated:\n\n"
+        + markdown_table(["method", "accuracy", "less baseline's", "pairs"], equal)
         + f"\nTo reach the baseline's ({baseline}) final accuracy, {report['target']:.4f}:\n\n"
         + markdown_table(["method", "reach it", "steps", "saved", "tokens", "saved", "seconds", "saved"], savings)
         + "\nSeconds of a whole run by phase:\n\n"
@@ -238,6 +269,13 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n" for cells in lines)
+
+
+def _signed(difference: dict) -> str:
+    """A mean difference ± its standard error."""
+    if not difference["seeds"] or math.isnan(difference["mean"]):
+        return _NONE
+    return f"{difference['mean']:+.3f} ± {difference['standard_error']:.3f}".replace(" ± nan", "")
 
 
 def spread(values: list[float], form: str) -> str:

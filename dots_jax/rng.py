@@ -15,6 +15,7 @@ class Purpose(enum.IntEnum):
     EVALUATION = 4
     DATA = 5
     REFERENCE = 6
+    REPLAY = 7
 
 
 def stream(key: jax.Array, purpose: Purpose, step) -> jax.Array:

@@ -8,7 +8,8 @@ from dots_jax.errors import UserError
 from dots_jax.main import ROOT
 
 # What may change when a run continues.
-FREE = ("train.steps", "train.checkpoint_every", "train.keep", "mesh", "embedding.cache")
+FREE = ("train.steps", "train.checkpoint_every", "train.keep", "train.empty_buffer", "mesh", "embedding.cache")
+BUFFER = ("replay.", "rollout.group_size", "rollout.max_tokens")  # these too, if it starts with an empty buffer
 
 
 def find(path: str) -> str:
@@ -55,9 +56,11 @@ def same_run(config, workdir: str) -> None:
     new = flat(json.loads(json.dumps(config.to_dict())))
     # A static curriculum is cut into thirds of the whole run.
     free = FREE[1:] if old.get("selection.name") == "static" else FREE
+    free += BUFFER if config.train.empty_buffer else ()
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name) and not name.startswith(free):
+            without = ", or --config.train.empty_buffer=True to do so without its buffer" * name.startswith(BUFFER)
             raise UserError(
                 f"{workdir} holds a run with config.{name}={old.get(name)!r}, not {new.get(name)!r}; "
-                "give the same setting to continue it, or use another --workdir"
+                f"give the same setting to continue it{without}, or use another --workdir"
             )

@@ -1,8 +1,8 @@
-"""The training loop: choose questions, roll out, grade, update.
+"""The training loop: choose questions, roll out, grade, update, replaying earlier rollouts.
 
-Read `train` from top to bottom; it is the algorithm. Tokens, log-probs and parameters stay on the device: only token
-ids come to the host, to be graded, and only rewards go back. Each phase ends when its work is done on the device, so
-that the ledger's seconds are those of the phase; at real scale a phase takes seconds and the wait nothing.
+Read `train` from top to bottom; it is the algorithm. Tokens, log-probs, parameters and the buffer stay on the device:
+only token ids come to the host, to be graded, and only rewards go back. Each phase ends when its work is done on the
+device, so that the ledger's seconds are those of the phase; at real scale a phase takes seconds and the wait nothing.
 """
 
 import collections
@@ -17,9 +17,11 @@ from dots_jax import data, evaluate, learner, metrics, policy, progress, reward,
 from dots_jax.checkpoint import Checkpointer, abstract
 from dots_jax.difficulty import embed, measures
 from dots_jax.errors import UserError
+from dots_jax.learner import replay
 from dots_jax.ledger import Ledger
 from dots_jax.policy import sharding
 from dots_jax.policy import tokenizer as tok
+from dots_jax.validate import check_loaded
 
 
 def train(config, workdir: str) -> None:
@@ -55,7 +57,8 @@ def train(config, workdir: str) -> None:
     prompts, lengths = tok.encode(tokenizer, pool.texts, config.data.max_prompt_tokens)
     exam, exam_lengths = tok.encode(tokenizer, heldout.texts, config.data.max_prompt_tokens)
     hyper = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
-    _fits(config, mesh, model, max(prompts.shape[1], exam.shape[1]))
+    rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
+    check_loaded(config, rule, sharding.num_row_shards(mesh), model, max(prompts.shape[1], exam.shape[1]))
     key, grader = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh)), reward.exact.grade
     sampling = {
         "max_tokens": config.rollout.max_tokens,
@@ -66,6 +69,8 @@ def train(config, workdir: str) -> None:
     }
 
     state = learner.init_state(params, model, hyper, mesh)
+    size = {"group_size": config.rollout.group_size, "max_tokens": config.rollout.max_tokens}
+    buffer = replay.init(rule.slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh) if rule.draws else None
     reference = jax.tree.map(jnp.copy, params) if hyper.kl else None
     del params
     embedder = settings.find(config.embedding.path or config.policy.path)
@@ -84,11 +89,14 @@ def train(config, workdir: str) -> None:
     chosen = np.zeros((config.selection.every, config.train.questions), np.int32)
     measured = np.full(chosen.shape, np.nan, np.float32)
     if start:
-        saved = abstract(_resumable(state, selected, chosen, measured, ledger))
+        empty = config.train.empty_buffer
+        saved = abstract(_resumable(state, None if empty else buffer, selected, chosen, measured, ledger))
         del state, selected  # on the device there may be room for one
-        saved = checkpoints.restore(start, saved)
+        saved = checkpoints.restore(start, saved, but="buffer/" if empty else None)
         state, selected, chosen, measured = (saved[name] for name in ("state", "selected", "chosen", "measured"))
         ledger = Ledger.from_state(saved["ledger"])
+        if buffer and not empty:
+            buffer = replay.cut(saved["buffer"], mesh)
     settings.write_config(config, workdir)
     if start:
         shutil.rmtree(export, ignore_errors=True)  # of an earlier end
@@ -97,7 +105,9 @@ def train(config, workdir: str) -> None:
         file.truncate(start if start else -1)
     progress.first_screen(
         config_name=config.name,
-        method=f"GRPO, {config.selection.name} selection{' (its cost is not counted)' if selector.uncounted else ''}",
+        method=f"{'GRPO-RR' if buffer else 'GRPO'}, {config.selection.name} selection"
+        + (" (its cost is not counted)" if selector.uncounted else "")
+        + (f", {rule.draws} of {rule.questions} groups replayed" if buffer else ""),
         backend=jax.default_backend(),
         devices=mesh.size,
         mesh=" x ".join(f"{name} {size}" for name, size in mesh.shape.items()),
@@ -108,7 +118,7 @@ def train(config, workdir: str) -> None:
         heldout=len(heldout),
         steps=steps,
         start_step=start,
-        tokens_per_step=config.train.questions * config.rollout.group_size * config.rollout.max_tokens,
+        tokens_per_step=rule.generated * config.rollout.group_size * config.rollout.max_tokens,
         workdir=workdir,
         resumed=start > 0,
     )
@@ -180,9 +190,12 @@ def train(config, workdir: str) -> None:
                         row |= judge("predictor/reference_", *np.concatenate(recent, axis=1))
                     seen[asked] = True
                 with ledger.phase("score"):
-                    chosen, selected = selector.propose(selected, draw, chosen.size, step)
-                    chosen = chosen.reshape(measured.shape)
-            ids, known = chosen[place], selector.predict(selected)
+                    counts = np.array([rule.fresh_groups(step + i) for i in range(config.selection.every)])
+                    proposed, selected = selector.propose(selected, draw, counts.sum(), step)
+                chosen, measured = np.zeros_like(chosen), np.full_like(measured, np.nan)
+                chosen[np.arange(rule.questions) < counts[:, None]] = proposed
+            fresh = rule.fresh_groups(step)
+            ids, known = chosen[place, :fresh], selector.predict(selected)
 
             # Rollouts: G completions of each, and their verdicts. Some groups may exist already.
             reused = selector.reuse if place == 0 else 0
@@ -192,7 +205,7 @@ def train(config, workdir: str) -> None:
                 taken = np.array([np.flatnonzero(asked == i)[0] for i in ids[:reused]])
                 rollouts = rollout.join(references, taken, rollouts)
                 rewards = np.concatenate([verdicts[taken], rewards])
-            measured[place] = np.where(seen[ids], np.nan, 1 - rewards.mean(1))
+            measured[place, :fresh] = np.where(seen[ids], np.nan, 1 - rewards.mean(1))
             seen[ids] = True
             group |= {"ids": ids, "successes": rewards.sum(1, dtype=int)}
             if known:
@@ -203,20 +216,28 @@ def train(config, workdir: str) -> None:
                     new = np.isfinite(measured)
                     row |= judge("predictor/", known[0][chosen[new]], measured[new])
 
-            # Update: advantages, clipped loss, optimizer steps, in one jitted call.
+            # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
             with ledger.phase("update"):
-                rewards_there = jax.device_put(rewards, sharding.replicated(mesh))
+                batch = rollout.pad(rollouts, rule.questions)
+                graded = [np.pad(rewards, ((0, rule.questions - fresh), (0, 0))), chosen[place], np.int32(fresh)]
+                graded = jax.device_put(graded, sharding.replicated(mesh))
                 with jax.transfer_guard("disallow"):
-                    state, info = learner.update(state, rollouts, rewards_there, key, model, hyper, mesh, reference)
-                info = {k: float(v) for k, v in jax.device_get(info).items()}
-            ledger.add_tokens("update", trained=info.pop("tokens"))
+                    state, buffer, info = learner.update(
+                        state, buffer, batch, *graded, key, model, hyper, mesh, rule, reference
+                    )
+                info = jax.device_get(info)
+            ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
             _finite(info, step, checkpoints)
+            replayed = info.pop("replay", {})
+            if replayed:
+                group |= {"replayed": replayed.pop("ids"), "replayed_from": replayed.pop("steps")}
             row |= {
                 "train/reward": rewards.mean(),
                 "train/useful_groups": learner.mixed(rewards).mean(),
                 "train/completion_tokens": float(rollouts.lengths.mean()),
                 "train/truncated": 1 - float(rollouts.finished.mean()),
                 **{f"train/{name}": value for name, value in info.items()},
+                **{f"replay/{name}": value for name, value in replayed.items()},
             }
             if step % config.train.eval_every == 0 or step == steps:
                 row |= evaluation(step)
@@ -228,7 +249,7 @@ def train(config, workdir: str) -> None:
             policy.save(export, model, state.params, tokenizer_dir=directory)
             selector.save(selected, workdir)
         if step and (step % config.train.checkpoint_every == 0 or step == steps):
-            checkpoints.save(step, _resumable(state, selected, chosen, measured, ledger))
+            checkpoints.save(step, _resumable(state, buffer, selected, chosen, measured, ledger))
 
     bar.close()
     log.close()
@@ -237,30 +258,22 @@ def train(config, workdir: str) -> None:
     return _show_results(workdir)
 
 
-def _resumable(state, selected, chosen, measured, ledger) -> dict:
+def _resumable(state, buffer, selected, chosen, measured, ledger) -> dict:
     """All that the next step reads."""
-    return {"state": state, "selected": selected, "chosen": chosen, "measured": measured, "ledger": ledger.to_state()}
+    return {
+        "state": state,
+        "buffer": buffer and replay.flat(buffer),
+        "selected": selected,
+        "chosen": chosen,
+        "measured": measured,
+        "ledger": ledger.to_state(),
+    }
 
 
 def _references(group: dict, seen: np.ndarray) -> np.ndarray:
     """Predicted and then measured difficulty of a round's references that are not `seen`, float32 [2, K or less]."""
     pairs = np.array([group["asked_predicted"], 1 - np.array(group["asked_successes"]) / group["rollouts"]], np.float32)
     return pairs[:, ~seen[group["asked"]]]
-
-
-def _fits(config, mesh, model, longest_prompt: int) -> None:
-    """Raises UserError where the batch does not divide over the mesh or a row is longer than the model's positions."""
-    shards, rows = sharding.num_row_shards(mesh), config.learner.micro_rows
-    if rows % shards:
-        raise UserError(
-            f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
-            f"use a multiple of {shards}"
-        )
-    if longest_prompt + config.rollout.max_tokens > model.max_positions:
-        raise UserError(
-            f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} "
-            f"exceed the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
-        )
 
 
 def _finite(info: dict, step: int, checkpoints: Checkpointer) -> None:

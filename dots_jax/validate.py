@@ -1,4 +1,4 @@
-"""Checks of a config's values: what can be refused before anything is loaded."""
+"""Checks of a config's values: what can be refused before anything is loaded, and what needs policy and mesh."""
 
 from dots_jax.errors import UserError
 
@@ -15,6 +15,7 @@ _COUNTS = (
     "predictor.batch",
     "rollout.max_tokens",
     "rollout.chunk",
+    "replay.capacity",
     "learner.minibatches",
     "learner.micro_rows",
     "learner.length_buckets",
@@ -32,6 +33,8 @@ _FROM_ZERO = (
     "selection.reuse",
     "predictor.references",
     "rollout.slots",
+    "replay.max_age",
+    "replay.until",
     "learner.warmup",
 )
 _FLOORS = (  # field, lowest whole number
@@ -48,6 +51,8 @@ _REALS = (  # field, test, what is wanted
     ("predictor.dropout", lambda x: 0 <= x < 1, "from 0 to below 1"),
     ("rollout.temperature", lambda x: x > 0, "above 0"),
     ("eval.temperature", lambda x: x >= 0, "0 (greedy) or above"),
+    ("replay.fresh", lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    ("learner.cap", lambda x: x > 0, "above 0"),
     ("learner.clip", lambda x: 0 < x < 1, "between 0 and 1"),
     ("learner.kl", lambda x: x >= 0, "0 or above"),
     ("learner.learning_rate", lambda x: x > 0, "above 0"),
@@ -60,6 +65,9 @@ _NAMES = {
     "predictor.calibration": ("code", "paper", "none"),
     "predictor.attend": ("reference", "window"),
     "predictor.learn_from": ("none", "reference", "groups"),
+    "replay.start": ("round", "full"),
+    "replay.insert": ("batch", "useful"),
+    "learner.loss": ("decoupled", "plain", "truncated"),
     "learner.aggregation": ("token", "sequence", "constant"),
 }
 _AXES = ("data", "fsdp", "tensor")
@@ -95,6 +103,28 @@ def check(config) -> None:
     if axes.count(-1) > 1:
         raise UserError(f"config.mesh has -1 on {axes.count(-1)} axes; only one can take what the others leave")
     _check_batch(config)
+    _check_replay(config)
+
+
+def check_loaded(config, rule, shards: int, model, longest_prompt: int) -> None:
+    """Raises UserError where the batch does not divide over `shards` devices or a row is too long for the model."""
+    rows = config.learner.micro_rows
+    if rows % shards:
+        raise UserError(
+            f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
+            f"use a multiple of {shards}"
+        )
+    if rule.draws and any(count % shards for count in (rule.questions, rule.generated, rule.slots)):
+        raise UserError(
+            f"config.train.questions={rule.questions}, the {rule.generated} of them that are fresh "
+            f"(config.replay.fresh={rule.fresh}) and config.replay.capacity={rule.capacity} must all divide over the "
+            f"mesh's data x fsdp = {shards} devices"
+        )
+    if longest_prompt + config.rollout.max_tokens > model.max_positions:
+        raise UserError(
+            f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} "
+            f"exceed the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
+        )
 
 
 def _check_batch(config) -> None:
@@ -127,6 +157,23 @@ def _check_batch(config) -> None:
         _check_dots(config, questions, pool)
 
 
+def _check_replay(config) -> None:
+    questions, share, capacity = (_get(config, f) for f in ("train.questions", "replay.fresh", "replay.capacity"))
+    if _ABSENT in (questions, share, capacity) or share == 1:
+        return
+    fresh = round(share * questions)
+    if abs(fresh - share * questions) > 1e-6 or not fresh:
+        raise UserError(
+            f"config.replay.fresh={share} of config.train.questions={questions} is {share * questions:g} groups; use a "
+            f"share that gives a whole number, such as {max(fresh, 1) / questions:g}"
+        )
+    if capacity < max(fresh, questions - fresh):
+        raise UserError(
+            f"config.replay.capacity={capacity} is less than the {questions - fresh} groups that a step draws or the "
+            f"{fresh} that it adds (config.replay.fresh={share} of config.train.questions={questions}); raise it"
+        )
+
+
 def _check_dots(config, questions: int, pool: int) -> None:
     references, reuse = _get(config, "selection.references"), _get(config, "selection.reuse")
     window, learn = _get(config, "predictor.window"), _get(config, "predictor.learn_from")
@@ -137,10 +184,12 @@ def _check_dots(config, questions: int, pool: int) -> None:
             f"config.selection.references={references} is more than the pool's config.data.num_questions={pool}; "
             "lower it"
         )
-    if reuse > references or reuse >= questions:
+    share = _get(config, "replay.fresh")
+    fresh = questions if share is _ABSENT else round(share * questions)
+    if reuse > references or reuse >= fresh:
         raise UserError(
-            f"config.selection.reuse={reuse} must be at most config.selection.references={references} and below "
-            f"config.train.questions={questions}"
+            f"config.selection.reuse={reuse} must be at most config.selection.references={references} and below the "
+            f"{fresh} fresh groups of a step (config.replay.fresh of config.train.questions={questions})"
         )
     if window < references:
         raise UserError(

@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from dots_jax import learner, policy
+from dots_jax import learner, policy, rng, rollout
+from dots_jax.learner import replay
 from dots_jax.learner.update import buckets
 from dots_jax.policy import sharding
 from dots_jax.rollout import Rollouts
@@ -19,6 +20,8 @@ HYPER = learner.Hyper(
     length_buckets=2,
     logits_chunk=4,
     clip=0.2,
+    loss="decoupled",
+    cap=2.0,
     advantage_std=True,
     aggregation="token",
     kl=0.0,
@@ -32,6 +35,18 @@ HYPER = learner.Hyper(
 )
 
 
+RULE = replay.Rule(
+    questions=P,
+    every=2,
+    fresh=0.5,
+    capacity=P,
+    start="round",
+    insert="useful",
+    max_age=0,
+    until=0,
+    once=False,
+    positive_only=False,
+)
 STILL = dataclasses.replace(HYPER, learning_rate=1e-6, weight_decay=0.0)
 
 
@@ -60,6 +75,7 @@ def test_losses_match_goldens(goldens):
 
         (value, info), grad = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(golden["logp"]))
         np.testing.assert_allclose(value, golden[f"{kind}_loss"], atol=1e-5)
+        info = {name: x.sum() for name, x in info.items()}
         np.testing.assert_allclose(info["clipped"] / info["tokens"], golden[f"{kind}_clip_fraction"], atol=1e-5)
         np.testing.assert_allclose(grad, golden[f"{kind}_grad_logp"], atol=1e-5)
     kl = learner.kl_penalty(golden["logp"], golden["reference_logp"])
@@ -78,15 +94,30 @@ def test_clip_by_hand():
     )(logp)
     np.testing.assert_allclose(total, -1.2 - 1.2 + 1.5, rtol=1e-6)
     np.testing.assert_allclose(grad, [[0, 0], [1.5, 0]], rtol=1e-6)
-    assert count == 3 and info["clipped"] == 2 and info["tokens"] == 3
+    assert count == 3 and info["clipped"].tolist() == [2, 0] and info["tokens"].tolist() == [2, 1]
+    assert info["ratio_max"] == pytest.approx([1.5, 1.5]) and info["ratio"] == pytest.approx([3, 1.5])
+    log = np.log(1.5)
+    assert info["log_ratio_sq"] == pytest.approx([2 * log**2, log**2])
+    assert info["kl_behaviour"] == pytest.approx([2 * (0.5 - log), 0.5 - log])
+
+
+def test_truncation_by_hand():
+    """Before the step the policy had moved by 3, within it by 1.5: the weight is 2, the clip around 2."""
+    logp, proximal, behaviour = jnp.log(jnp.array([[4.5, 2.7]])), jnp.log(jnp.array([[3.0, 3.0]])), jnp.zeros((1, 2))
+    args = (jnp.ones(1), jnp.ones((1, 2)), 0.2)
+    total, _, info = learner.policy_loss(logp, behaviour, proximal, *args, "truncated", 2.0)
+    np.testing.assert_allclose(total, -(2 * 1.2 + 2 * 0.9), rtol=1e-6)
+    assert info["clipped"] == 1 and info["ratio_max"] == pytest.approx(4.5)
+    total, _, _ = learner.policy_loss(logp, behaviour, proximal, *args, "decoupled")
+    np.testing.assert_allclose(total, -(3 * 1.2 + 3 * 0.9), rtol=1e-6)
 
 
 def test_aggregation_weights_by_hand():
-    lengths = jnp.array([1, 3])
+    lengths = jnp.array([1, 3, 0])  # the last row does not exist
     weights = {kind: learner.aggregation_weights(lengths, kind, 5) for kind in ("token", "sequence", "constant")}
-    np.testing.assert_allclose(weights["token"], [1 / 4, 1 / 4])
-    np.testing.assert_allclose(weights["sequence"], [1 / 2, 1 / 6])
-    np.testing.assert_allclose(weights["constant"], [1 / 10, 1 / 10])
+    np.testing.assert_allclose(weights["token"][:2], [1 / 4, 1 / 4])
+    np.testing.assert_allclose(weights["sequence"][:2], [1 / 2, 1 / 6])
+    np.testing.assert_allclose(weights["constant"][:2], [1 / 10, 1 / 10])
 
 
 def test_buckets():
@@ -96,12 +127,12 @@ def test_buckets():
 @pytest.fixture(scope="module")
 def batch(tiny_config, tiny_params):
     """Ragged synthetic rollouts whose behaviour log-probs are near the policy's, three groups without variance."""
-    rng = np.random.default_rng(0)
-    prompt_lengths = rng.integers(1, S + 1, P).astype(np.int32)
-    prompts = rng.integers(1, 37, (P, S)).astype(np.int32) * (np.arange(S) < prompt_lengths[:, None])
-    lengths = rng.integers(1, T + 1, (P, G)).astype(np.int32)
-    tokens = rng.integers(0, 37, (P, G, T)).astype(np.int32) * (np.arange(T) < lengths[..., None])
-    rewards = rng.integers(0, 2, (P, G)).astype(np.float32)
+    random = np.random.default_rng(0)
+    prompt_lengths = random.integers(1, S + 1, P).astype(np.int32)
+    prompts = random.integers(1, 37, (P, S)).astype(np.int32) * (np.arange(S) < prompt_lengths[:, None])
+    lengths = random.integers(1, T + 1, (P, G)).astype(np.int32)
+    tokens = random.integers(0, 37, (P, G, T)).astype(np.int32) * (np.arange(T) < lengths[..., None])
+    rewards = random.integers(0, 2, (P, G)).astype(np.float32)
     rewards[[0, 5]], rewards[3] = 1, 0
     rewards[[1, 2], 0] = 1 - rewards[[1, 2], 1]
     logp = np.zeros((P, G, T), np.float32)
@@ -110,7 +141,7 @@ def batch(tiny_config, tiny_params):
         n, m = prompt_lengths[p], lengths[p, g]
         row[:n], row[n : n + m] = prompts[p, :n], tokens[p, g, :m]
         logp[p, g, :m] = _logp(tiny_params, tiny_config, row[None], np.array([n + m]))[0, n : n + m]
-    logp += 0.3 * rng.normal(size=logp.shape).astype(np.float32) * (logp != 0)
+    logp += 0.3 * random.normal(size=logp.shape).astype(np.float32) * (logp != 0)
     return Rollouts(prompts, prompt_lengths, tokens, lengths, logp, lengths < T), rewards
 
 
@@ -125,7 +156,12 @@ def step(config, params, batch, hyper=HYPER, sizes=(1, 1, 1), reference=None, dt
     place = policy.qwen2.shardings(config, mesh)
     params = jax.device_put(jax.tree.map(lambda x: jnp.asarray(x, dtype), params), place)
     state = learner.init_state(params, config, hyper, mesh)
-    state, info = learner.update(state, *batch, jax.random.key(0), config, hyper, mesh, reference)
+    ids, key = jnp.arange(P), jax.random.key(0)
+    state, _, info = learner.update(
+        state, None, *batch, ids, jnp.int32(P), key, config, hyper, mesh, reference=reference
+    )
+    scored = info.pop("scored")
+    assert scored == 0 and "replay" not in info
     for leaf, where in zip(jax.tree.leaves(state.params), jax.tree.leaves(place), strict=True):
         assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
     return jax.tree.map(np.asarray, state), {k: float(v) for k, v in info.items()}
@@ -171,7 +207,7 @@ SMALL = {"micro_rows": 4, "length_buckets": 3, "logits_chunk": 1}
     [
         ("token", {"length_buckets": 1, "micro_rows": 16, "logits_chunk": 64, "remat": True}, (1, 1, 1)),
         ("token", {}, (2, 2, 2)),
-        ("sequence", SMALL, (1, 1, 1)),
+        pytest.param("sequence", SMALL, (1, 1, 1), marks=pytest.mark.slow),
         pytest.param("constant", SMALL, (1, 1, 1), marks=pytest.mark.slow),
     ],
     ids=str,
@@ -229,14 +265,13 @@ def test_bfloat16_parameters_have_a_float32_master(tiny_config, tiny_params, bat
     assert {x.dtype.name for x in floats} == {"float32"} and np.isfinite(info["loss"])
 
 
-def test_memory_does_not_hold_all_logits(tiny_config):
-    """Vocabulary 151,936: the update's temporaries stay far below rows x tokens x V floats."""
-    config = dataclasses.replace(tiny_config, vocab_size=151936, num_tokens=151665, tie_embeddings=True)
+def compiled_memory(config, hyper, rule=None, questions=4, tokens=256):
+    """What the compiler needs for an update, the bytes of the parameters and of the buffer."""
     mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    hyper = dataclasses.replace(HYPER, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
+    hyper = dataclasses.replace(hyper, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
     params = jax.eval_shape(lambda: policy.init(config, jax.random.key(0)))
     state = jax.eval_shape(lambda p: learner.TrainState(p, None, hyper.optimizer().init(p), jnp.int32(0)), params)
-    questions, tokens = 4, 256
+    buffer = jax.eval_shape(lambda: replay.init(rule.slots, G, S, tokens, mesh)) if rule else None
 
     def array(*shape, dtype=jnp.int32):
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -249,10 +284,174 @@ def test_memory_does_not_hold_all_logits(tiny_config):
         array(questions, G, tokens, dtype=jnp.float32),
         array(questions, G, dtype=bool),
     )
-    rewards = array(questions, G, dtype=jnp.float32)
+    rewards, ids = array(questions, G, dtype=jnp.float32), array(questions)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    compiled = learner.update.lower(state, rollouts, rewards, key, config, hyper, mesh).compile()
-    memory, weights = compiled.memory_analysis(), sum(4 * x.size for x in jax.tree.leaves(params))
-    everything = questions * G * tokens * config.vocab_size * 4
+    args = (rollouts, rewards, ids, array(), key, config, hyper, mesh, rule)
+    compiled = learner.update.lower(state, buffer, *args).compile()
+    sizes = (sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(tree)) for tree in (params, buffer))
+    return compiled.memory_analysis(), *sizes
+
+
+def test_memory_does_not_hold_all_logits(tiny_config):
+    """Vocabulary 151,936: the update's temporaries stay far below rows x tokens x V floats."""
+    config = dataclasses.replace(tiny_config, vocab_size=151936, num_tokens=151665, tie_embeddings=True)
+    memory, weights, _ = compiled_memory(config, HYPER)
+    everything = 4 * G * 256 * config.vocab_size * 4
     assert memory.temp_size_in_bytes - 4 * weights < everything / 4, (memory.temp_size_in_bytes, everything)
     assert memory.alias_size_in_bytes >= 3 * weights  # parameters and moments are updated in place
+
+
+@pytest.mark.parametrize("insert", ["useful", "batch"])
+def test_the_buffer_is_not_copied(tiny_config, insert):
+    """A draw and an insertion in one program, on a buffer larger than all else."""
+    rule = dataclasses.replace(RULE, questions=4, capacity=2**15, insert=insert)
+    memory, weights, buffer = compiled_memory(tiny_config, HYPER, rule)
+    assert memory.temp_size_in_bytes < buffer / 2, (memory.temp_size_in_bytes, buffer)
+    assert memory.alias_size_in_bytes >= 3 * weights + buffer
+
+
+OLD = ((4, 5), 1), ((6, 7), 3)
+
+
+def groups(batch, which, step):
+    """Groups of `batch` as they would lie in the buffer; a group's question is its place in the batch."""
+    which = np.array(which)
+    rollouts, rewards = jax.tree.map(lambda x: x[which], batch)
+    return replay.Groups(rollouts, rewards, which, np.full(len(which), step, np.int32), np.arange(len(which)))
+
+
+REPLAYING = dataclasses.replace(HYPER, cap=1.02, learning_rate=3e-3)
+
+
+def replaying_step(config, params, batch, hyper=REPLAYING, rule=RULE, sizes=(1, 1, 1), fresh=4, shards=1, old=OLD):
+    """Training step 5 on the first groups of `batch`, with a buffer that holds others, `old`: (their ids, step)."""
+    mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.qwen2.shardings(config, mesh))
+    state = dataclasses.replace(learner.init_state(params, config, hyper, mesh), step=jnp.int32(4))
+    buffer = replay.init(rule.slots, G, S, T, mesh, shards)
+    for which, at in old:
+        buffer = replay.add(buffer, groups(batch, which, at), np.ones(len(which), bool), mesh)
+    rollouts, rewards = batch
+    own = rollout.pad(jax.tree.map(lambda x: x[:fresh], rollouts), P)
+    rewards = np.where(np.arange(P)[:, None] < fresh, rewards, 0)
+    ids = jnp.arange(P) * (jnp.arange(P) < fresh)
+    return learner.update(
+        state, buffer, own, rewards, ids, jnp.int32(fresh), jax.random.key(0), config, hyper, mesh, rule
+    )
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "truncated")]
+
+
+@pytest.mark.parametrize("kind", ["decoupled", *SLOW])
+def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, kind):
+    """Fresh groups 0 to 3, of 4 to 7 those that are mixed, two optimizer steps, all rows in one padded forward."""
+    rollouts, rewards = batch
+    hyper = dataclasses.replace(REPLAYING, loss=kind)
+    state, buffer, info = replaying_step(tiny_config, tiny_params, batch, hyper)
+    replayed = info.pop("replay")
+    drawn = replayed["ids"].tolist()
+    assert sorted(drawn) == [-1, -1, 4, 6]  # 5 and 7 have no variance; their places stay empty
+    assert dict(zip(drawn, replayed["steps"].tolist(), strict=True)) == {4: 1, 6: 3, -1: -1}
+
+    # The rows as they stand in the batch, [P, G, S + T].
+    places = np.array([0, 1, 2, 3, *drawn])
+    there, age = places >= 0, np.where(places == 4, 4, np.where(places == 6, 2, 0))
+    tokens, real, old = (np.zeros((P, G, S + T), kind) for kind in (np.int32, bool, np.float32))
+    for at, g in np.ndindex(P, G):
+        p = places[at]
+        n, m = rollouts.prompt_lengths[p], rollouts.lengths[p, g]
+        tokens[at, g, :n], tokens[at, g, n : n + m] = rollouts.prompts[p, :n], rollouts.tokens[p, g, :m]
+        real[at, g, n : n + m], old[at, g, n : n + m] = there[at], rollouts.logprobs[p, g, :m]
+    r = rewards[places]
+    a = np.where(there[:, None], (r - r.mean(1, keepdims=True)) / (r.std(1, ddof=1, keepdims=True) + 1e-6), 0)
+    length = rollouts.prompt_lengths[places][:, None] + rollouts.lengths[places]
+    rows = [x.reshape(P * G, *x.shape[2:]) for x in (tokens, length, real, old, a)]
+
+    def logp(params, rows):
+        return _logp(params, tiny_config, rows[0], rows[1])
+
+    proximal = np.where((age > 0).repeat(G)[:, None], logp(tiny_params, rows), rows[3])
+
+    def loss(params, rows, proximal):
+        _, _, real, old, a = rows
+        a, now = a[:, None], logp(params, rows)
+        ratio, before = jnp.exp(now - old), jnp.exp(proximal - old)
+        if kind == "truncated":
+            ratio, before = ratio * jnp.minimum(1, 1.02 / before), jnp.minimum(before, 1.02)
+        centre = 1.0 if kind == "plain" else before
+        value = jnp.maximum(-a * ratio, -a * jnp.clip(ratio, 0.8 * centre, 1.2 * centre))
+        return (value * real).sum() / real.sum(), now
+
+    params, optimizer = tiny_params, hyper.optimizer()
+    moments = optimizer.init(params)
+    order = np.asarray(jax.random.permutation(rng.stream(jax.random.key(0), rng.Purpose.UPDATE, 4), P))
+    ratios, ages, losses = [], [], []
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    for which in order.reshape(2, -1):
+        which = (which[:, None] * G + np.arange(G)).ravel()
+        part = [x[which] for x in rows]
+        (value, now), grads = gradient(params, part, proximal[which])
+        updates, moments = optimizer.update(grads, moments, params)
+        params = optax.apply_updates(params, updates)
+        use = part[2] & (part[4] != 0)[:, None]
+        ratios.append(np.exp(now - part[3])[use])
+        ages.append(np.broadcast_to(age.repeat(G)[which][:, None], use.shape)[use])
+        losses.append(value)
+    for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+        assert np.quantile(abs(x - y), 0.99) < 1e-4 and abs(x - y).max() < 6.1e-3  # Adam: signs of near-zero gradients
+    np.testing.assert_allclose(info["loss"], np.mean(losses), atol=2e-5)
+
+    ratio, of = np.concatenate(ratios), np.concatenate(ages)
+    stale = ratio[of > 0]
+    want = {
+        "share": 2 / 6,
+        "overlap": 0,
+        "size": 4,  # 1 and 2 of the fresh are mixed
+        "ratio_mean": stale.mean(),
+        "ratio_max": stale.max(),
+        "effective_sample_size": stale.sum() ** 2 / (stale**2).sum() / len(stale),
+    }
+    for name, value in want.items():
+        assert float(replayed[name]) == pytest.approx(value, rel=1e-3), name
+    assert replayed["ages"].tolist() == [0, 1, 0, 1, 0, 0, 0, 0]
+    for years in (0, 2, 4):
+        log = np.log(ratio[of == years])
+        assert float(replayed["log_ratio_sq_by_age"][years]) == pytest.approx((log**2).mean(), rel=1e-3)
+        assert float(replayed["kl_by_age"][years]) == pytest.approx((np.exp(log) - 1 - log).mean(), rel=1e-3)
+    assert np.isnan(replayed["kl_by_age"][1]) and 0 < replayed["clip_fraction"] < 1
+    clipped = (replayed["clip_fraction"] * len(stale) + info["clip_fraction_fresh"] * (of == 0).sum()) / len(of)
+    assert float(info["clip_fraction"]) == pytest.approx(float(clipped), rel=1e-4)
+    assert info["scored"] == (0 if kind == "plain" else rollouts.lengths[[4, 6]].sum())
+    assert sorted(np.asarray(buffer.ids[buffer.step >= 0]).tolist()) == [1, 2, 4, 6]
+
+
+def test_replay_options(tiny_config, tiny_params, batch):
+    """One compilation serves: nothing to draw, a whole fresh batch, and a draw."""
+    run = functools.partial(replaying_step, tiny_config, tiny_params, batch)
+    compiled = learner.update._cache_size()
+    state, buffer, info = run(old=())
+    assert info["replay"]["share"] == 0 and np.isnan(info["replay"]["overlap"]) and info["scored"] == 0
+    # Four fresh groups alone: the other places have no weight.
+    alone = [x[:4] for x in jax.tree.leaves(batch)]
+    assert float(info["tokens"]) == alone[3][[1, 2]].sum()
+    assert replay.size(buffer) == 2
+    whole, buffer, info = run(fresh=8)
+    assert info["replay"]["share"] == 0 and (info["replay"]["ids"] == -1).all() and replay.size(buffer) == 4
+    rollouts, _ = batch
+    assert info["tokens"] == rollouts.lengths[[1, 2, 4, 6]].sum()
+    assert float(info["entropy"]) == pytest.approx(-rollouts.logprobs.sum() / rollouts.lengths.sum(), rel=1e-5)
+    assert learner.update._cache_size() <= compiled + 1
+
+
+@pytest.mark.slow
+def test_replay_on_eight_devices(tiny_config, tiny_params, batch):
+    """A buffer of four shards on one device and on data 2 x fsdp 2 x tensor 2: the same draws, parameters, buffer."""
+    one, two = (
+        replaying_step(tiny_config, tiny_params, batch, sizes=sizes, shards=4, old=(((4, 6, 1, 2), 1),))
+        for sizes in ((1, 1, 1), (2, 2, 2))
+    )
+    assert one[2]["replay"]["ids"].tolist() == two[2]["replay"]["ids"].tolist() and one[2]["replay"]["share"] > 0
+    jax.tree.map(np.testing.assert_array_equal, one[1], two[1])
+    for x, y in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(two[0].params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4)

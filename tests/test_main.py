@@ -33,7 +33,15 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config=syntax.py"], "syntax.py failed at line 1: SyntaxError"),
         (["--config=empty.py"], "no function get_config"),
         (["--config=number.py"], "returned int"),
-        (["--config=configs/quickstart.py:huge"], "no preset 'huge'"),
+        (["--config=configs/quickstart.py:huge"], "no 'huge' in the config's argument"),
+        (["--config.replay.fresh=0.0"], "config.replay.fresh=0.0 must be a number above 0 and at most 1"),
+        (["--config.replay.fresh=1.5"], "at most 1"),
+        (["--config.replay.fresh=0.3"], "is 4.8 groups; use a share that gives a whole number, such as 0.3125"),
+        (["--config.replay.capacity=7"], "config.replay.capacity=7 is less than the 8 groups that a step draws"),
+        (["--config.replay.fresh=0.25", "--config.replay.capacity=8"], "less than the 12 groups"),
+        (["--config.replay.start=soon"], "round, full"),
+        (["--config.learner.loss=best"], "decoupled, plain, truncated"),
+        (["--config.selection.reuse=8"], "below the 8 fresh groups"),
         (["--config.seed=99999999999"], "below 2**32"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
         (["--config.group_size=4"], "did you mean config.rollout.group_size?"),
@@ -147,12 +155,25 @@ def test_check_names_the_field(field, value):
 
 def test_presets():
     code, paper = main.load(DEFAULT), main.load(f"{DEFAULT}:dots_paper")
-    assert code.to_dict() == main.load(f"{DEFAULT}:dots_code").to_dict()
+    for same in ("dots_code", "dots_rr", "dots_rr,dots_code"):
+        assert code.to_dict() | {"name": 0} == main.load(f"{DEFAULT}:{same}").to_dict() | {"name": 0}
     assert (code.learner.advantage_std, code.predictor.calibration, code.predictor.refit) == (True, "code", True)
     assert (paper.learner.advantage_std, paper.predictor.calibration, paper.predictor.refit) == (False, "paper", False)
     assert code.selection.reuse == 0 < paper.selection.reuse <= paper.selection.references
+    assert (code.replay.start, code.replay.insert, code.learner.loss) == ("round", "batch", "decoupled")
+    assert (paper.replay.start, paper.replay.insert, paper.learner.loss) == ("full", "useful", "plain")
     validate.check(paper)
-    with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper"):
+    methods = {name: main.load(f"{DEFAULT}:{name}") for name in ("grpo", "dots", "rr", "dots_rr", "rr,dots_paper")}
+    assert {name: (c.selection.name, c.replay.fresh < 1) for name, c in methods.items()} == {
+        "grpo": ("uniform", False),
+        "dots": ("dots", False),
+        "rr": ("uniform", True),
+        "dots_rr": ("dots", True),
+        "rr,dots_paper": ("uniform", True),
+    }
+    for config in methods.values():
+        validate.check(config)
+    with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper.*grpo, dots, rr, dots_rr"):
         main.load(f"{DEFAULT}:dots_papers")
 
 

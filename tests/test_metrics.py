@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import os
 
 import jax.numpy as jnp
@@ -119,3 +120,18 @@ def test_progress_keeps_the_last_measures_and_one_hundred_columns():
     assert "useful 100%  10k tok/s  ETA 1:06:40" in last and max(map(len, (first, last, told))) <= WIDTH
     measured = "pearson 0.87  spearman 0.80  mae 0.12  calibration 0.05  precision 0.70"
     assert told.strip() == f"predicted difficulty:  {measured}"
+
+
+def test_collapsed_weights_and_broken_numbers_are_said_once():
+    out = io.StringIO()
+    progress, fine = Progress(100, stream=out), {"replay/share": 0.5, "replay/effective_sample_size": np.float32(0.9)}
+    progress.update(1, {"replay/share": 0.0, "replay/effective_sample_size": math.nan, "train/loss": 0.1})
+    progress.update(2, fine | {"replay/kl_by_age": np.array([0.1, math.nan])})
+    assert out.getvalue() == ""
+    for step in (3, 4):
+        progress.update(step, fine | {"replay/effective_sample_size": np.float32(0.31)})
+        progress.update(step, fine | {"train/entropy_useful": np.float32(math.nan)})
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2 and all(line.startswith("warning: step 3: ") for line in lines)
+    assert "effective sample size 31%" in lines[0] and "learning_rate" in lines[0]
+    assert lines[1].endswith("train/entropy_useful: not a number")

@@ -103,6 +103,20 @@ def test_ends_of_the_runs(uniform, dots):
     assert (difference["mean"], difference["standard_error"]) == pytest.approx((0.125, 0.075))
 
 
+def test_accuracy_at_equal_tokens(uniform, dots, tmp_path):
+    found = compare([*uniform, *dots])
+    assert found["budget"] == 3000  # dots generate as much in 20 steps
+    assert found["methods"]["dots"]["at_budget"] == pytest.approx([0.7, 0.3])
+    difference = found["methods"]["dots"]["difference_at_budget"]
+    # less 0.5 and 0.6 of uniform's step 30
+    assert (difference["seeds"], difference["mean"], difference["standard_error"]) == pytest.approx((2, -0.05, 0.25))
+    assert "| dots | 0.500 ± 0.283 | -0.050 ± 0.250 | 2 |" in report.markdown(found, "")
+    less = make(tmp_path / "less", [0.1, 0.2, 0.3, 0.4], 0, tokens=75, selection__name="static")
+    at = compare([*uniform, less])["methods"]["uniform"]["at_budget"]
+    assert at == pytest.approx([0.425, 0.525, 0.6625])  # 2250 tokens: between steps 20 and 30
+    assert compare([less])["budget"] == 2250
+
+
 def test_runs_that_go_on_are_compared_at_the_last_step_that_all_have(uniform, dots, tmp_path):
     short = make(tmp_path / "short", [0.1, 0.2, 0.3], 1, selection__name="dots")
     found = compare([*uniform, dots[0], short])

@@ -26,7 +26,8 @@ FIELDS = {
     "train.checkpoint_every": 3,  # every other one falls inside a selection round
     "data.num_questions": 128,
     "selection.references": 4,
-    "selection.reuse": 4,
+    "selection.reuse": 2,
+    "replay.capacity": 8,
     "predictor.width": 8,
     "predictor.window": 64,
     "predictor.steps": 2,
@@ -101,6 +102,16 @@ def test_what_a_run_leaves(whole):
         assert {"seconds", "train/reward", "train/useful_groups", "ledger/generated_tokens"} <= row.keys()
         assert row["train/logprob_diff_max"] < 1e-4
     assert max(row["train/useful_groups"] for row in log[1:]) > 0 and max(row["train/grad_norm"] for row in log[1:]) > 0
+    # Replay: nothing in the first round, then half of each batch, from steps before.
+    share = [row["replay/share"] for row in log[1:]]
+    assert share[:2] == [0, 0] and max(share[2:]) == 0.5 and log[-1]["ledger/scored_tokens"] > 0
+    assert [len(made(workdir, step)["ids"]) for step in range(1, STEPS + 1)] == [8, 8] + [4] * 10
+    for row in log[1:]:
+        drawn = replayed(made(workdir, row["step"]))
+        assert sum(row["replay/ages"]) == len(drawn) == len(set(drawn)) <= 4
+        assert all(at < row["step"] and i in mixed(made(workdir, at)) for i, at in drawn)
+    said_of_ages = [row["replay/kl_by_age"] for row in log[3:]]
+    assert all(len(ages) == 9 for ages in said_of_ages) and any(ages[1] > 0 for ages in said_of_ages if ages[1])
     for name in ("seconds", "ledger/generated_tokens"):
         assert (np.diff([row[name] for row in log]) > 0).all()
     for said in ("held-out accuracy", "metrics.jsonl", "curves.png", "compiling", "sort", str(workdir / "policy")):
@@ -122,8 +133,9 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
     assert [r.step for r in run.rounds] == [1, 3, 5, 7, 9, 11]
     every, reuse, K = 2, FIELDS["selection.reuse"], FIELDS["selection.references"]
     for at, r in enumerate(run.rounds):
-        trained = every * FIELDS["train.questions"] - reuse
-        assert len(r.labels) == min(FIELDS["predictor.window"], K * (at + 1) + trained * at)
+        rounds = [every * FIELDS["train.questions"]] + 5 * [every * FIELDS["train.questions"] // 2]
+        trained = rounds[at] - reuse
+        assert len(r.labels) == min(FIELDS["predictor.window"], K * (at + 1) + sum(rounds[:at]) - reuse * at)
         assert len(r.ids) == len(r.predicted) == trained + K * (at < 5) and (~r.uniform).sum() == trained
         assert r.pool.sum() == len(run.questions) == FIELDS["data.num_questions"]
         assert r.ages.min() == 0 and (r.ages[-K:] == 0).all() and (np.diff(r.ages) <= 0).all()
@@ -205,14 +217,22 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
         assert (workdir / name).read_bytes() == (whole[0] / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("name", ["uniform", "static", "oracle"])
-def test_other_selectors(start, tmp_path, name):
-    out, _ = finish(start(tmp_path / "run", **{"selection.name": name, "train.steps": 3}))
+@pytest.mark.parametrize(
+    "method, fields",
+    [("grpo", {}), ("rr", {"selection.name": "static"}), ("dots", {"selection.name": "oracle"})],
+    ids=["uniform", "static", "oracle"],
+)
+def test_other_methods(start, tmp_path, method, fields):
+    config = f"--config=configs/quickstart.py:{method}"
+    out, _ = finish(start(tmp_path / "run", config, **fields, **{"train.steps": 3}))
+    name, replays = fields.get("selection.name", "uniform"), method == "rr"
     log, groups = (
         [json.loads(line) for line in (tmp_path / "run" / file).read_text().splitlines()]
         for file in ("metrics.jsonl", "groups.jsonl")
     )
-    assert [row["step"] for row in groups] == [1, 2, 3] and all(len(set(row["ids"])) == 8 for row in groups)
+    assert [row["step"] for row in groups] == [1, 2, 3]
+    assert [len(set(row["ids"])) for row in groups] == [8, 8, 4 if replays else 8]
+    assert ("replay/share" in log[-1]) == ("replayed" in groups[-1]) == ("4 of 8 groups replayed" in out) == replays
     assert f"{name} selection" in out and not (tmp_path / "run" / "predictor.safetensors").exists()
     last, oracle = log[-1], name == "oracle"
     assert last["ledger/generated_tokens"] == last["ledger/generated_fresh"] > 0
@@ -301,13 +321,53 @@ def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):
     assert err.count("\n") == 1 and "config.json" in err and os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
-def test_continued_on_eight_devices(whole, start, tmp_path):
-    """Five steps on one device, two on data 2 x fsdp 2 x tensor 2: the same tokens, and metrics within 1e-3."""
-    finish(start(tmp_path / "eight", **{"train.steps": 5}))
+@pytest.fixture(scope="module")
+def emptied(whole, start, tmp_path_factory):
+    """The whole run continued by two steps with an empty, larger buffer."""
+    workdir = tmp_path_factory.mktemp("runs") / "emptied"
+    shutil.copytree(whole[0], workdir)
+    more = {"train.steps": STEPS + 2, "replay.capacity": 16}
+    _, err = finish(start(workdir, **more), 2)
+    assert err.count("\n") == 1 and "config.replay.capacity=8, not 16" in err and "train.empty_buffer=True" in err
+    _, err = finish(start(workdir, **more | {"rollout.group_size": 2, "learner.micro_rows": 8}), 2)
+    assert err.count("\n") == 1 and "train.empty_buffer=True" in err
+    finish(start(workdir, **more, **{"train.empty_buffer": True}))
+    return workdir
+
+
+def made(workdir, step):
+    """The line of groups.jsonl."""
+    return json.loads((workdir / "groups.jsonl").read_text().splitlines()[step - 1])
+
+
+def replayed(group):
+    """(question, step) of the groups that were drawn."""
+    return [(i, at) for i, at in zip(group["replayed"], group["replayed_from"], strict=True) if i >= 0]
+
+
+def mixed(group):
+    """Questions whose rewards differed."""
+    return [i for i, n in zip(group["ids"], group["successes"], strict=True) if 0 < n < group["rollouts"]]
+
+
+def test_continued_with_an_empty_buffer(whole, emptied):
+    log, useful = rows(emptied), mixed(made(emptied, STEPS + 1))
+    assert log[: STEPS + 1] == rows(whole[0]) and [row["step"] for row in log] == list(range(STEPS + 3))
+    assert log[-2]["replay/share"] == 0 and log[-2]["replay/size"] == len(useful)
+    assert sum(log[-1]["replay/ages"]) == log[-1]["replay/ages"][0] == min(4, len(useful))
+
+
+def test_continued_on_eight_devices(whole, emptied, start, tmp_path):
+    """A step on data 2 x fsdp 2 x tensor 2: the same fresh groups as on one, replay from the buffer cut in four."""
+    workdir = tmp_path / "eight"
+    shutil.copytree(whole[0], workdir)
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
-    finish(start(tmp_path / "eight", devices=8, **mesh, **{"train.steps": 7}))
-    for a, b in zip(rows(tmp_path / "eight"), rows(whole[0])[:8], strict=True):
-        assert a["ledger/generated_tokens"] == b["ledger/generated_tokens"]
-        for name, value in b.items():
-            if isinstance(value, float):
-                assert a[name] == pytest.approx(value, abs=1e-3, rel=1e-3), (a["step"], name)
+    finish(start(workdir, devices=8, **mesh, **{"train.steps": STEPS + 1}))
+    many, one = rows(workdir)[-1], rows(emptied)[STEPS + 1]
+    for name in ("ledger/generated_tokens", "train/reward", "train/useful_groups", "train/completion_tokens"):
+        assert many[name] == pytest.approx(one[name]), name
+    got, want = made(workdir, STEPS + 1), made(emptied, STEPS + 1)
+    assert got["ids"] == want["ids"] and got["successes"] == want["successes"]
+    there = {(i, step) for step in range(1, STEPS + 1) for i in mixed(made(workdir, step))}
+    assert replayed(got) and set(replayed(got)) <= there
+    assert many["train/logprob_diff_max"] < 1e-3 and many["replay/effective_sample_size"] > 0.1

@@ -1,5 +1,6 @@
-"""The learner: advantages, clipped losses and the jitted GRPO update."""
+"""The learner: advantages, clipped losses, the buffer of rollouts and the jitted GRPO-RR update."""
 
+from dots_jax.learner import replay
 from dots_jax.learner.losses import advantages, aggregation_weights, kl_penalty, mixed, policy_loss
 from dots_jax.learner.update import Hyper, TrainState, init_state, update
 
@@ -12,5 +13,6 @@ __all__ = [
     "kl_penalty",
     "mixed",
     "policy_loss",
+    "replay",
     "update",
 ]

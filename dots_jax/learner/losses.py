@@ -25,47 +25,67 @@ def aggregation_weights(lengths: jax.Array, kind: str, max_tokens: int) -> jax.A
     """The weight of each token of a row, float32 [R], with which the loss is a plain sum over an optimizer step.
 
     token: one over all tokens of the step; sequence: mean over a row's tokens, then over rows; constant: one over
-    rows x max_tokens (Dr. GRPO). Known before any forward pass, so that accumulation over micro-batches is exact.
+    rows x max_tokens (Dr. GRPO). Rows without a token do not exist. Known before any forward pass, so that accumulation
+    over micro-batches is exact.
     """
-    rows = lengths.shape[0]
+    rows = jnp.maximum((lengths > 0).sum(), 1)
     if kind == "token":
-        return jnp.full(rows, 1.0 / jnp.maximum(lengths.sum(), 1), jnp.float32)
+        return jnp.full(lengths.shape, 1.0 / jnp.maximum(lengths.sum(), 1), jnp.float32)
     if kind == "sequence":
         return 1.0 / (rows * jnp.maximum(lengths, 1).astype(jnp.float32))
-    return jnp.full(rows, 1.0 / (rows * max_tokens), jnp.float32)
+    return jnp.full(lengths.shape, 1.0 / (rows * max_tokens), jnp.float32)
 
 
-def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: str = "plain"):
+def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: str = "plain", cap: float = 2.0):
     """The clipped surrogate (METHOD section 4) as (sum, count, info), for log-probs [R, T] and advantages [R].
 
-    plain: max(-A r, -A clip(r, 1 - e, 1 + e)) with r = exp(logp - behaviour), the paper's.
-    decoupled: the clip is around the proximal policy instead, [r_o (1 - e), r_o (1 + e)] with
-    r_o = exp(proximal - behaviour), the released code's. Both are the same where proximal is behaviour.
+    With r = exp(logp - behaviour), r_o = exp(proximal - behaviour) and r clipped around c to [c (1 - e), c (1 + e)]:
+
+    plain: max(-A r, -A clip(r)), clipped around 1, the paper's.
+    decoupled: the same, clipped around r_o, the released code's.
+    truncated: decoupled with w = min(r_o, cap) in place of r_o, and r = w exp(logp - proximal).
+
+    All are the same where proximal is behaviour.
 
     Args:
       logp: of the current policy; the gradient flows through it alone.
       behaviour: of the policy that generated the tokens.
-      proximal: of the policy before this step's updates.
+      proximal: of the policy before this step's updates; plain does not look at it.
       advantage: float32 [R].
       mask: [R, T], 0 where there is no token, else 1 or the token's weight.
       clip: e, symmetric.
-      kind: "plain" or "decoupled".
+      kind: "plain", "decoupled" or "truncated".
+      cap: of r_o in "truncated".
 
     Returns:
-      sum of mask x loss, sum of mask, and {"clipped": tokens whose clipped term is the larger, "tokens": tokens,
-      "ratio_max": the largest r}.
+      sum of mask x loss, sum of mask, and for each row, float32 [R]: "tokens"; sums over them of "clipped" (the clipped
+      term is the larger), of the importance ratio exp(logp - behaviour), "ratio", its square, "ratio_sq", the square
+      of its logarithm, "log_ratio_sq", and ratio - 1 - log ratio, "kl_behaviour", which estimates
+      KL(behaviour || policy); and the largest ratio, "ratio_max".
     """
     # Masked slots hold anything: a zero difference there keeps exp and its gradient finite.
     real = mask > 0
-    ratio = jnp.exp(jnp.where(real, logp - behaviour, 0.0))
-    centre = jnp.exp(jnp.where(real, proximal - behaviour, 0.0)) if kind == "decoupled" else 1.0
+    log_ratio = jnp.where(real, logp - behaviour, 0.0)
+    ratio, centre = jnp.exp(log_ratio), 1.0
+    weighted = ratio
+    if kind != "plain":
+        moved = jnp.where(real, proximal - behaviour, 0.0)
+        centre = jnp.exp(moved)
+        if kind == "truncated":
+            centre = jnp.minimum(centre, cap)
+            weighted = centre * jnp.exp(log_ratio - moved)
     a = -advantage[:, None]
-    free, clipped = a * ratio, a * jnp.clip(ratio, centre * (1 - clip), centre * (1 + clip))
+    free, clipped = a * weighted, a * jnp.clip(weighted, centre * (1 - clip), centre * (1 + clip))
     info = {
-        "clipped": (real & (clipped > free)).sum(),
-        "tokens": real.sum(),
-        "ratio_max": jnp.where(real, ratio, 0.0).max(),
+        "tokens": real,
+        "clipped": real & (clipped > free),
+        "ratio": jnp.where(real, ratio, 0.0),
+        "ratio_sq": jnp.where(real, ratio**2, 0.0),
+        "log_ratio_sq": log_ratio**2,
+        "kl_behaviour": ratio - 1 - log_ratio,
     }
+    info = {name: x.sum(1, dtype=jnp.float32) for name, x in info.items()}
+    info["ratio_max"] = jnp.where(real, ratio, 0.0).max(1)
     return (mask * jnp.maximum(free, clipped)).sum(), mask.sum(), info
 
 

@@ -68,3 +68,20 @@ def constrain(x: jax.Array, *axes) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
+def per_device(function, mesh: Mesh, replicated: int = 0):
+    """`function` on each device's own rows; its first `replicated` arguments are whole on every device."""
+
+    def wrapped(*args):
+        specs = [PartitionSpec()] * replicated + [PartitionSpec(BATCH)] * (len(args) - replicated)
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=tuple(specs),
+            out_specs=PartitionSpec(BATCH),
+            axis_names=set(BATCH),
+            check_vma=False,
+        )(*args)
+
+    return wrapped

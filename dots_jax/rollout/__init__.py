@@ -1,6 +1,6 @@
 """Rollouts: completions sampled from the policy, with their log-probs."""
 
 from dots_jax.rollout.sampler import sample
-from dots_jax.rollout.types import Rollouts, join
+from dots_jax.rollout.types import Rollouts, join, pad
 
-__all__ = ["Rollouts", "join", "sample"]
+__all__ = ["Rollouts", "join", "pad", "sample"]

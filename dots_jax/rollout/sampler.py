@@ -13,7 +13,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
 from dots_jax.policy import qwen2, scoring, sharding
 from dots_jax.rollout.types import Rollouts
@@ -272,23 +271,6 @@ def _uniform(keys, count):
     return jax.vmap(jax.vmap(one, (0, None)))(keys, count)
 
 
-def _per_device(function, static: _Static, replicated: int):
-    """`function` on each device's own rows; its first `replicated` arguments are whole on every device."""
-
-    def wrapped(*args):
-        specs = [PartitionSpec()] * replicated + [PartitionSpec(sharding.BATCH)] * (len(args) - replicated)
-        return jax.shard_map(
-            function,
-            mesh=static.mesh,
-            in_specs=tuple(specs),
-            out_specs=PartitionSpec(sharding.BATCH),
-            axis_names=set(sharding.BATCH),
-            check_vma=False,
-        )(*args)
-
-    return wrapped
-
-
 @functools.partial(jax.jit, static_argnames="static")
 def _start(prefilled: _Prefilled, static: _Static) -> _Slots:
     """Empty slots where there are fewer than questions, else every question in its own."""
@@ -304,7 +286,7 @@ def _start(prefilled: _Prefilled, static: _Static) -> _Slots:
         ones, rows = jnp.ones(Q, jnp.int32), jnp.zeros((Q, G), jnp.int32)
         return _Slots(P * ones, ones, rows, rows == 0, cache, jnp.zeros(1, jnp.int32))
 
-    return _per_device(start, static, 0)(prefilled)
+    return sharding.per_device(start, static.mesh)(prefilled)
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "static"))
@@ -314,7 +296,7 @@ def _grow(kv, capacity: int, static: _Static):
     def grow(kv):
         return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, capacity - x.shape[3]), (0, 0))), kv)
 
-    return _per_device(grow, static, 0)(kv)
+    return sharding.per_device(grow, static.mesh)(kv)
 
 
 def _admit(prefilled: _Prefilled, slots: _Slots) -> _Slots:
@@ -411,5 +393,6 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
         top = jnp.where(slots.done.all(1), 1, slots.count).max()
         return slots, output, jnp.stack([left.astype(jnp.int32), top])[None]
 
-    slots, output, flags = _per_device(decode, static, 3)(weights, key, temperature, prefilled, slots, output)
+    decode = sharding.per_device(decode, static.mesh, 3)
+    slots, output, flags = decode(weights, key, temperature, prefilled, slots, output)
     return slots, output, flags.max(0)
