@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
     c.learner.length_buckets = 4  # padded lengths that a micro-batch can have
     c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
     c.learner.clip = 0.2  # epsilon, symmetric
-    c.learner.loss = "decoupled"  # replayed groups: decoupled (released code) | plain (paper) | truncated (METHOD 4)
+    c.learner.loss = "decoupled"  # replayed groups: decoupled (released code) | plain (paper) | truncated
     c.learner.cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated"
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
@@ -99,7 +99,7 @@ def get_config() -> ConfigDict:
     c.train.eval_every = 5  # steps; step 0 and the last are always evaluated
     c.train.checkpoint_every = 5  # steps
     c.train.keep = 2  # checkpoints kept
-    c.train.empty_buffer = False  # a run that continues forgets the rollouts that its checkpoint holds
+    c.train.empty_buffer = False  # a run that continues drops its buffer if sizes have changed; False: an error
 
     c.eval = ConfigDict()
     c.eval.samples = 1  # completions per held-out question
@@ -150,7 +150,11 @@ METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
 
 def apply(c: ConfigDict, words: str) -> None:
     """Applies a preset, a method, or one of each: names of these, joined by commas."""
-    for word in words.split(","):
+    words = words.split(",")
+    for kind in (PRESETS, METHODS):
+        if sum(word in kind for word in words) > 1:
+            raise UserError(f"only one of {', '.join(kind)} at a time; the config's argument is {','.join(words)}")
+    for word in words:
         if word not in PRESETS | METHODS:
             raise UserError(
                 f"no {word!r} in the config's argument; it is a preset ({', '.join(PRESETS)}), a method "

@@ -17,6 +17,7 @@ def get_config(which: str = "dots_rr"):
 
     c.selection.temperature = 0.03  # a draw as sharp as the paper's comes back to few questions of so small a pool
     c.selection.references = 8
+    c.selection.reuse = 4
     c.embedding.dtype = "float32"
     c.embedding.standardise = True
     c.predictor.width = 64
@@ -32,7 +33,8 @@ def get_config(which: str = "dots_rr"):
     c.rollout.temperature = 1.0
     c.rollout.chunk = 32  # all at once: one shape to compile
 
-    c.replay.capacity = 16
+    c.replay.capacity = 64
+    c.replay.until = 60  # half of the run: replay speeds up the beginning and harms the end
 
     c.learner.minibatches = 2
     c.learner.micro_rows = 32

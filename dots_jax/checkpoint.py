@@ -54,8 +54,10 @@ class Checkpointer:
             with _quiet():
                 self._manager.save(step, args=ocp.args.StandardSave(flat))
 
-    def restore(self, step: int, abstract_tree, but: str | None = None):
-        """The tree saved at `step`, in the structure of `abstract_tree`; what was saved under `but` is passed over.
+    def restore(self, step: int, abstract_tree, optional: str | None = None):
+        """The tree saved at `step`, in the structure of `abstract_tree`.
+
+        What lies under the name `optional` is None if it was saved in other shapes, or not at all.
 
         A `jax.ShapeDtypeStruct` or jax array becomes a jax array with that leaf's sharding (of the first device
         if it names none), a numpy array a numpy array, a Python number a number of that type. Raises UserError if
@@ -70,13 +72,16 @@ class Checkpointer:
                 saved = dict(self._manager.item_metadata(step))
             except Exception as error:
                 raise _unreadable(path, error) from error
-            if but is not None:
-                wanted |= {n: np.empty(x.shape, x.dtype) for n, x in saved.items() if n.startswith(but)}
+            dropped = _differing(saved, wanted, optional)
+            # Orbax reads whole trees: what is dropped comes to the host on the way.
+            wanted = {n: x for n, x in wanted.items() if n not in dropped}
+            wanted |= {n: np.empty(saved[n].shape, saved[n].dtype) for n in dropped & saved.keys()}
             _compare(path, saved, wanted)
             try:
                 flat = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
             except Exception as error:
                 raise _unreadable(path, error) from error
+        flat |= dict.fromkeys(dropped)
         values = [
             type(leaf)(flat[name]) if isinstance(leaf, bool | int | float) else flat[name] for name, leaf in leaves
         ]
@@ -149,6 +154,14 @@ def _abstract(leaf):
         sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     return np.asarray(leaf)
+
+
+def _differing(saved: dict, wanted: dict, prefix: str | None) -> set[str]:
+    """All names under `prefix`, where any of them is not the same in both; otherwise none."""
+    if prefix is None:
+        return set()
+    a, b = ({n: tuple(x.shape) for n, x in tree.items() if n.startswith(prefix)} for tree in (saved, wanted))
+    return set() if a == b else a.keys() | b.keys()
 
 
 def _compare(path: str, saved: dict, wanted: dict) -> None:

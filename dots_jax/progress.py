@@ -77,7 +77,7 @@ class Progress:
             if weight < COLLAPSED:
                 alarms["collapsed"] = (
                     f"importance weights of replayed tokens have collapsed (effective sample size {100 * weight:.0f}%);"
-                    " lower config.learner.learning_rate or config.replay.max_age"
+                    " lower config.learner.learning_rate or set config.replay.max_age"
                 )
         used = ("train/", "replay/") if metrics.get("replay/share") else ("train/",)
         broken = [k for k, v in metrics.items() if k.startswith(used) and np.ndim(v) == 0 and np.isnan(v)]

@@ -27,7 +27,8 @@ usage: python -m dots_jax.report [LABEL=]WORKDIR ... [--out=DIR] [--baseline=LAB
   WORKDIR           of a run, finished or not; runs that differ only in config.seed are one method
   LABEL=WORKDIR     names the run's method; otherwise its name is made of what tells it from the others
   --out=DIR         where report.md, report.png and report.json are written (default: runs/report)
-  --baseline=LABEL  the method to compare with (default: the first that selects uniformly, else the first)
+  --baseline=LABEL  the method to compare with (default: the first that selects uniformly and does not
+                    replay, else the first)
 
 example:
   python -m dots_jax.report runs/uniform-* runs/dots-* --out=runs/report
@@ -166,8 +167,10 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
 
     NaN: not measured; infinity: target never reached. Raises UserError for a `baseline` that is no method.
     """
-    uniform = [label for label, runs in methods.items() if runs[0].config.get("selection.name") == "uniform"]
-    baseline = baseline or [*uniform, *methods][0]
+    configs = {label: runs[0].config for label, runs in methods.items()}
+    uniform = [label for label, config in configs.items() if config.get("selection.name") == "uniform"]
+    plain = [label for label in uniform if configs[label].get("replay.fresh", 1) == 1]
+    baseline = baseline or [*plain, *uniform, *methods][0]
     if baseline not in methods:
         raise UserError(f"no method {baseline!r} to compare with; --baseline is one of: {'; '.join(methods)}")
     target = statistics.fmean(run.exams[-1]["eval/accuracy"] for run in methods[baseline])

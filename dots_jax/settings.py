@@ -9,7 +9,11 @@ from dots_jax.main import ROOT
 
 # What may change when a run continues.
 FREE = ("train.steps", "train.checkpoint_every", "train.keep", "train.empty_buffer", "mesh", "embedding.cache")
-BUFFER = ("replay.", "rollout.group_size", "rollout.max_tokens")  # these too, if it starts with an empty buffer
+# These too, if it may start with an empty buffer; not what decides how many groups a step generates.
+BUFFER = (
+    *(f"replay.{name}" for name in ("capacity", "insert", "max_age", "once", "positive_only")),
+    *("rollout.group_size", "rollout.max_tokens", "learner.micro_rows"),
+)
 
 
 def find(path: str) -> str:
@@ -58,6 +62,8 @@ def same_run(config, workdir: str) -> None:
     free = FREE[1:] if old.get("selection.name") == "static" else FREE
     free += BUFFER if config.train.empty_buffer else ()
     for name in sorted(old.keys() | new.keys()):
+        if name in new and name not in old:
+            raise UserError(f"{workdir} holds a run of a version without config.{name}; use another --workdir")
         if old.get(name) != new.get(name) and not name.startswith(free):
             without = ", or --config.train.empty_buffer=True to do so without its buffer" * name.startswith(BUFFER)
             raise UserError(

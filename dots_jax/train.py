@@ -6,6 +6,7 @@ device, so that the ledger's seconds are those of the phase; at real scale a pha
 """
 
 import collections
+import functools
 import os
 import shutil
 
@@ -70,7 +71,8 @@ def train(config, workdir: str) -> None:
 
     state = learner.init_state(params, model, hyper, mesh)
     size = {"group_size": config.rollout.group_size, "max_tokens": config.rollout.max_tokens}
-    buffer = replay.init(rule.slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh) if rule.draws else None
+    make_buffer = functools.partial(replay.init, rule.slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh)
+    buffer = make_buffer() if rule.draws else None
     reference = jax.tree.map(jnp.copy, params) if hyper.kl else None
     del params
     embedder = settings.find(config.embedding.path or config.policy.path)
@@ -89,20 +91,20 @@ def train(config, workdir: str) -> None:
     chosen = np.zeros((config.selection.every, config.train.questions), np.int32)
     measured = np.full(chosen.shape, np.nan, np.float32)
     if start:
-        empty = config.train.empty_buffer
-        saved = abstract(_resumable(state, None if empty else buffer, selected, chosen, measured, ledger))
-        del state, selected  # on the device there may be room for one
-        saved = checkpoints.restore(start, saved, but="buffer/" if empty else None)
+        saved = abstract(_resumable(state, buffer, selected, chosen, measured, ledger))
+        del state, selected, buffer  # on the device there may be room for one
+        saved = checkpoints.restore(start, saved, optional="buffer/" if config.train.empty_buffer else None)
         state, selected, chosen, measured = (saved[name] for name in ("state", "selected", "chosen", "measured"))
-        ledger = Ledger.from_state(saved["ledger"])
-        if buffer and not empty:
-            buffer = replay.cut(saved["buffer"], mesh)
+        ledger, buffer = Ledger.from_state(saved["ledger"]), saved.pop("buffer")
+        if rule.draws:
+            buffer = make_buffer() if buffer.ids is None else replay.cut(buffer, mesh)
     settings.write_config(config, workdir)
     if start:
         shutil.rmtree(export, ignore_errors=True)  # of an earlier end
     log, groups = metrics.Metrics(workdir), metrics.Lines(os.path.join(workdir, metrics.GROUPS))
     for file in (log, groups):
         file.truncate(start if start else -1)
+    most = max(rule.fresh_groups(step) for step in range(start + 1, steps + 1))
     progress.first_screen(
         config_name=config.name,
         method=f"{'GRPO-RR' if buffer else 'GRPO'}, {config.selection.name} selection"
@@ -118,7 +120,7 @@ def train(config, workdir: str) -> None:
         heldout=len(heldout),
         steps=steps,
         start_step=start,
-        tokens_per_step=rule.generated * config.rollout.group_size * config.rollout.max_tokens,
+        tokens_per_step=most * config.rollout.group_size * config.rollout.max_tokens,
         workdir=workdir,
         resumed=start > 0,
     )
@@ -218,12 +220,14 @@ def train(config, workdir: str) -> None:
 
             # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
             with ledger.phase("update"):
-                batch = rollout.pad(rollouts, rule.questions)
-                graded = [np.pad(rewards, ((0, rule.questions - fresh), (0, 0))), chosen[place], np.int32(fresh)]
-                graded = jax.device_put(graded, sharding.replicated(mesh))
+                graded = jax.device_put((rewards, ids), sharding.replicated(mesh))
+                count = jax.device_put(np.int32(fresh), sharding.replicated(mesh))
+                batch = (rollouts, *graded)
                 with jax.transfer_guard("disallow"):
+                    if buffer:
+                        batch = replay.spread(batch, rule.questions, sharding.num_row_shards(mesh))
                     state, buffer, info = learner.update(
-                        state, buffer, batch, *graded, key, model, hyper, mesh, rule, reference
+                        state, buffer, *batch, count, key, model, hyper, mesh, rule, reference
                     )
                 info = jax.device_get(info)
             ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from dots_jax import learner, policy, rng, rollout
+from dots_jax import learner, policy, rng
 from dots_jax.learner import replay
 from dots_jax.learner.update import buckets
 from dots_jax.policy import sharding
@@ -310,7 +310,7 @@ def test_the_buffer_is_not_copied(tiny_config, insert):
     assert memory.alias_size_in_bytes >= 3 * weights + buffer
 
 
-OLD = ((4, 5), 1), ((6, 7), 3)
+OLD, KEY = (((4, 5), 1), ((6, 7), 3)), 5
 
 
 def groups(batch, which, step):
@@ -323,7 +323,9 @@ def groups(batch, which, step):
 REPLAYING = dataclasses.replace(HYPER, cap=1.02, learning_rate=3e-3)
 
 
-def replaying_step(config, params, batch, hyper=REPLAYING, rule=RULE, sizes=(1, 1, 1), fresh=4, shards=1, old=OLD):
+def replaying_step(
+    config, params, batch, hyper=REPLAYING, rule=RULE, sizes=(1, 1, 1), fresh=4, shards=1, old=OLD, reference=None
+):
     """Training step 5 on the first groups of `batch`, with a buffer that holds others, `old`: (their ids, step)."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.qwen2.shardings(config, mesh))
@@ -331,13 +333,10 @@ def replaying_step(config, params, batch, hyper=REPLAYING, rule=RULE, sizes=(1, 
     buffer = replay.init(rule.slots, G, S, T, mesh, shards)
     for which, at in old:
         buffer = replay.add(buffer, groups(batch, which, at), np.ones(len(which), bool), mesh)
-    rollouts, rewards = batch
-    own = rollout.pad(jax.tree.map(lambda x: x[:fresh], rollouts), P)
-    rewards = np.where(np.arange(P)[:, None] < fresh, rewards, 0)
-    ids = jnp.arange(P) * (jnp.arange(P) < fresh)
-    return learner.update(
-        state, buffer, own, rewards, ids, jnp.int32(fresh), jax.random.key(0), config, hyper, mesh, rule
-    )
+    own = jax.tree.map(lambda x: x[:fresh], (*batch, np.arange(P)))
+    own = replay.spread(own, P, len(buffer.ids))
+    args = (jnp.int32(fresh), jax.random.key(KEY), config, hyper, mesh, rule, reference)
+    return learner.update(state, buffer, *own, *args)
 
 
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "truncated")]
@@ -380,29 +379,31 @@ def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, 
         if kind == "truncated":
             ratio, before = ratio * jnp.minimum(1, 1.02 / before), jnp.minimum(before, 1.02)
         centre = 1.0 if kind == "plain" else before
-        value = jnp.maximum(-a * ratio, -a * jnp.clip(ratio, 0.8 * centre, 1.2 * centre))
-        return (value * real).sum() / real.sum(), now
+        free, clipped = -a * ratio, -a * jnp.clip(ratio, 0.8 * centre, 1.2 * centre)
+        return (jnp.maximum(free, clipped) * real).sum() / real.sum(), (now, clipped > free)
 
     params, optimizer = tiny_params, hyper.optimizer()
     moments = optimizer.init(params)
-    order = np.asarray(jax.random.permutation(rng.stream(jax.random.key(0), rng.Purpose.UPDATE, 4), P))
-    ratios, ages, losses = [], [], []
+    order = np.asarray(jax.random.permutation(rng.stream(jax.random.key(KEY), rng.Purpose.UPDATE, 4), P))
+    order = [*(at for at in order if there[at]), *(at for at in order if not there[at])]
+    ratios, ages, clips, losses = [], [], [], []
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    for which in order.reshape(2, -1):
+    for which in (np.array(order[::2]), np.array(order[1::2])):  # three groups that exist in each
         which = (which[:, None] * G + np.arange(G)).ravel()
         part = [x[which] for x in rows]
-        (value, now), grads = gradient(params, part, proximal[which])
+        (value, (now, cut)), grads = gradient(params, part, proximal[which])
         updates, moments = optimizer.update(grads, moments, params)
         params = optax.apply_updates(params, updates)
         use = part[2] & (part[4] != 0)[:, None]
         ratios.append(np.exp(now - part[3])[use])
         ages.append(np.broadcast_to(age.repeat(G)[which][:, None], use.shape)[use])
+        clips.append(cut[use])
         losses.append(value)
     for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
         assert np.quantile(abs(x - y), 0.99) < 1e-4 and abs(x - y).max() < 6.1e-3  # Adam: signs of near-zero gradients
     np.testing.assert_allclose(info["loss"], np.mean(losses), atol=2e-5)
 
-    ratio, of = np.concatenate(ratios), np.concatenate(ages)
+    ratio, of, clip = np.concatenate(ratios), np.concatenate(ages), np.concatenate(clips)
     stale = ratio[of > 0]
     want = {
         "share": 2 / 6,
@@ -419,9 +420,10 @@ def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, 
         log = np.log(ratio[of == years])
         assert float(replayed["log_ratio_sq_by_age"][years]) == pytest.approx((log**2).mean(), rel=1e-3)
         assert float(replayed["kl_by_age"][years]) == pytest.approx((np.exp(log) - 1 - log).mean(), rel=1e-3)
-    assert np.isnan(replayed["kl_by_age"][1]) and 0 < replayed["clip_fraction"] < 1
-    clipped = (replayed["clip_fraction"] * len(stale) + info["clip_fraction_fresh"] * (of == 0).sum()) / len(of)
-    assert float(info["clip_fraction"]) == pytest.approx(float(clipped), rel=1e-4)
+    assert np.isnan(replayed["kl_by_age"][1]) and clip[of > 0].any() and clip[of == 0].any()
+    assert float(replayed["clip_fraction"]) == pytest.approx(clip[of > 0].mean(), rel=1e-4)
+    assert float(info["clip_fraction_fresh"]) == pytest.approx(clip[of == 0].mean(), rel=1e-4)
+    assert float(info["clip_fraction"]) == pytest.approx(clip.mean(), rel=1e-4)
     assert info["scored"] == (0 if kind == "plain" else rollouts.lengths[[4, 6]].sum())
     assert sorted(np.asarray(buffer.ids[buffer.step >= 0]).tolist()) == [1, 2, 4, 6]
 
@@ -442,6 +444,37 @@ def test_replay_options(tiny_config, tiny_params, batch):
     assert info["tokens"] == rollouts.lengths[[1, 2, 4, 6]].sum()
     assert float(info["entropy"]) == pytest.approx(-rollouts.logprobs.sum() / rollouts.lengths.sum(), rel=1e-5)
     assert learner.update._cache_size() <= compiled + 1
+
+
+def test_replay_rules(tiny_config, tiny_params, batch):
+    """Nothing before a draw is there; then what is young enough, once, and of that the better completions only."""
+    rule = dataclasses.replace(RULE, start="full", max_age=3, once=True, positive_only=True, questions=P, fresh=0.75)
+    hyper = dataclasses.replace(REPLAYING, minibatches=1)
+    run = functools.partial(replaying_step, tiny_config, tiny_params, batch, hyper, rule, fresh=6)
+    lengths, rewards = batch[0].lengths, batch[1]
+    own = lengths[[1, 2, 4]].sum()
+    _, buffer, info = run(old=(((6,), 2),))
+    assert info["replay"]["share"] == 0 and info["tokens"] == own and replay.size(buffer) == 4  # (1 - delta) B is 2
+    # With 0 and 5, which have no variance, only 6 of step 2 is young enough; 1 and 2 are generated anew.
+    _, buffer, info = run(old=(((1, 2), 1), ((6, 0), 2)))
+    assert sorted(info["replay"]["ids"].tolist()) == [-1, 6] and info["replay"]["share"] == pytest.approx(1 / 7)
+    better = rewards[6] > rewards[6].mean()
+    assert info["tokens"] == own + lengths[6][better].sum() and 0 < better.sum() < G
+    assert sorted(np.asarray(buffer.ids[buffer.step >= 0]).tolist()) == [1, 2, 4]
+    assert info["scored"] == 0  # nothing moves before the only minibatch: its log-probs are the proximal ones
+    assert info["replay"]["clip_fraction"] == 0
+
+
+@pytest.mark.slow
+def test_replay_in_bfloat16_with_a_kl_penalty(tiny_config, tiny_params, batch):
+    _, exact, info = replaying_step(tiny_config, tiny_params, batch)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tiny_params)
+    hyper = dataclasses.replace(REPLAYING, kl=0.1)
+    _, buffer, got = replaying_step(tiny_config, params, batch, hyper, reference=jax.tree.map(jnp.copy, params))
+    assert np.isfinite([float(got[name]) for name in ("loss", "grad_norm", "kl")]).all()
+    assert got["scored"] == info["scored"] and got["replay"]["share"] == info["replay"]["share"]
+    assert got["tokens"] == batch[0].lengths[[0, 1, 2, 3, 4, 6]].sum()  # with the penalty all rows have a gradient
+    jax.tree.map(np.testing.assert_array_equal, exact, buffer)
 
 
 @pytest.mark.slow

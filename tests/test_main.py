@@ -154,9 +154,10 @@ def test_check_names_the_field(field, value):
 
 
 def test_presets():
-    code, paper = main.load(DEFAULT), main.load(f"{DEFAULT}:dots_paper")
-    for same in ("dots_code", "dots_rr", "dots_rr,dots_code"):
+    code, paper = main.load(f"{DEFAULT}:dots_code"), main.load(f"{DEFAULT}:dots_paper")
+    for same in ("dots_code", "dots_rr,dots_code"):
         assert code.to_dict() | {"name": 0} == main.load(f"{DEFAULT}:{same}").to_dict() | {"name": 0}
+    assert main.load(DEFAULT).to_dict() == main.load(f"{DEFAULT}:dots_rr").to_dict()
     assert (code.learner.advantage_std, code.predictor.calibration, code.predictor.refit) == (True, "code", True)
     assert (paper.learner.advantage_std, paper.predictor.calibration, paper.predictor.refit) == (False, "paper", False)
     assert code.selection.reuse == 0 < paper.selection.reuse <= paper.selection.references
@@ -173,6 +174,8 @@ def test_presets():
     }
     for config in methods.values():
         validate.check(config)
+    with pytest.raises(UserError, match="only one of grpo, dots, rr, dots_rr at a time.*dots,rr"):
+        main.load(f"{DEFAULT}:dots,rr")
     with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper.*grpo, dots, rr, dots_rr"):
         main.load(f"{DEFAULT}:dots_papers")
 

@@ -92,8 +92,9 @@ def init(slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh,
 def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh, keep: int | None = None) -> Groups:
     """Puts in those of the groups [P] that are `valid`, bool [P], and whose rewards are not all equal.
 
-    The newest copy of a question replaces older ones; the oldest go first. P must divide by the shards; each shard
-    takes the next P / shards groups. The buffer is donated and written in place.
+    The newest copy of a question replaces older ones, on whichever shard; of each shard's groups the oldest go first. P
+    must divide by the shards; each takes the next P / shards groups. The buffer is donated and written in place; of the
+    groups only ids, places and rewards are looked at by all devices.
 
     Args:
       buffer: [shards, slots].
@@ -105,30 +106,31 @@ def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh, keep: int | None
         of a valid group's question, even where that group itself cannot go in.
     """
     shards = len(buffer.ids)
+    # Every device works this out for itself: cheaper than to tell each other.
+    useful = jax.lax.with_sharding_constraint(valid & mixed(groups.rewards), sharding.replicated(mesh))
+    replaces = useful if keep is None else valid
 
-    def one(buffer, groups, valid):
-        useful = valid & mixed(groups.rewards)
-        replaces = useful if keep is None else valid
-        batch, slots = jnp.arange(len(valid)), len(buffer.ids)
-        same = (groups.ids == groups.ids[:, None]) & replaces
-        enters = useful & ~(same & (batch > batch[:, None])).any(1)
+    def one(replacing, buffer, groups, useful):
+        ids, places, replaces = replacing
+        slots, live = len(buffer.ids), buffer.step >= 0
+        later = (ids == groups.ids[:, None]) & (places > groups.place[:, None]) & replaces
+        enters = useful & ~later.any(1)
         enters &= enters.sum() - jnp.cumsum(enters) < slots  # of too many the last ones
-        live = buffer.step >= 0
-        copies = ((buffer.ids[:, None] == groups.ids) & replaces).any(1)
+        copies = ((ids == buffer.ids[:, None]) & replaces).any(1)
         if keep is None:
             live = _newest(buffer, live & ~copies, slots - enters.sum())
         else:
             live = _newest(buffer, live, keep // shards) & ~copies
-        free = jnp.nonzero(~live, size=len(valid), fill_value=slots)[0]
+        free = jnp.nonzero(~live, size=len(enters), fill_value=slots)[0]
         to = jnp.where(enters, free[jnp.cumsum(enters) - 1], slots)
         buffer = dataclasses.replace(buffer, step=jnp.where(live, buffer.step, -1))
         return jax.tree.map(lambda x, new: x.at[to].set(new.astype(x.dtype), mode="drop"), buffer, groups)
 
-    def local(buffer, groups, valid):
-        groups, valid = jax.tree.map(lambda x: x.reshape(len(buffer.ids), -1, *x.shape[1:]), (groups, valid))
-        return jax.vmap(one)(buffer, groups, valid)
+    def local(replacing, buffer, groups, useful):
+        return jax.vmap(one, (None, 0, 0, 0))(replacing, buffer, *_split((groups, useful), len(buffer.ids)))
 
-    return sharding.per_device(local, mesh)(buffer, groups, valid)
+    replacing = (groups.ids, groups.place, replaces)
+    return sharding.per_device(local, mesh, 1)(replacing, buffer, groups, useful)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "mesh", "max_age", "once"), donate_argnames="buffer")
@@ -167,7 +169,7 @@ def sample(
     def local(key, step, allowed, buffer, shard):
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(shard)
         groups, drawn, buffer = jax.vmap(one, (0, None, None, 0))(keys, step, allowed, buffer)
-        return *jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (groups, drawn)), buffer
+        return *flat((groups, drawn)), buffer
 
     return sharding.per_device(local, mesh, 3)(key, step, jnp.asarray(allowed), buffer, jnp.arange(len(buffer.ids)))
 
@@ -177,15 +179,45 @@ def size(buffer: Groups) -> jax.Array:
     return (buffer.step >= 0).sum()
 
 
-def flat(buffer: Groups) -> Groups:
+def merge(own, drawn, there, shards: int):
+    """A batch [B]: of every shard's part of `own` [B] the last groups replaced by its part of `drawn` where `there`."""
+    own, drawn, there = _split((own, drawn, there), shards)
+    keep = jax.tree.leaves(own)[0].shape[1] - there.shape[1]
+
+    def one(x, new):
+        new = jnp.where(there.reshape(there.shape + (1,) * (x.ndim - 2)), new, x[:, keep:])
+        return jnp.concatenate([x[:, :keep], new], axis=1)
+
+    return flat(jax.tree.map(one, own, drawn))
+
+
+@functools.partial(jax.jit, static_argnames=("count", "shards"))
+def spread(tree, count: int, shards: int):
+    """[count] from [P]: after each shard's P / shards groups as many zeros, so that every device keeps its own."""
+
+    def one(x):
+        return jnp.pad(x, ((0, 0), (0, count // shards - x.shape[1])) + ((0, 0),) * (x.ndim - 2))
+
+    return flat(jax.tree.map(one, _split(tree, shards)))
+
+
+def spread_mask(fresh, count: int, shards: int) -> jax.Array:
+    """Which groups of `spread` are none of its zeros, bool [count], for int32 [] of them."""
+    return jnp.arange(count) % (count // shards) < fresh // shards
+
+
+def flat(buffer):
     """[slots] in place of [shards, slots / shards]: what a checkpoint holds, whatever the number of devices."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), buffer)
 
 
 def cut(groups: Groups, mesh) -> Groups:
     """The buffer whose `flat` these groups are, a shard for each device that rows are split over."""
-    shards = sharding.num_row_shards(mesh)
-    return jax.device_put(jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[1:]), groups), sharding.rows(mesh))
+    return jax.device_put(_split(groups, sharding.num_row_shards(mesh)), sharding.rows(mesh))
+
+
+def _split(tree, shards: int):
+    return jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[1:]), tree)
 
 
 def _newest(buffer: Groups, live, count):

@@ -127,7 +127,7 @@ def update(
     Args:
       state: is donated, as the buffer is.
       buffer: None trains on the fresh groups alone and keeps none.
-      rollouts: [B], of which the first `fresh` are groups, the others hold no token.
+      rollouts: [B]; with a buffer of which `fresh` are groups, as `replay.spread` lays them, and the others zeros.
       rewards: float32 [B, G].
       ids: int32 [B], their questions.
       fresh: int32 [], rule.generated or B; B where there is no buffer.
@@ -149,14 +149,18 @@ def update(
     """
     now, B = state.step + 1, len(ids)
     batch = own = replay.Groups(rollouts, rewards, ids, jnp.full_like(ids, now), jnp.arange(B))
+    order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)
     if buffer is not None:
-        draws, draw = rng.stream(key, rng.Purpose.REPLAY, state.step), rule.draws
-        allowed = (fresh < B) & (rule.start != "full" or replay.size(buffer) >= draw)
+        shards, is_fresh = len(buffer.ids), replay.spread_mask(fresh, B, len(buffer.ids))
+        draws = rng.stream(key, rng.Purpose.REPLAY, state.step)
+        allowed = (fresh < B) & (rule.start != "full" or replay.size(buffer) >= rule.draws)
         drawn, there, buffer = replay.sample(
-            buffer, draws, draw, now, mesh, max_age=rule.max_age, once=rule.once, allowed=allowed
+            buffer, draws, rule.draws, now, mesh, max_age=rule.max_age, once=rule.once, allowed=allowed
         )
-        taken = jax.tree.map(lambda a, b: jnp.where(_like(there, b), b, a[B - draw :]), own, drawn)
-        batch = jax.tree.map(lambda a, b: jnp.concatenate([a[: B - draw], b]), own, taken)
+        batch = replay.merge(own, drawn, there, shards)
+        # Dealt out in turn, those that exist first: every minibatch has as many of them.
+        absent = (batch.rollouts.lengths == 0).all(1)
+        order = order[jnp.argsort(absent[order])].reshape(-1, hyper.minibatches).T.ravel()
     age = now - batch.step
     advantages = losses.advantages(batch.rewards, hyper.advantage_std)
     if buffer is not None and rule.positive_only:
@@ -166,10 +170,9 @@ def update(
     if buffer is not None and hyper.loss != "plain" and hyper.minibatches > 1:
         rows, scored = _proximal(state.params, rows, config, hyper, mesh)
     # Group by group in random order, a minibatch each.
-    P, G = batch.rewards.shape
-    order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), P)
-    split = (hyper.minibatches, P // hyper.minibatches * G)
-    rows = jax.tree.map(lambda x: x.reshape(P, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
+    G = rewards.shape[1]
+    split = (hyper.minibatches, B // hyper.minibatches * G)
+    rows = jax.tree.map(lambda x: x.reshape(B, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
     optimizer = hyper.optimizer()
 
     def optimizer_step(carry, rows):
@@ -191,15 +194,12 @@ def update(
     info = _summary(stats, hyper, batch.rewards.size) | {"entropy": entropy, "scored": scored}
     if buffer is not None:
         # That insertion waits for the loss is what keeps XLA from copying the buffer: it must read before it writes.
-        valid = (jnp.arange(B) < fresh) & jnp.isfinite(info["loss"])
+        valid = is_fresh & jnp.isfinite(info["loss"])
+        if rule.until:
+            valid &= now <= rule.until
         buffer = replay.add(buffer, own, valid, mesh, rule.keep)
-        info["replay"] = _replay_summary(stats, own, fresh, drawn, there) | {"size": replay.size(buffer)}
+        info["replay"] = _replay_summary(stats, own, is_fresh, drawn, there) | {"size": replay.size(buffer)}
     return TrainState(*carry, state.step + 1), buffer, info
-
-
-def _like(mask, x):
-    """The mask [P] with as many axes as x [P, ...]."""
-    return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
 
 
 def _rows(rollouts: Rollouts, advantages, age) -> _Rows:
@@ -381,32 +381,33 @@ def _summary(stats, hyper: Hyper, total_rows: int) -> dict:
     return metrics | ({"kl": total["kl"] / tokens} if hyper.kl else {})
 
 
-def _replay_summary(stats, own: replay.Groups, fresh, drawn: replay.Groups, there) -> dict:
-    """What replay did in a step.
+def _replay_summary(stats, own: replay.Groups, is_fresh, drawn: replay.Groups, there) -> dict:
+    """What replay did in a step; NaN stands for a mean or maximum of nothing.
 
     Returns:
       share: of the trained groups that are replayed ones.
       ages: how many of these are 1, 2, .. AGES or more steps old, int32 [AGES].
-      overlap: share of them whose question is also among the fresh; NaN where nothing was drawn, as all that follows.
+      overlap: share of them whose question is also among the fresh.
       ids, steps: of the replayed groups, int32 [n]; -1 where there was none to draw.
       Over their tokens with a gradient, as these enter the loss: clip_fraction; ratio_mean and
       ratio_max of exp(log-prob now - behaviour); effective_sample_size, of these as weights, as a share of the tokens.
       By age, float32 [AGES + 1], age 0 being the fresh groups: log_ratio_sq_by_age, the mean square of the ratio's
-      logarithm; kl_by_age, the mean of ratio - 1 - log ratio, which estimates KL(behaviour || policy now).
+      logarithm; kl_by_age, the mean of ratio - 1 - log ratio. That estimates KL(behaviour || policy) per token on the
+      questions with a gradient, the policy being that of the minibatch; not so with positive_only.
     """
     total = {name: stats[name].sum(0) for name in _BY_AGE}
     old = {name: x[1:].sum() for name, x in total.items()}
     count, age = there.sum(), jnp.minimum(own.step[0] - drawn.step, AGES)
-    same = (drawn.ids[:, None] == own.ids) & (jnp.arange(len(own.ids)) < fresh)
+    same = (drawn.ids[:, None] == own.ids) & is_fresh
     return {
-        "share": count / (fresh + count),
+        "share": count / (is_fresh.sum() + count),
         "ages": (there & (age == jnp.arange(1, AGES + 1)[:, None])).sum(1),
         "overlap": (same.any(1) & there).sum() / count,
         "ids": jnp.where(there, drawn.ids, -1),
         "steps": jnp.where(there, drawn.step, -1),
         "clip_fraction": old["clipped"] / old["tokens"],
         "ratio_mean": old["ratio"] / old["tokens"],
-        "ratio_max": stats["ratio_max"][:, 1:].max(),
+        "ratio_max": jnp.where(old["tokens"] > 0, stats["ratio_max"][:, 1:].max(), jnp.nan),
         "effective_sample_size": old["ratio"] ** 2 / (old["tokens"] * old["ratio_sq"]),
         "log_ratio_sq_by_age": total["log_ratio_sq"] / total["tokens"],
         "kl_by_age": total["kl_behaviour"] / total["tokens"],

@@ -1,7 +1,6 @@
 """The type of a batch of groups of rollouts."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +23,3 @@ class Rollouts:
 def join(first: Rollouts, taken: jax.Array, second: Rollouts) -> Rollouts:
     """The groups `taken` int32 [n] of `first`, and then all of `second`; S and T are the same in both."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a[taken], b]), first, second)
-
-
-@functools.partial(jax.jit, static_argnames="count")
-def pad(rollouts: Rollouts, count: int) -> Rollouts:
-    """The rollouts and after them empty groups, without a token, up to `count`."""
-    return jax.tree.map(lambda x: jnp.pad(x, ((0, count - len(x)),) + ((0, 0),) * (x.ndim - 1)), rollouts)
