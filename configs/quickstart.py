@@ -34,7 +34,7 @@ def get_config(which: str = "dots_rr"):
     c.rollout.chunk = 32  # all at once: one shape to compile
 
     c.replay.capacity = 64
-    c.replay.until = 60  # half of the run: replay speeds up the beginning and harms the end
+    c.replay.until = 40  # a third of the run: replay speeds up the beginning and harms the end
 
     c.learner.minibatches = 2
     c.learner.micro_rows = 32
