@@ -150,7 +150,7 @@ METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
 
 def apply(c: ConfigDict, words: str) -> None:
     """Applies a preset, a method, or one of each: names of these, joined by commas."""
-    words = words.split(",")
+    words = [word.strip() for word in words.split(",")]
     for kind in (PRESETS, METHODS):
         if sum(word in kind for word in words) > 1:
             raise UserError(f"only one of {', '.join(kind)} at a time; the config's argument is {','.join(words)}")

@@ -152,7 +152,7 @@ def first_screen(
         ("device", f"{devices} {backend} device{plural}, mesh {mesh}"),
         ("policy", f"{policy_path} ({short(parameters)} parameters, {dtype})"),
         ("questions", f"{pool:,} to train on, {heldout:,} held out"),
-        ("steps", f"{steps}, each at most {short(tokens_per_step)} generated tokens"),
+        ("steps", f"{steps}, each generates at most {short(tokens_per_step)} tokens to train on"),
         ("workdir", workdir + (f" (continues after step {start_step})" if resumed else "")),
     )
     print(flush=True)

@@ -90,6 +90,7 @@ def train(config, workdir: str) -> None:
     # The round's questions, and their difficulty once measured; NaN for those that had been measured before.
     chosen = np.zeros((config.selection.every, config.train.questions), np.int32)
     measured = np.full(chosen.shape, np.nan, np.float32)
+    emptied = False
     if start:
         saved = abstract(_resumable(state, buffer, selected, chosen, measured, ledger))
         del state, selected, buffer  # on the device there may be room for one
@@ -97,7 +98,8 @@ def train(config, workdir: str) -> None:
         state, selected, chosen, measured = (saved[name] for name in ("state", "selected", "chosen", "measured"))
         ledger, buffer = Ledger.from_state(saved["ledger"]), saved.pop("buffer")
         if rule.draws:
-            buffer = make_buffer() if buffer.ids is None else replay.cut(buffer, mesh)
+            emptied = buffer.ids is None
+            buffer = make_buffer() if emptied else replay.cut(buffer, mesh)
     settings.write_config(config, workdir)
     if start:
         shutil.rmtree(export, ignore_errors=True)  # of an earlier end
@@ -109,7 +111,8 @@ def train(config, workdir: str) -> None:
         config_name=config.name,
         method=f"{'GRPO-RR' if buffer else 'GRPO'}, {config.selection.name} selection"
         + (" (its cost is not counted)" if selector.uncounted else "")
-        + (f", {rule.draws} of {rule.questions} groups replayed" if buffer else ""),
+        + (f", {rule.draws} of {rule.questions} groups replayed" if buffer else "")
+        + (", starts with an empty buffer" if emptied else ""),
         backend=jax.default_backend(),
         devices=mesh.size,
         mesh=" x ".join(f"{name} {size}" for name, size in mesh.shape.items()),

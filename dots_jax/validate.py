@@ -118,7 +118,7 @@ def check_loaded(config, rule, shards: int, model, longest_prompt: int) -> None:
         raise UserError(
             f"config.train.questions={rule.questions}, the {rule.generated} of them that are fresh "
             f"(config.replay.fresh={rule.fresh}) and config.replay.capacity={rule.capacity} must all divide over the "
-            f"mesh's data x fsdp = {shards} devices"
+            f"mesh's data x fsdp = {shards} devices; use multiples of {shards}, or other config.mesh axes"
         )
     if longest_prompt + config.rollout.max_tokens > model.max_positions:
         raise UserError(
@@ -171,6 +171,19 @@ def _check_replay(config) -> None:
         raise UserError(
             f"config.replay.capacity={capacity} is less than the {questions - fresh} groups that a step draws or the "
             f"{fresh} that it adds (config.replay.fresh={share} of config.train.questions={questions}); raise it"
+        )
+    pool, until, every = (_get(config, f) for f in ("data.num_questions", "replay.until", "selection.every"))
+    if _ABSENT in (pool, until, every):
+        return
+    if capacity > pool:
+        raise UserError(
+            f"config.replay.capacity={capacity} is more than the pool's config.data.num_questions={pool}; lower it: a "
+            "question has one group at most in the buffer"
+        )
+    if 0 < until <= every and _get(config, "replay.start") == "round":
+        raise UserError(
+            f"config.replay.until={until} ends replay before it starts, after the config.selection.every={every} steps "
+            "of the first round; raise it, or set config.replay.fresh=1 for no replay"
         )
 
 

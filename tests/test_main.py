@@ -38,7 +38,12 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.replay.fresh=1.5"], "at most 1"),
         (["--config.replay.fresh=0.3"], "is 4.8 groups; use a share that gives a whole number, such as 0.3125"),
         (["--config.replay.capacity=7"], "config.replay.capacity=7 is less than the 8 groups that a step draws"),
-        (["--config.replay.fresh=0.25", "--config.replay.capacity=8"], "less than the 12 groups"),
+        (
+            ["--config.replay.fresh=0.25", "--config.replay.capacity=8", "--config.selection.reuse=0"],
+            "less than the 12 groups",
+        ),
+        (["--config.replay.capacity=100000000000"], "more than the pool's config.data.num_questions=4096"),
+        (["--config.replay.until=2"], "ends replay before it starts"),
         (["--config.replay.start=soon"], "round, full"),
         (["--config.learner.loss=best"], "decoupled, plain, truncated"),
         (["--config.selection.reuse=8"], "below the 8 fresh groups"),

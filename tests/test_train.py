@@ -331,7 +331,8 @@ def emptied(whole, start, tmp_path_factory):
     assert err.count("\n") == 1 and "config.replay.capacity=8, not 16" in err and "train.empty_buffer=True" in err
     _, err = finish(start(workdir, **more | {"rollout.group_size": 2, "learner.micro_rows": 8}), 2)
     assert err.count("\n") == 1 and "train.empty_buffer=True" in err
-    finish(start(workdir, **more, **{"train.empty_buffer": True}))
+    out, _ = finish(start(workdir, **more, **{"train.empty_buffer": True}))
+    assert "starts with an empty buffer" in out
     return workdir
 
 
