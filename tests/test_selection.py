@@ -25,7 +25,7 @@ def make(mesh, name, n=N, labels=None, steps=9, embeddings=None, **fields):
     config = main.load("configs/quickstart.py")
     config.selection.name = name
     small = {"selection.references": 6, "predictor.width": 8, "predictor.window": 40, "predictor.batch": 16}
-    small["predictor.steps"] = 30  # the same in all tests: one program to compile
+    small |= {"predictor.steps": 30, "selection.reuse": 0}  # the same in all tests: one program to compile
     for field, value in (small | fields).items():
         config.update_from_flattened_dict({field: value})
     key = jax.device_put(jax.random.key(5), sharding.replicated(mesh))

@@ -65,7 +65,7 @@ def start(tmp_path_factory):
 
 
 def finish(process, code=0):
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == code, err[-2000:]
     return out, err
 
