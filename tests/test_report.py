@@ -16,6 +16,7 @@ def make(directory, accuracies, seed=0, tokens=100, seconds=2.0, old=False, extr
         "selection": {"name": "uniform"},
         "learner": {"learning_rate": 1e-4},
         "eval": {},
+        "replay": {},
         "predictor": {"learning_rate": 1},
     }
     for field, value in fields.items():
@@ -115,6 +116,13 @@ def test_accuracy_at_equal_tokens(uniform, dots, tmp_path):
     at = compare([*uniform, less])["methods"]["uniform"]["at_budget"]
     assert at == pytest.approx([0.425, 0.525, 0.6625])  # 2250 tokens: between steps 20 and 30
     assert compare([less])["budget"] == 2250
+
+
+def test_the_baseline_does_not_replay(uniform, tmp_path):
+    replaying = make(tmp_path / "rr", [0.1, 0.2], 0, replay__fresh=0.5)
+    found = compare([replaying, *uniform])
+    assert found["baseline"] == [*found["methods"]][1] and found["target"] == pytest.approx(0.6)
+    assert compare([replaying])["target"] == 0.2
 
 
 def test_runs_that_go_on_are_compared_at_the_last_step_that_all_have(uniform, dots, tmp_path):
