@@ -132,6 +132,7 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
     rows = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
     assert [r.step for r in run.rounds] == [1, 3, 5, 7, 9, 11]
     every, reuse, K = 2, FIELDS["selection.reuse"], FIELDS["selection.references"]
+    judged = 0  # rounds with questions that were new
     for at, r in enumerate(run.rounds):
         rounds = [every * FIELDS["train.questions"]] + 5 * [every * FIELDS["train.questions"] // 2]
         trained = rounds[at] - reuse
@@ -140,8 +141,10 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
         assert r.pool.sum() == len(run.questions) == FIELDS["data.num_questions"]
         assert r.ages.min() == 0 and (r.ages[-K:] == 0).all() and (np.diff(r.ages) <= 0).all()
         trained = r.new & ~r.uniform
-        report = measures.report(r.predicted[trained], r.measured[trained])
-        assert rows[r.step + 1]["predictor/mae"] == pytest.approx(report["mae"], abs=1e-5)
+        report, said = measures.report(r.predicted[trained], r.measured[trained]), rows[r.step + 1]["predictor/mae"]
+        assert said == pytest.approx(report["mae"], abs=1e-5) if trained.any() else said is None
+        judged += trained.any()
+    assert judged >= 4
     seen = set()  # what is judged had never been measured before
     for r in run.rounds:
         seen |= set(r.labels[r.ages == 0].tolist())
@@ -219,7 +222,11 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
 
 @pytest.mark.parametrize(
     "method, fields",
-    [("grpo", {}), ("rr", {"selection.name": "static"}), ("dots", {"selection.name": "oracle"})],
+    [
+        ("grpo", {}),
+        ("rr", {"selection.name": "static"}),
+        pytest.param("dots", {"selection.name": "oracle"}, marks=pytest.mark.slow),
+    ],
     ids=["uniform", "static", "oracle"],
 )
 def test_other_methods(start, tmp_path, method, fields):
