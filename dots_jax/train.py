@@ -223,8 +223,7 @@ def train(config, workdir: str) -> None:
 
             # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
             with ledger.phase("update"):
-                graded = jax.device_put((rewards, ids), sharding.replicated(mesh))
-                count = jax.device_put(np.int32(fresh), sharding.replicated(mesh))
+                *graded, count = jax.device_put((rewards, ids, np.int32(fresh)), sharding.replicated(mesh))
                 batch = (rollouts, *graded)
                 with jax.transfer_guard("disallow"):
                     if buffer:

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import common
 from dots_jax import learner, policy, rng
 from dots_jax.learner import replay
 from dots_jax.learner.update import buckets
@@ -35,18 +36,7 @@ HYPER = learner.Hyper(
 )
 
 
-RULE = replay.Rule(
-    questions=P,
-    every=2,
-    fresh=0.5,
-    capacity=P,
-    start="round",
-    insert="useful",
-    max_age=0,
-    until=0,
-    once=False,
-    positive_only=False,
-)
+RULE = dataclasses.replace(replay.Rule(P, 2, **common.get_config().replay), capacity=P, insert="useful")
 STILL = dataclasses.replace(HYPER, learning_rate=1e-6, weight_decay=0.0)
 
 
@@ -265,10 +255,10 @@ def test_bfloat16_parameters_have_a_float32_master(tiny_config, tiny_params, bat
     assert {x.dtype.name for x in floats} == {"float32"} and np.isfinite(info["loss"])
 
 
-def compiled_memory(config, hyper, rule=None, questions=4, tokens=256):
+def compiled_memory(config, rule=None, questions=4, tokens=256):
     """What the compiler needs for an update, the bytes of the parameters and of the buffer."""
     mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    hyper = dataclasses.replace(hyper, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
+    hyper = dataclasses.replace(HYPER, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
     params = jax.eval_shape(lambda: policy.init(config, jax.random.key(0)))
     state = jax.eval_shape(lambda p: learner.TrainState(p, None, hyper.optimizer().init(p), jnp.int32(0)), params)
     buffer = jax.eval_shape(lambda: replay.init(rule.slots, G, S, tokens, mesh)) if rule else None
@@ -295,7 +285,7 @@ def compiled_memory(config, hyper, rule=None, questions=4, tokens=256):
 def test_memory_does_not_hold_all_logits(tiny_config):
     """Vocabulary 151,936: the update's temporaries stay far below rows x tokens x V floats."""
     config = dataclasses.replace(tiny_config, vocab_size=151936, num_tokens=151665, tie_embeddings=True)
-    memory, weights, _ = compiled_memory(config, HYPER)
+    memory, weights, _ = compiled_memory(config)
     everything = 4 * G * 256 * config.vocab_size * 4
     assert memory.temp_size_in_bytes - 4 * weights < everything / 4, (memory.temp_size_in_bytes, everything)
     assert memory.alias_size_in_bytes >= 3 * weights  # parameters and moments are updated in place
@@ -305,7 +295,7 @@ def test_memory_does_not_hold_all_logits(tiny_config):
 def test_the_buffer_is_not_copied(tiny_config, insert):
     """A draw and an insertion in one program, on a buffer larger than all else."""
     rule = dataclasses.replace(RULE, questions=4, capacity=2**15, insert=insert)
-    memory, weights, buffer = compiled_memory(tiny_config, HYPER, rule)
+    memory, weights, buffer = compiled_memory(tiny_config, rule)
     assert memory.temp_size_in_bytes < buffer / 2, (memory.temp_size_in_bytes, buffer)
     assert memory.alias_size_in_bytes >= 3 * weights + buffer
 

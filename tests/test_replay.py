@@ -12,23 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs import common
 from dots_jax.learner import replay
 from dots_jax.policy import sharding
 from dots_jax.rollout import Rollouts
 
 G, S, T = 2, 3, 2
-RULE = replay.Rule(
-    questions=4,
-    every=2,
-    fresh=0.5,
-    capacity=8,
-    start="round",
-    insert="batch",
-    max_age=0,
-    until=0,
-    once=False,
-    positive_only=False,
-)
+RULE = dataclasses.replace(replay.Rule(4, 2, **common.get_config().replay), capacity=8)
 
 
 @functools.cache
