@@ -12,7 +12,17 @@ def get_config() -> ConfigDict:
     c.seed = 0  # one seed; every draw is fold_in(key, purpose, step)
 
     c.policy = ConfigDict()
-    c.policy.path = ""  # Hugging Face directory; relative paths are tried here, then beside the package
+    c.policy.path = ""  # directory (relative ones here, beside the package, below data.root), or name on the hub
+    c.policy.random = ConfigDict()  # shape of a policy of random weights with the tokenizer of `path`
+    c.policy.random.width = 0  # 0: the weights of `path`
+    c.policy.random.num_layers = 2
+    c.policy.random.num_heads = 4
+    c.policy.random.num_kv_heads = 2
+    c.policy.random.mlp_width = 128
+    c.policy.random.rope_theta = 10000.0
+    c.policy.random.norm_eps = 1e-6
+    c.policy.random.tie_embeddings = True
+    c.policy.random.max_positions = 2048
     c.policy.dtype = "bfloat16"  # parameters and activations; the optimizer's state is always float32
 
     c.mesh = ConfigDict()  # devices along each axis; -1 takes what the others leave
@@ -21,11 +31,19 @@ def get_config() -> ConfigDict:
     c.mesh.tensor = 1  # heads, feed-forward width and vocabulary split
 
     c.data = ConfigDict()
-    c.data.name = ""  # question pool
-    c.data.num_questions = 8192  # questions in the pool (N)
-    c.data.num_heldout = 512  # held-out questions for evaluation
+    c.data.name = ""  # arithmetic | math | deepscaler | deepscaler10k | orz | deepmath | a file | owner/dataset:split
+    c.data.root = ""  # directory of question files; "": the environment's DOTS_DATA, and what is not there from the hub
+    c.data.num_questions = 8192  # questions in the pool (N), drawn from what is left after cleaning; 0: all
+    c.data.num_heldout = 512  # held-out questions of arithmetic; real ones are named in eval.sets
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
-    c.data.max_prompt_tokens = 1024  # longer prompts are an error (S)
+    c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
+    c.data.label = ""  # column of the external difficulty, "-" before it: larger is easier; "": the pool's own
+    # Around each question, through the tokenizer's chat template; "": the bare question.
+    c.data.system = r"Let's think step by step and output the final answer within \boxed{}."
+
+    c.reward = (
+        "math"  # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random policies
+    )
 
     c.selection = ConfigDict()
     c.selection.name = "dots"  # how questions are chosen: uniform | dots | static | oracle
@@ -102,8 +120,14 @@ def get_config() -> ConfigDict:
     c.train.empty_buffer = False  # a run that continues drops its buffer if sizes have changed; False: an error
 
     c.eval = ConfigDict()
+    c.eval.sets = (
+        "gsm8k,math500,minerva,olympiadbench"  # also amc23, aime24, files, owner/dataset[:configuration]:split
+    )
+    c.eval.questions = 0  # of each set, drawn by data.seed; 0: all
     c.eval.samples = 1  # completions per held-out question
     c.eval.temperature = 0.6  # 0: greedy
+    c.eval.top_p = 0.95  # mass of the likeliest tokens that are sampled from; 1: all
+    c.eval.batch = 512  # questions at a time, one batch graded while the next is generated; 0: all
     c.eval.greedy = True  # also the likeliest completion of each question, before the first and after the last step
     return c
 
@@ -144,20 +168,63 @@ def dots_rr(c: ConfigDict) -> None:
     c.selection.name = "dots"
 
 
+def math_1_5b(c: ConfigDict) -> None:
+    """Qwen2.5-Math-1.5B: 4,096 positions."""
+    c.policy.path = "Qwen/Qwen2.5-Math-1.5B"
+
+
+def base_3b(c: ConfigDict) -> None:
+    """Qwen2.5-3B: completions of up to 4,096 tokens."""
+    c.policy.path, c.rollout.max_tokens = "Qwen/Qwen2.5-3B", 4096
+
+
+def math_7b(c: ConfigDict) -> None:
+    """Qwen2.5-Math-7B: 4,096 positions; parameters and optimizer split over all devices."""
+    c.policy.path, c.mesh.data, c.mesh.fsdp = "Qwen/Qwen2.5-Math-7B", 1, -1
+
+
+def tiny(c: ConfigDict) -> None:
+    """The same pipeline in minutes on two CPU cores: real questions and tokenizer, a small policy of random weights.
+
+    It solves nothing; with `reward=proxy` it has something to learn.
+    """
+    c.policy.path, c.policy.random.width, c.policy.dtype = "Qwen/Qwen2.5-0.5B", 64, "float32"
+    c.data.max_prompt_tokens = 192
+    c.selection.references, c.selection.temperature = 16, 0.03
+    c.embedding.dtype, c.embedding.max_tokens, c.embedding.standardise = "float32", 192, True
+    c.predictor.width, c.predictor.steps, c.predictor.batch, c.predictor.references = 64, 25, 128, 64
+    c.predictor.attend, c.predictor.learn_from, c.predictor.window, c.predictor.dropout = "window", "groups", 512, 0.0
+    c.rollout.max_tokens, c.rollout.chunk, c.rollout.temperature = 16, 15, 1.0
+    c.replay.capacity = 16
+    c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 16, 1, 16
+    c.learner.learning_rate, c.learner.remat = 3e-3, False
+    c.train.steps, c.train.questions, c.train.checkpoint_every = 20, 8, 5
+    c.eval.questions, c.eval.batch, c.eval.temperature, c.eval.top_p = 16, 0, 1.0, 1.0
+
+
 PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper}
 METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
+POLICIES = {"qwen2.5-math-1.5b": math_1_5b, "qwen2.5-3b": base_3b, "qwen2.5-math-7b": math_7b, "tiny": tiny}
 
 
-def apply(c: ConfigDict, words: str) -> None:
-    """Applies a preset, a method, or one of each: names of these, joined by commas."""
-    words = [word.strip() for word in words.split(",")]
-    for kind in (PRESETS, METHODS):
+def apply(c: ConfigDict, words: str, policy: str | None = None) -> None:
+    """Applies a policy, a method and a preset: names of these, or of some, joined by commas.
+
+    `policy` is the one that is meant where none is named; None: the config has its own.
+    """
+    kinds = [PRESETS, METHODS] + [POLICIES] * (policy is not None)
+    words = [word.strip() for word in words.split(",") if word.strip()]
+    for kind in kinds:
         if sum(word in kind for word in words) > 1:
             raise UserError(f"only one of {', '.join(kind)} at a time; the config's argument is {','.join(words)}")
-    for word in words:
-        if word not in PRESETS | METHODS:
-            raise UserError(
-                f"no {word!r} in the config's argument; it is a preset ({', '.join(PRESETS)}), a method "
-                f"({', '.join(METHODS)}), or both joined by a comma"
-            )
-        (PRESETS | METHODS)[word](c)
+    if policy and not any(word in POLICIES for word in words):
+        words = [policy, *words]
+    for word in sorted(
+        words, key=lambda word: word not in POLICIES
+    ):  # policies first: the others change some of theirs
+        found = next((kind[word] for kind in kinds if word in kind), None)
+        if found is None:
+            known = [f"a policy ({', '.join(POLICIES)})"] * (policy is not None)
+            known += [f"a preset ({', '.join(PRESETS)})", f"a method ({', '.join(METHODS)})"]
+            raise UserError(f"no {word!r} in the config's argument; it is {', '.join(known)}, or several by commas")
+        found(c)

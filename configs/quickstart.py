@@ -11,6 +11,8 @@ def get_config(which: str = "dots_rr"):
     c.policy.dtype = "float32"
 
     c.data.name = "arithmetic"
+    c.data.system = ""
+    c.reward = "exact"
     c.data.num_questions = 4096
     c.data.max_prompt_tokens = 16
     c.data.seed = 0  # the policy has never seen this seed's held-out questions; of another's it may have seen some
@@ -51,5 +53,6 @@ def get_config(which: str = "dots_rr"):
 
     c.eval.samples = 2
     c.eval.temperature = 1.0
+    c.eval.top_p = 1.0
     common.apply(c, which)
     return c

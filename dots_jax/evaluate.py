@@ -1,26 +1,175 @@
-"""Evaluation: the share of held-out questions that the policy answers."""
+"""Evaluation: the share of held-out questions that the policy answers; within training, and as a program.
 
+python -m dots_jax.evaluate --model=DIR --sets=gsm8k,math500,minerva,olympiadbench
+"""
+
+import collections
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import rollout
+from dots_jax import main as flags
+from dots_jax import metrics, rollout
+from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer as tok
+from dots_jax.reward import Verdict
+
+HELP = """\
+Asks a policy the questions of evaluation sets, grades what it answers, and prints a table of accuracies.
+
+usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR] [--FIELD=VALUE ...]
+
+  --model=DIR       Hugging Face directory of a Qwen2.5 model (such as runs/orz/policy), or a name on the hub
+  --sets=NAME,..    gsm8k, math500, minerva, olympiadbench (these four: the default), amc23, aime24; also a .parquet,
+                    .jsonl or .json file with the columns problem and answer, or owner/dataset[:configuration]:split
+  --workdir=DIR     where completions.jsonl (one object for each completion, with its verdict) and results.json are
+                    written (default: runs/evaluate); the same command continues one that was stopped
+  --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields, with their meaning, are in
+                    {default}
+"""
+COMPLETIONS, RESULTS = "completions.jsonl", "results.json"
 
 
-def run(params, config, tokenizer, prompts, lengths, answers, grader, key, *, samples: int, temperature: float, **rest):
-    """Success rate of each question over `samples` completions, float32 [N], and the number of tokens generated.
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What came of asking N questions, G completions each."""
 
-    prompts int32 [N, S] and lengths int32 [N]; `rest` are the other arguments of `rollout.sample`.
+    ids: np.ndarray  # int [N], of the questions
+    texts: np.ndarray  # str [N, G], completions
+    rewards: np.ndarray  # float32 [N, G]
+    verdicts: np.ndarray  # int8 [N, G]
+    lengths: np.ndarray  # int32 [N, G], tokens
+    finished: np.ndarray  # bool [N, G], ended by itself
+
+
+class Grading:
+    """Grades the completions of P questions, G each, while they are generated: `watch` is for `rollout.sample`."""
+
+    def __init__(self, grader, tokenizer, answers: Sequence[str], group_size: int):
+        shape = (len(answers), group_size)
+        self._grader, self._tokenizer, self._answers = grader, tokenizer, answers
+        self._waiting = []  # (rows, function that waits for their rewards and verdicts)
+        self._submitted, self._texts = np.zeros(shape, bool), np.full(shape, "", object)
+
+    def watch(self, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray) -> None:
+        """Hands those completions to the grader that are `done` and have not been handed over."""
+        rows = np.nonzero(done & ~self._submitted)
+        if len(rows[0]):
+            texts = tok.decode(self._tokenizer, tokens[rows], lengths[rows])
+            self._waiting.append((rows, self._grader.submit(texts, [self._answers[i] for i in rows[0]])))
+            self._submitted[rows], self._texts[rows] = True, texts
+
+    def finish(self, rollouts: rollout.Rollouts) -> Callable[[], Answers]:
+        """Hands over the rest; the function that it returns waits for the verdicts."""
+        tokens, lengths, finished = (np.asarray(x) for x in (rollouts.tokens, rollouts.lengths, rollouts.finished))
+        self.watch(tokens, lengths, np.ones_like(self._submitted))
+
+        def wait():
+            rewards, verdicts = np.zeros(lengths.shape, np.float32), np.zeros(lengths.shape, np.int8)
+            for rows, result in self._waiting:
+                rewards[rows], verdicts[rows] = result()
+            return Answers(np.arange(len(rewards)), self._texts, rewards, verdicts, lengths, finished)
+
+        return wait
+
+
+def ask(
+    params,
+    config,
+    tokenizer,
+    prompts,
+    lengths,
+    answers: Sequence[str],
+    grader,
+    key,
+    *,
+    samples: int,
+    max_tokens: int,
+    batch: int = 0,
+    skip: Collection[int] = (),
+    **sampling,
+) -> Iterator[tuple[int, Answers]]:
+    """Asks every question `samples` times; yields batch after batch, one graded while the next is generated.
+
+    Args:
+      params: the policy's parameters.
+      config: their shape.
+      tokenizer: of the policy.
+      prompts: int32 [N, S]; one that leaves fewer than `max_tokens` positions gets so many.
+      lengths: int32 [N].
+      answers: N, or what else the grader compares with.
+      grader: see `dots_jax.reward`.
+      key: PRNG key.
+      samples: completions per question.
+      max_tokens: per completion.
+      batch: questions at a time, 0 for all; with the key it decides what is drawn.
+      skip: numbers of batches that are not asked.
+      **sampling: the other arguments of `rollout.sample`.
     """
-    rollouts = rollout.sample(params, config, prompts, lengths, key, samples, temperature=temperature, **rest)
-    return grade(rollouts, tokenizer, answers, grader).mean(1), int(np.asarray(rollouts.lengths).sum())
+    batch, pending = batch or len(prompts), None
+    room = np.minimum(max_tokens, config.max_positions - lengths)
+    for number, start in enumerate(range(0, len(prompts), batch)):
+        if number in skip:
+            continue
+        ids = np.arange(start, start + batch)
+        real = ids < len(prompts)
+        ids = np.where(real, ids, start)  # the last batch is filled up: one shape to compile
+        grading = Grading(grader, tokenizer, [answers[i] for i in ids], samples)
+        rollouts = rollout.sample(
+            params,
+            config,
+            prompts[ids],
+            lengths[ids],
+            key if real.sum() == len(prompts) else jax.random.fold_in(key, number),
+            samples,
+            max_tokens,
+            limits=np.repeat(room[ids, None], samples, 1),
+            **sampling,
+        )
+        wait = grading.finish(rollouts)
+        if pending:
+            yield _collect(*pending)
+        pending = number, ids[real], wait
+    if pending:
+        yield _collect(*pending)
 
 
-def grade(rollouts: rollout.Rollouts, tokenizer, answers, grader) -> np.ndarray:
-    """Rewards of all completions, float32 [P, G], by `grader(texts, answers)`; `answers` is one for each question."""
-    tokens, lengths = np.asarray(rollouts.tokens), np.asarray(rollouts.lengths)
-    P, G, T = tokens.shape
-    texts = tok.decode(tokenizer, tokens.reshape(P * G, T), lengths.reshape(-1))
-    return grader(texts, [a for a in answers for _ in range(G)]).reshape(P, G)
+def _collect(number: int, ids: np.ndarray, wait) -> tuple[int, Answers]:
+    found = wait()
+    parts = {f.name: getattr(found, f.name)[: len(ids)] for f in dataclasses.fields(Answers)}
+    return number, Answers(**parts | {"ids": ids})
+
+
+def run(*args, **options) -> Answers:
+    """All that `ask` yields, in one."""
+    parts = [answers for _, answers in ask(*args, **options)]
+    return Answers(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Answers)))
+
+
+def shares(verdicts: np.ndarray) -> dict[str, float]:
+    """Each verdict's share of all."""
+    return {v.name.lower(): float((verdicts == v).mean()) for v in Verdict}
+
+
+def accuracy(success: np.ndarray, questions) -> float:
+    """Mean success: of named questions (real sets) the mean over the sets' means, as in the paper."""
+    if questions.names is None:
+        return success.mean()
+    return float(np.mean([success[rows].mean() for rows in by_set(questions).values()]))
+
+
+def by_set(questions) -> dict[str, np.ndarray]:
+    """Rows of each set, in the order in which they come."""
+    families = np.array(questions.families)
+    return {name: np.flatnonzero(families == name) for name in dict.fromkeys(questions.families)}
 
 
 def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
@@ -31,3 +180,172 @@ def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
         cells = [success[(families == family) & (questions.levels == level)] for level in levels]
         table[family] = [float(c.mean()) if len(c) else None for c in cells]
     return table
+
+
+def interval(success: np.ndarray, samples: int) -> tuple[float, float]:
+    """95% confidence interval of the mean of `success` [N], each the mean of `samples` verdicts of one question.
+
+    Wilson's score interval for N x samples verdicts, of which as many count as independent as the variance between
+    questions allows (at least N, since the questions are the draw). Unlike mean ± 2 deviations it is not empty where
+    no or every question is solved.
+    """
+    n, p = len(success), float(np.mean(success))
+    between = float(np.var(success, ddof=1)) if n > 1 else 0.0
+    count = min(max(n, n * p * (1 - p) / between), n * samples) if between else n
+    z2 = 1.959964**2
+    middle = (p + z2 / (2 * count)) / (1 + z2 / count)
+    half = math.sqrt(z2 * (p * (1 - p) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+# ---- The program -------------------------------------------------------------------------------------------------
+
+
+def evaluate(config, workdir: str) -> None:
+    """Runs or continues the evaluation that `configs/evaluate.py` describes, and prints the table.
+
+    Raises UserError for what the user can mend.
+    """
+    from dots_jax import policy, reward, settings  # only here: the loop imports this file
+    from dots_jax.data import real, sources
+    from dots_jax.policy import find, sharding
+
+    if not config.model:
+        raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
+    root = sources.root(config.root)
+    questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
+    directory, mesh = find.find(config.model, root), sharding.make_mesh(**config.mesh)
+    model, params = policy.load(directory, mesh, jnp.dtype(config.dtype))
+    tokenizer = tok.load(directory)
+    prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
+    batch = min(config.batch, len(questions))
+    rows, total = _there(config, workdir, len(questions), batch), -(-len(questions) // batch)
+    settings.write_config(config, workdir)
+    path = os.path.join(workdir, COMPLETIONS)
+    metrics.replace(path, lambda partial: _write(partial, rows))
+    there = {row["batch"] for row in rows}
+    print(f"{len(questions):,} questions, {config.samples} completions of each, by {config.model}")
+    print(f"in {total} batches, of which {len(there)} are there, to {path}", flush=True)
+    grader = reward.make(config.reward)
+    sampling = {"stop_ids": tok.stop_ids(directory, tokenizer), "mesh": mesh}
+    sampling |= {name: config[name] for name in ("samples", "max_tokens", "temperature", "top_p", "chunk", "slots")}
+    against, key = reward.against(config.reward, questions), jax.random.key(config.seed)
+    try:
+        for number, found in ask(
+            params, model, tokenizer, prompts, lengths, against, grader, key, batch=batch, skip=there, **sampling
+        ):
+            new = [
+                {
+                    "batch": number,
+                    "question": questions.names[i],
+                    "sample": j,
+                    "verdict": Verdict(found.verdicts[n, j]).name.lower(),
+                    "reward": float(found.rewards[n, j]),
+                    "tokens": int(found.lengths[n, j]),
+                    "ended": bool(found.finished[n, j]),
+                    "answer": questions.answers[i],
+                    "completion": found.texts[n, j],
+                }
+                for n, i in enumerate(found.ids.tolist())
+                for j in range(config.samples)
+            ]
+            _write(path, new)
+            rows += new
+            print(f"batch {number + 1} of {total}: mean reward {found.rewards.mean():.3f}", flush=True)
+    finally:
+        grader.close()
+    table = results(rows, questions, config.samples)
+    metrics.replace(os.path.join(workdir, RESULTS), lambda partial: _dump(partial, table))
+    print(f"\n{show(table)}\n{os.path.join(workdir, RESULTS)}")
+
+
+def results(rows: list[dict], questions, samples: int) -> dict[str, dict]:
+    """Of each set, and as "average" of the sets: accuracy with its interval, and what else there is to know."""
+    place = {name: i for i, name in enumerate(questions.names)}
+    success, table = np.zeros((len(questions), samples)), {}
+    by_question = collections.defaultdict(list)
+    for row in rows:
+        success[place[row["question"]], row["sample"]] = row["reward"]
+        by_question[row["question"]].append(row)
+    for name, ids in by_set(questions).items():
+        mine = [row for i in ids for row in by_question[questions.names[i]]]
+        low, high = interval(success[ids].mean(1), samples)
+        table[name] = {
+            "questions": len(ids),
+            "samples": samples,
+            "accuracy": float(success[ids].mean()),
+            "low": low,
+            "high": high,
+            "tokens": float(np.mean([row["tokens"] for row in mine])),
+            "cut": float(np.mean([not row["ended"] for row in mine])),
+            **{v.name.lower(): sum(row["verdict"] == v.name.lower() for row in mine) for v in Verdict},
+        }
+    mean = float(np.mean([row["accuracy"] for row in table.values()]))
+    # The sets are asked independently; half of each interval stands for 1.96 standard errors.
+    half = math.sqrt(sum(((row["high"] - row["low"]) / 2) ** 2 for row in table.values())) / len(table)
+    table["average"] = {"accuracy": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
+    return table
+
+
+def show(table: dict[str, dict]) -> str:
+    """The table of `results` in at most 100 columns."""
+    names = ("questions", "accuracy", "95% interval", "tokens", "cut", "wrong", "no answer", "timeout", "crashed")
+    lines = [f"{'set':<14}" + "".join(f"{name:>{max(9, len(name) + 1)}}" for name in names)]
+    for name, row in table.items():
+        cells = {
+            "questions": f"{row.get('questions', '')}",
+            "accuracy": f"{row['accuracy']:.3f}",
+            "95% interval": f"{row['low']:.3f}-{row['high']:.3f}",
+            "tokens": f"{row['tokens']:.0f}" if "tokens" in row else "",
+            "cut": f"{row['cut']:.1%}" if "cut" in row else "",
+        }
+        cells |= {n: str(row.get(n.replace(" ", "_"), "")) for n in names if n not in cells}
+        lines.append(f"{name[:14]:<14}" + "".join(f"{cells[n]:>{max(9, len(n) + 1)}}" for n in names))
+    return "\n".join(lines)
+
+
+def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
+    """The completions of whole batches that an evaluation of the same settings has left in `workdir`.
+
+    Raises UserError where the settings differ, or the workdir holds something else.
+    """
+    from dots_jax import settings
+
+    if not os.path.exists(os.path.join(workdir, "config.json")):
+        if os.path.exists(os.path.join(workdir, COMPLETIONS)):
+            raise UserError(f"{workdir} has {COMPLETIONS} but no config.json; use another --workdir")
+        return []
+    old, new = settings.flat(settings.read(workdir)), settings.flat(json.loads(json.dumps(config.to_dict())))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and not name.startswith(("mesh", "root")):
+            raise UserError(
+                f"{workdir} holds an evaluation with {name}={old.get(name)!r}, not {new.get(name)!r}; give the same "
+                "to continue it, or use another --workdir"
+            )
+    by_batch = collections.defaultdict(list)
+    for row in metrics.read(workdir, COMPLETIONS, key="batch"):
+        by_batch[row["batch"]].append(row)
+    sizes = {n: min(batch, questions - n * batch) * config.samples for n in by_batch}
+    return [row for n, rows in sorted(by_batch.items()) if len(rows) == sizes[n] for row in rows]
+
+
+def _write(path: str, rows: list[dict]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _dump(path: str, table: dict) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(table, file, indent=2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Evaluates as the flags say; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    fields = "|".join(flags.load("configs/evaluate.py").keys())
+    argv = [re.sub(rf"^--?({fields})(?=[=.]|$)", r"--config.\1", arg) for arg in argv]
+    return flags.run(evaluate, "configs/evaluate.py", HELP, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from dots_jax import data, metrics, report, settings
 from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.errors import UserError
+from dots_jax.policy import tokenizer as tok
 from dots_jax.selection import dots
 
 COLUMNS = (
@@ -62,12 +63,13 @@ class Run:
             raise UserError(f"{workdir}/{metrics.GROUPS} lacks steps of {metrics.FILE}; give a workdir that is whole")
         if not any("predicted" in row for row in self.groups):
             raise UserError(f"{workdir}/{metrics.GROUPS} holds no predictions; give a run with selection.name=dots")
-        self.questions = data.load(self.config.data)[0]
+        self._policy = settings.policy(self.config, workdir)
+        self.questions = data.load(self.config, tok.load(self._policy))[0]
 
     @functools.cached_property
     def embeddings(self) -> np.ndarray:
         """Of the pool, as the predictor saw them, float32 [N, D]."""
-        path = settings.find(self.config.embedding.path or self.config.policy.path)
+        path = settings.embedder(self.config, self._policy)
         return embed.load(path, self.questions.texts, self.config.embedding)
 
     @functools.cached_property

@@ -88,8 +88,8 @@ class Metrics:
         self._events = SummaryWriter(events, purge_step=self._purge_step)
 
 
-def read(workdir: str, name: str = FILE) -> list[dict]:
-    """The complete lines of `workdir/name`, one dictionary per step; empty if there is no such file."""
+def read(workdir: str, name: str = FILE, key: str = "step") -> list[dict]:
+    """The complete lines of `workdir/name`, a dictionary with `key` each; empty if there is no such file."""
     path = os.path.join(workdir, name)
     if not os.path.exists(path):
         return []
@@ -100,7 +100,7 @@ def read(workdir: str, name: str = FILE) -> list[dict]:
                 row = json.loads(line) if line.endswith("\n") else None
             except json.JSONDecodeError:
                 row = None
-            if not isinstance(row, dict) or "step" not in row:
+            if not isinstance(row, dict) or key not in row:
                 break  # torn by a kill; whatever follows is not to be trusted
             rows.append(row)
     return rows

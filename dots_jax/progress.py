@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 
 import numpy as np
 
@@ -137,8 +138,8 @@ def first_screen(
     policy_path: str,
     parameters: int,
     dtype: str,
-    pool: int,
-    heldout: int,
+    pool: str,
+    heldout: str,
     steps: int,
     start_step: int,
     tokens_per_step: int,
@@ -151,7 +152,8 @@ def first_screen(
         ("run", f"{config_name}: {method}"),
         ("device", f"{devices} {backend} device{plural}, mesh {mesh}"),
         ("policy", f"{policy_path} ({short(parameters)} parameters, {dtype})"),
-        ("questions", f"{pool:,} to train on, {heldout:,} held out"),
+        ("questions", pool),
+        ("held out", heldout),
         ("steps", f"{steps}, each generates at most {short(tokens_per_step)} tokens to train on"),
         ("workdir", workdir + (f" (continues after step {start_step})" if resumed else "")),
     )
@@ -182,8 +184,12 @@ def last_screen(
             print(f"of the likeliest completions (greedy) {greedy[0]:.3f} -> {greedy[1]:.3f}")
         print()
     if families:
-        print("accuracy in %, before -> after, by family and level (easiest first)")
-        _print_levels(families)
+        if max(map(len, families.values())) == 1:
+            print("accuracy in %, before -> after")
+            _table(*((name, _cell(*pairs[0])) for name, pairs in families.items()))
+        else:
+            print("accuracy in %, before -> after, by family and level (easiest first)")
+            _print_levels(families)
         print()
     rows = [
         ("time", f"{duration(seconds)}, of which {duration(compile_seconds)} compiling"),
@@ -239,6 +245,7 @@ def _percent(value) -> str:
 
 
 def _table(*rows: tuple[str, str]) -> None:
-    width = max(len(name) for name, _ in rows)
+    width = max(len(name) for name, _ in rows) + 2
     for name, text in rows:
-        print(f"{name:<{width}}  {text}")
+        lines = textwrap.wrap(text, WIDTH - width, break_long_words=False, break_on_hyphens=False) or [""]
+        print(f"{name:<{width}}" + f"\n{'':<{width}}".join(lines))

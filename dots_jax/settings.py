@@ -4,8 +4,9 @@ import json
 import os
 
 from dots_jax import metrics
+from dots_jax.data import sources
 from dots_jax.errors import UserError
-from dots_jax.main import ROOT
+from dots_jax.policy import find
 
 # What may change when a run continues.
 FREE = ("train.steps", "train.checkpoint_every", "train.keep", "train.empty_buffer", "mesh", "embedding.cache")
@@ -16,10 +17,22 @@ BUFFER = (
 )
 
 
-def find(path: str) -> str:
-    """A relative path as it stands, or beside the package where the quickstart's policy lies."""
-    beside = os.path.join(ROOT, path)
-    return beside if not os.path.exists(path) and os.path.exists(beside) else path
+def policy(config, workdir: str) -> str:
+    """The directory of the policy as it starts; one of random weights is made in the workdir. Raises UserError."""
+    path, root = config.policy.path, sources.root(config.data.root)
+    if not path:
+        raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
+    shape = config.policy.random.to_dict()
+    if not shape["width"]:
+        return find.find(path, root)
+    tokenizer = find.find(path, root, tokenizer_only=True)
+    return find.random(os.path.join(workdir, "random_policy"), tokenizer, shape, config.seed)
+
+
+def embedder(config, directory: str) -> str:
+    """The checkpoint or `.npy` that embeds the questions: the policy's `directory` unless another is named."""
+    path = config.embedding.path
+    return find.find(path, sources.root(config.data.root)) if path else directory
 
 
 def flat(tree: dict, prefix: str = "") -> dict:

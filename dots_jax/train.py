@@ -42,9 +42,7 @@ def train(config, workdir: str) -> None:
     # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
-    if not config.policy.path:
-        raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
-    directory, export = settings.find(config.policy.path), os.path.join(workdir, "policy")
+    directory, export = settings.policy(config, workdir), os.path.join(workdir, "policy")
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
             f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"
@@ -54,13 +52,14 @@ def train(config, workdir: str) -> None:
     if not all(jnp.isfinite(x).all() for x in jax.tree.leaves(params)):
         raise UserError(f"the weights in {directory} hold NaN or infinity; use another policy")
     tokenizer = tok.load(directory)
-    pool, heldout = data.load(config.data)
-    prompts, lengths = tok.encode(tokenizer, pool.texts, config.data.max_prompt_tokens)
-    exam, exam_lengths = tok.encode(tokenizer, heldout.texts, config.data.max_prompt_tokens)
+    pool, heldout = data.load(config, tokenizer)
+    prompts, lengths = tok.encode(tokenizer, pool.texts, config.data.max_prompt_tokens, config.data.system)
+    exam, exam_lengths = tok.encode(tokenizer, heldout.texts, model.max_positions - 1, config.data.system)
     hyper = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
     rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
-    check_loaded(config, rule, sharding.num_row_shards(mesh), model, max(prompts.shape[1], exam.shape[1]))
-    key, grader = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh)), reward.exact.grade
+    check_loaded(config, rule, sharding.num_row_shards(mesh), model, prompts.shape[1], len(pool))
+    key, grader = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh)), reward.make(config.reward)
+    answers, exam_answers = (reward.against(config.reward, questions) for questions in (pool, heldout))
     sampling = {
         "max_tokens": config.rollout.max_tokens,
         "stop_ids": tok.stop_ids(directory, tokenizer),
@@ -75,10 +74,10 @@ def train(config, workdir: str) -> None:
     buffer = make_buffer() if rule.draws else None
     reference = jax.tree.map(jnp.copy, params) if hyper.kl else None
     del params
-    embedder = settings.find(config.embedding.path or config.policy.path)
+    embedder = settings.embedder(config, directory)
     context = selection.Context(
         num_questions=len(pool),
-        labels=pool.levels,
+        labels=pool.levels if pool.labels is None else pool.labels,
         embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh),
         steps=steps,
         mesh=mesh,
@@ -106,6 +105,7 @@ def train(config, workdir: str) -> None:
     log, groups = metrics.Metrics(workdir), metrics.Lines(os.path.join(workdir, metrics.GROUPS))
     for file in (log, groups):
         file.truncate(start if start else -1)
+    data.write(pool, workdir, lengths)
     most = max(rule.fresh_groups(step) for step in range(start + 1, steps + 1))
     progress.first_screen(
         config_name=config.name,
@@ -119,8 +119,8 @@ def train(config, workdir: str) -> None:
         policy_path=config.policy.path,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         dtype=config.policy.dtype,
-        pool=len(pool),
-        heldout=len(heldout),
+        pool=data.describe(pool, lengths),
+        heldout=data.describe(heldout, exam_lengths),
         steps=steps,
         start_step=start,
         tokens_per_step=most * config.rollout.group_size * config.rollout.max_tokens,
@@ -136,24 +136,29 @@ def train(config, workdir: str) -> None:
     bar = progress.Progress(steps, start)
     bar.stage("compiling")
 
-    def held_out(step, **how):
+    def held_out(step, samples, **how):
         draw = rng.stream(key, rng.Purpose.EVALUATION, step)
-        questions = (tokenizer, exam, exam_lengths, heldout.answers, grader)
+        questions = (tokenizer, exam, exam_lengths, exam_answers, grader)
         with ledger.phase("evaluation"):
-            success, tokens = evaluate.run(state.params, model, *questions, draw, **how, **sampling)
-        ledger.add_tokens("evaluation", generated=tokens)
-        return success
+            found = evaluate.run(
+                state.params, model, *questions, draw, samples=samples, batch=config.eval.batch, **how, **sampling
+            )
+        ledger.add_tokens("evaluation", generated=found.lengths.sum())
+        return found.rewards.mean(1), evaluate.shares(found.verdicts)
 
     def evaluation(step):
-        success = held_out(step, samples=config.eval.samples, temperature=config.eval.temperature)
-        row = {"eval/accuracy": success.mean(), "eval/by_level": evaluate.by_level(success, heldout)}
+        how = {name: config.eval[name] for name in ("samples", "temperature", "top_p")}
+        success, verdicts = held_out(step, **how)
+        row = {"eval/accuracy": evaluate.accuracy(success, heldout), "eval/verdicts": verdicts}
+        row["eval/by_level"] = evaluate.by_level(success, heldout)
         if config.eval.greedy and step in (0, steps):
-            row["eval/greedy_accuracy"] = held_out(step, samples=1, temperature=0.0).mean()
+            row["eval/greedy_accuracy"] = evaluate.accuracy(held_out(step, 1, temperature=0.0)[0], heldout)
         return row
 
     def roll_out(ids, phase, purpose, step):
-        """G completions of each question and their rewards; booked to `phase`."""
+        """G completions of each question and their rewards, graded as they end; booked to `phase`."""
         with ledger.phase(phase):
+            grading = evaluate.Grading(grader, tokenizer, [answers[i] for i in ids], config.rollout.group_size)
             rollouts = rollout.sample(
                 state.params,
                 model,
@@ -162,11 +167,12 @@ def train(config, workdir: str) -> None:
                 rng.stream(key, purpose, step),
                 config.rollout.group_size,
                 temperature=config.rollout.temperature,
+                watch=grading.watch if config.reward == "math" else None,
                 **sampling,
             )
-            rewards = evaluate.grade(rollouts, tokenizer, [pool.answers[i] for i in ids], grader)
-        ledger.add_tokens(phase, generated=int(rollouts.lengths.sum()))
-        return rollouts, rewards
+            graded = grading.finish(rollouts)()
+        ledger.add_tokens(phase, generated=graded.lengths.sum())
+        return rollouts, graded.rewards, graded.verdicts
 
     def judge(prefix, predicted, difficulty):
         """How well difficulty was predicted before it was measured."""
@@ -186,9 +192,9 @@ def train(config, workdir: str) -> None:
                 asked, known = selector.ask(selected, draw), selector.predict(selected)
                 if len(asked):
                     phase = "uncounted" if selector.uncounted else "reference"
-                    references, verdicts = roll_out(asked, phase, rng.Purpose.REFERENCE, step)
-                    selected = selector.observe(selected, asked, verdicts.sum(1), verdicts.shape[1], step, asked=True)
-                    group |= {"asked": asked, "asked_successes": verdicts.sum(1, dtype=int)}
+                    references, found, _ = roll_out(asked, phase, rng.Purpose.REFERENCE, step)
+                    selected = selector.observe(selected, asked, found.sum(1), found.shape[1], step, asked=True)
+                    group |= {"asked": asked, "asked_successes": found.sum(1)}
                     if known and step > 1:  # not yet fitted to them
                         group["asked_predicted"] = known[0][asked]
                         recent.append(_references(group, seen))
@@ -204,15 +210,15 @@ def train(config, workdir: str) -> None:
 
             # Rollouts: G completions of each, and their verdicts. Some groups may exist already.
             reused = selector.reuse if place == 0 else 0
-            rollouts, rewards = roll_out(ids[reused:], "fresh", rng.Purpose.ROLLOUT, step)
+            rollouts, rewards, verdicts = roll_out(ids[reused:], "fresh", rng.Purpose.ROLLOUT, step)
             selected = selector.observe(selected, ids[reused:], rewards.sum(1), rewards.shape[1], step, asked=False)
             if reused:
                 taken = np.array([np.flatnonzero(asked == i)[0] for i in ids[:reused]])
                 rollouts = rollout.join(references, taken, rollouts)
-                rewards = np.concatenate([verdicts[taken], rewards])
+                rewards = np.concatenate([found[taken], rewards])
             measured[place, :fresh] = np.where(seen[ids], np.nan, 1 - rewards.mean(1))
             seen[ids] = True
-            group |= {"ids": ids, "successes": rewards.sum(1, dtype=int)}
+            group |= {"ids": ids, "successes": rewards.sum(1)}
             if known:
                 group["predicted"] = known[0][ids]
                 if place == 0:
@@ -242,6 +248,7 @@ def train(config, workdir: str) -> None:
                 "train/useful_groups": learner.mixed(rewards).mean(),
                 "train/completion_tokens": float(rollouts.lengths.mean()),
                 "train/truncated": 1 - float(rollouts.finished.mean()),
+                **{f"verdicts/{name}": share for name, share in evaluate.shares(verdicts).items()},
                 **{f"train/{name}": value for name, value in info.items()},
                 **{f"replay/{name}": value for name, value in replayed.items()},
             }
@@ -261,6 +268,7 @@ def train(config, workdir: str) -> None:
     log.close()
     groups.close()
     checkpoints.close()
+    grader.close()
     return _show_results(workdir)
 
 

@@ -3,7 +3,6 @@
 from dots_jax.errors import UserError
 
 _COUNTS = (
-    "data.num_questions",
     "data.num_heldout",
     "data.max_prompt_tokens",
     "selection.every",
@@ -26,10 +25,20 @@ _COUNTS = (
     "train.checkpoint_every",
     "train.keep",
     "eval.samples",
+    "samples",  # this and the others without a group: of configs/evaluate.py
+    "max_tokens",
+    "chunk",
+    "batch",
 )
 _FROM_ZERO = (
     "seed",
     "data.seed",
+    "data.num_questions",
+    "policy.random.width",
+    "eval.questions",
+    "eval.batch",
+    "questions",
+    "slots",
     "selection.reuse",
     "predictor.references",
     "rollout.slots",
@@ -51,6 +60,9 @@ _REALS = (  # field, test, what is wanted
     ("predictor.dropout", lambda x: 0 <= x < 1, "from 0 to below 1"),
     ("rollout.temperature", lambda x: x > 0, "above 0"),
     ("eval.temperature", lambda x: x >= 0, "0 (greedy) or above"),
+    ("eval.top_p", lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    ("temperature", lambda x: x >= 0, "0 (greedy) or above"),
+    ("top_p", lambda x: 0 < x <= 1, "above 0 and at most 1"),
     ("replay.fresh", lambda x: 0 < x <= 1, "above 0 and at most 1"),
     ("learner.cap", lambda x: x > 0, "above 0"),
     ("learner.clip", lambda x: 0 < x < 1, "between 0 and 1"),
@@ -60,7 +72,9 @@ _REALS = (  # field, test, what is wanted
     ("learner.max_grad_norm", lambda x: x > 0, "above 0"),
 )
 _NAMES = {
+    "reward": ("exact", "math", "proxy"),
     "policy.dtype": ("float32", "bfloat16"),
+    "dtype": ("float32", "bfloat16"),
     "embedding.dtype": ("float32", "bfloat16"),
     "predictor.calibration": ("code", "paper", "none"),
     "predictor.attend": ("reference", "window"),
@@ -106,8 +120,14 @@ def check(config) -> None:
     _check_replay(config)
 
 
-def check_loaded(config, rule, shards: int, model, longest_prompt: int) -> None:
-    """Raises UserError where the batch does not divide over `shards` devices or a row is too long for the model."""
+def check_loaded(config, rule, shards: int, model, longest_prompt: int, pool: int) -> None:
+    """Raises UserError where the batch does not divide over `shards` devices, a row is too long for the model, or the
+    `pool` questions that there are do not suffice.
+    """
+    if pool != config.data.num_questions:
+        config = config.copy_and_resolve_references()
+        config.data.num_questions = pool
+        check(config)
     rows = config.learner.micro_rows
     if rows % shards:
         raise UserError(
@@ -141,7 +161,7 @@ def _check_batch(config) -> None:
             f"config.learner.minibatches x config.rollout.group_size) do not divide into micro-batches of "
             f"config.learner.micro_rows={micro}"
         )
-    pool, every = _get(config, "data.num_questions"), _get(config, "selection.every")
+    pool, every = _pool(config), _get(config, "selection.every")
     if _ABSENT not in (questions, pool) and questions > pool:
         raise UserError(
             f"config.train.questions={questions} is more than the pool's config.data.num_questions={pool}; "
@@ -172,7 +192,7 @@ def _check_replay(config) -> None:
             f"config.replay.capacity={capacity} is less than the {questions - fresh} groups that a step draws or the "
             f"{fresh} that it adds (config.replay.fresh={share} of config.train.questions={questions}); raise it"
         )
-    pool, until, every = (_get(config, f) for f in ("data.num_questions", "replay.until", "selection.every"))
+    pool, until, every = _pool(config), _get(config, "replay.until"), _get(config, "selection.every")
     if _ABSENT in (pool, until, every):
         return
     if capacity > pool:
@@ -214,6 +234,11 @@ def _check_dots(config, questions: int, pool: int) -> None:
             "config.predictor.learn_from is 'none' and config.predictor.path is empty: nothing would be learned; "
             "give a trained predictor, or learn from 'reference' or 'groups'"
         )
+
+
+def _pool(config):
+    """Questions in the pool, as far as the config says it."""
+    return _get(config, "data.num_questions") or _ABSENT
 
 
 def _get(config, field: str):

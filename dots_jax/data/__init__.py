@@ -1,20 +1,55 @@
-"""Question pools by name."""
+"""Question pools and held-out sets by name."""
 
-from dots_jax.data import arithmetic
+import collections
+import json
+import os
+
+import numpy as np
+
+from dots_jax import metrics
+from dots_jax.data import arithmetic, real
 from dots_jax.data.questions import Questions
-from dots_jax.errors import UserError
+from dots_jax.policy import tokenizer as tok
 
-# name -> function of the configuration's `data` fields that returns (pool, held-out)
-POOLS = {
-    "arithmetic": lambda data: arithmetic.make(data.num_questions, data.num_heldout, data.seed),
-}
+FILE = "questions.jsonl"
 
 
-def load(data) -> tuple[Questions, Questions]:
-    """The pool that `data.name` names and its held-out set; `data` holds the configuration's `data` fields.
+def load(config, tokenizer) -> tuple[Questions, Questions]:
+    """The pool that `config.data` describes and the held-out questions: the procedural ones, or real ones.
 
-    Raises UserError for an unknown name.
+    Raises UserError as `arithmetic.make` and `real.load`.
     """
-    if data.name not in POOLS:
-        raise UserError(f"config.data.name is {data.name!r}; choose one of: {', '.join(sorted(POOLS))}")
-    return POOLS[data.name](data)
+    data = config.data
+    if data.name == "arithmetic":
+        return arithmetic.make(data.num_questions, data.num_heldout, data.seed)
+    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, data.system))
+
+
+def describe(questions: Questions, lengths) -> str:
+    """How many questions, how long their prompts are ([N] tokens), of which sets, and where they come from."""
+    sets = collections.Counter(questions.families) if questions.names and not questions.about else {}
+    parts = [
+        f"{len(questions):,}, prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
+    ]
+    parts += [", ".join(f"{count:,} {name}" for name, count in sets.items())] if sets else []
+    return "; ".join(parts + ([f"from {questions.about}"] if questions.about else []))
+
+
+def write(pool: Questions, workdir: str, lengths) -> None:
+    """`workdir/questions.jsonl`: id, name, prompt tokens and label of every question of the pool, and what was left
+    out with its reason; nothing for questions without names.
+    """
+    if pool.names is None:
+        return
+    labels = pool.labels.tolist()
+    rows = [
+        {"id": i, "name": name, "prompt_tokens": int(length), "label": label if label == label else None}
+        for i, (name, length, label) in enumerate(zip(pool.names, lengths, labels, strict=True))
+    ]
+    rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
+
+    def fill(path):
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    metrics.replace(os.path.join(workdir, FILE), fill)

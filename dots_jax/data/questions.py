@@ -7,19 +7,24 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """N questions; a question's id is its index and never changes.
+    """N questions; a question's id in a run is its index, its name outlives limits and subsets.
 
     Raises ValueError if the fields differ in length.
     """
 
-    texts: tuple[str, ...]  # [N] prompts
+    texts: tuple[str, ...]  # [N] questions, without a prompt around them
     answers: tuple[str, ...]  # [N] what the grader compares with
-    families: tuple[str, ...]  # [N] kind of question, for reports
+    families: tuple[str, ...]  # [N] kind of question, for reports; of evaluation sets the set's name
     levels: np.ndarray  # int32 [N] difficulty within the family, from 1
+    labels: np.ndarray | None = None  # float32 [N] external difficulty, larger is harder, NaN: unknown; None: levels
+    names: tuple[str, ...] | None = None  # [N] source and row, such as "orz:17"; None: there is nothing but the index
+    left_out: tuple[tuple[str, str], ...] = ()  # (name, why) of what the source held besides
+    about: str = ""  # where it comes from and what was left out, in a line
 
     def __post_init__(self):
-        if len({len(self.texts), len(self.answers), len(self.families), len(self.levels)}) != 1:
-            raise ValueError("texts, answers, families and levels differ in length")
+        fields = (self.texts, self.answers, self.families, self.levels, self.labels, self.names)
+        if len({len(x) for x in fields if x is not None}) != 1:
+            raise ValueError("texts, answers, families, levels, labels and names differ in length")
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -10,6 +10,7 @@ import numpy as np
 from dots_jax.errors import UserError
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
+ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both
 
 
 def load(directory: str | os.PathLike):
@@ -39,14 +40,39 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def encode(tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+def prompts(tokenizer, texts: Sequence[str], system: str = "") -> list[str]:
+    """What the policy sees of each question: with a `system` prompt the tokenizer's chat template around both.
+
+    Raises UserError where there is a system prompt and no template.
+    """
+    if not system:
+        return list(texts)
+    if not tokenizer.chat_template:
+        raise UserError(
+            "config.data.system is set, but the policy's tokenizer has no chat template (tokenizer_config.json or "
+            "chat_template.jinja); give a policy with one, or set config.data.system to nothing"
+        )
+
+    def one(text):
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    return [one(text) for text in texts]
+
+
+def count(tokenizer, texts: Sequence[str], system: str = "") -> list[int]:
+    """Tokens of each question's prompt."""
+    return [len(row) for row in _ids(tokenizer, prompts(tokenizer, texts, system))]
+
+
+def encode(tokenizer, texts: Sequence[str], max_tokens: int, system: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Token ids, int32 [N, S] right-padded with 0, and lengths, int32 [N]; S is the longest prompt.
 
-    No tokens are added.
+    With `system`, of `prompts`; otherwise no tokens are added.
 
     Raises UserError for a text that is empty, longer than `max_tokens`, or not in the tokenizer's alphabet.
     """
-    texts = list(texts)
+    texts = prompts(tokenizer, texts, system)
     rows = _ids(tokenizer, texts)
     characters = sorted(set("".join(texts)))  # one the vocabulary cannot spell is dropped without a word
     lacking = {c for c, row in zip(characters, _ids(tokenizer, characters), strict=True) if not row}
@@ -81,11 +107,13 @@ def decode(tokenizer, tokens, lengths) -> list[str]:
 def stop_ids(directory: str | os.PathLike, tokenizer) -> tuple[int, ...]:
     """Every id that ends a completion, sorted.
 
-    They are eos_token_id of generation_config.json and of config.json, and the tokenizer's own.
+    They are eos_token_id of generation_config.json and of config.json, the tokenizer's own, and `ENDS` where it has
+    them: a base model in a chat template may end on either.
 
     Raises UserError if there is none, or if a file is not JSON.
     """
-    ids = {tokenizer.eos_token_id}
+    added = tokenizer.get_added_vocab()
+    ids = {tokenizer.eos_token_id, *(added[end] for end in ENDS if end in added)}
     for name in ("generation_config.json", "config.json"):
         path = Path(directory) / name
         if not path.is_file():

@@ -1,0 +1,161 @@
+"""Pools and evaluation sets of real questions: cleaned, without overlap, with names that stay."""
+
+import collections
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dots_jax.data import sources
+from dots_jax.data.questions import Questions
+from dots_jax.errors import UserError
+
+_SPACING = re.compile(r"\\[,;:!>]|\\(?:left|right|quad|qquad|displaystyle)(?![A-Za-z])|[\s$~]")
+
+
+def load(data, evaluation, count_tokens: Callable[[Sequence[str]], Sequence[int]]) -> tuple[Questions, Questions]:
+    """The pool that `data` describes and the evaluation sets, one after the other, that `evaluation` names.
+
+    Of the pool are left out, in this order and with their names and reasons in `left_out`: questions without text or
+    answer, of other levels than the source's, equal to an earlier one up to spacing (the answer that most of them
+    have stays, labels are averaged), in one of the evaluation sets (compared by letters and digits alone), and with
+    more tokens than `data.max_prompt_tokens`. Of the others `data.num_questions` are drawn by `data.seed`, in the
+    order of the source; 0: all.
+
+    Raises UserError where something cannot be read, or nothing is left.
+    """
+    directory = sources.root(data.root)
+    exam, taken = load_sets(evaluation.sets, directory, evaluation.questions, data.seed)
+    for name in sources.SETS.keys() - set(exam.families):  # later evaluations may ask them
+        taken |= {_letters(row["problem"]): name for row in _at_hand(name, directory)}
+    return load_pool(data, directory, taken, count_tokens), exam
+
+
+def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Questions:
+    """The pool alone; `taken` is what evaluation sets hold: letters and digits of a question -> its set."""
+    rows, origin = sources.rows(data.name, sources.POOLS, directory)
+    source = sources.POOLS.get(data.name, sources.Source((), "", data.label))
+    names = [f"{_stem(data.name)}:{i}" for i in range(len(rows))]
+    labels = _labels(rows, data.label or source.label, origin)
+    why, copies = {}, collections.defaultdict(list)  # row -> reason to leave it out; text -> rows
+    filtered = source.levels and any("level" in row for row in rows)
+    for i, row in enumerate(rows):
+        if not row["problem"] or not row["answer"]:
+            why[i] = "without a problem or answer"
+        elif filtered and _level(row) not in source.levels:
+            why[i] = f"of another level than {min(source.levels)} to {max(source.levels)}"
+        else:
+            copies[_SPACING.sub("", row["problem"].casefold())].append(i)
+    if not copies:
+        raise UserError(f"no question of {origin} has both a problem and an answer; mend the file")
+    answers, kept = {}, []
+    for same in copies.values():
+        first = same[0]
+        for i in same[1:]:
+            why[i] = f"the same as {names[first]}"
+        answers[first] = collections.Counter(rows[i]["answer"] for i in same).most_common(1)[0][0]
+        known = labels[same][np.isfinite(labels[same])]
+        labels[first] = known.mean() if len(known) else np.nan
+        found = taken.get(_letters(rows[first]["problem"]))
+        if found:
+            why[first] = f"in the evaluation set {found}"
+        else:
+            kept.append(first)
+    for i, count in zip(kept, count_tokens([rows[i]["problem"] for i in kept]), strict=True):
+        if count > data.max_prompt_tokens:
+            why[i] = f"a prompt of more than {data.max_prompt_tokens} tokens"
+    kept = [i for i in kept if i not in why]
+    if not kept:
+        raise UserError(f"no question of {origin} is left: {_reasons(why)}; raise config.data.max_prompt_tokens")
+    order = np.random.default_rng(data.seed).permutation(len(rows))
+    rank = {row: place for place, row in enumerate(order.tolist())}
+    chosen = sorted(sorted(kept, key=rank.get)[: data.num_questions or None])
+    about = f"{origin}, {len(rows):,} rows" + (f"; left out: {_reasons(why)}" if why else "")
+    if len(chosen) < len(kept):
+        about += f"; {len(chosen):,} of the other {len(kept):,}, drawn with data.seed={data.seed}"
+    elif data.num_questions > len(kept):
+        about += f"; {len(kept):,} are all there are, fewer than data.num_questions={data.num_questions:,}"
+    return Questions(
+        texts=tuple(rows[i]["problem"] for i in chosen),
+        answers=tuple(answers[i] for i in chosen),
+        families=tuple(str(rows[i].get("subject") or data.name) for i in chosen),
+        levels=np.array([_level(rows[i]) or 1 for i in chosen], np.int32),
+        labels=labels[chosen].astype(np.float32),
+        names=tuple(names[i] for i in chosen),
+        left_out=tuple((names[i], reason) for i, reason in sorted(why.items())),
+        about=about,
+    )
+
+
+def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple[Questions, dict[str, str]]:
+    """The evaluation sets that `names` lists with commas, one after the other; families name the sets.
+
+    `most` questions of each are drawn by `seed`; 0: all. Also what they hold in all: letters and digits of a
+    question -> its set. Raises UserError where one cannot be read, or holds a question without an answer.
+    """
+    texts, answers, families, ids, taken = [], [], [], [], {}
+    for name in filter(None, (name.strip() for name in names.split(","))):
+        rows, origin = sources.rows(name, sources.SETS, directory)
+        stem, order = _stem(name), np.arange(len(rows))
+        if stem in families:
+            raise UserError(f"two evaluation sets are called {stem}; rename the file, or name each set once")
+        taken |= {_letters(row["problem"]): stem for row in rows}
+        if most:
+            order = np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])
+        for i in order.tolist():
+            if not rows[i]["problem"] or not rows[i]["answer"]:
+                raise UserError(f"row {i} of {origin} has no problem or no answer; mend or remove it")
+            texts.append(rows[i]["problem"])
+            answers.append(rows[i]["answer"])
+            families.append(stem)
+            ids.append(f"{stem}:{i}")
+    if not texts:
+        raise UserError("config.eval.sets names no evaluation set; choose of " + ", ".join(sources.SETS))
+    levels = np.ones(len(texts), np.int32)
+    return Questions(tuple(texts), tuple(answers), tuple(families), levels, names=tuple(ids)), taken
+
+
+def _at_hand(name: str, directory: str) -> list[dict]:
+    """The rows of a set if the directory has it."""
+    local = {name: sources.SETS[name]._replace(hub="")}
+    try:
+        return sources.rows(name, local, directory)[0] if directory else []
+    except UserError:
+        return []
+
+
+def _stem(name: str) -> str:
+    """Of a known name, a file or a dataset: what questions are called by."""
+    return re.sub(r"\.\w+$", "", re.split(r"[/\\]", name.split(":")[0])[-1])
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
+def _level(row: dict) -> int | None:
+    """The number in the column `level`, such as 3 or "Level 3"."""
+    match = re.fullmatch(r"(?:level )?(\d+)(?:\.0)?", str(row.get("level")).casefold())
+    return int(match[1]) if match else None
+
+
+def _labels(rows: list[dict], column: str, origin: str) -> np.ndarray:
+    """External difficulty, float64 [rows], larger is harder, NaN where there is none."""
+    name, sign = column.removeprefix("-"), -1 if column.startswith("-") else 1
+
+    def one(row):
+        if name == "level":
+            return _level(row)
+        try:
+            return None if row.get(name) is None else float(row[name])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{origin}: {row[name]!r} in the column {name} is not a number; mend it") from error
+
+    found = [one(row) if name else None for row in rows]
+    return np.array([np.nan if x is None else sign * x for x in found])
+
+
+def _reasons(why: dict[int, str]) -> str:
+    """How many for which reason, the most frequent first."""
+    counts = collections.Counter("repeated" if r.startswith("the same as") else r for r in why.values())
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())

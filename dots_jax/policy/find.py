@@ -1,0 +1,53 @@
+"""Where a policy comes from: a directory, the Hugging Face hub, or random weights of a small shape."""
+
+import os
+import re
+
+import jax
+
+from dots_jax.errors import UserError
+from dots_jax.main import ROOT
+from dots_jax.policy import huggingface, qwen2
+from dots_jax.policy import tokenizer as tok
+
+_TOKENIZER = ("tokenizer*.json", "vocab.json", "merges.txt", "*.jinja", "generation_config.json", "config.json")
+
+
+def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
+    """The directory of a model: `path` as it stands, beside the package, or below `directory` (that of the data);
+    else `path` is a name on the hub, owner/model, and is downloaded.
+
+    With `tokenizer_only` no weights are needed; `directory`/tokenizer/FAMILY then serves for owner/FAMILY-SIZE.
+    Raises UserError where there is none.
+    """
+    name = path.rstrip("/").rpartition("/")[2].lower()
+    places = [path, os.path.join(ROOT, path)]
+    if directory:
+        places += [os.path.join(directory, path), os.path.join(directory, "models", name)]
+        places += [os.path.join(directory, "tokenizer", name.split("-")[0])] if tokenizer_only else []
+    found = next((place for place in places if os.path.isdir(place)), None)
+    if found or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        return found or path  # who loads it says what is wrong
+    try:
+        from huggingface_hub import snapshot_download
+
+        return snapshot_download(path, allow_patterns=[*_TOKENIZER, *(() if tokenizer_only else ("*.safetensors*",))])
+    except Exception as error:  # of requests and the hub, many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        raise UserError(
+            f"{path} is no directory here and cannot be had from the Hugging Face hub: {reason}; go online, or give a "
+            "directory with config.json, safetensors and tokenizer files"
+        ) from error
+
+
+def random(directory: str, tokenizer: str, shape, seed: int) -> str:
+    """Writes a policy of random float32 weights with the tokenizer of the directory `tokenizer`; returns `directory`.
+
+    `shape` has the fields of `qwen2.Config` that the tokenizer does not decide; what is there already stays.
+    """
+    if os.path.isdir(directory):
+        return directory
+    vocabulary = len(tok.load(tokenizer))
+    config = qwen2.Config(**shape, vocab_size=vocabulary, num_tokens=vocabulary)
+    huggingface.save(directory, config, qwen2.init(config, jax.random.key(seed)), tokenizer_dir=tokenizer)
+    return directory
