@@ -16,6 +16,7 @@ setup(
         "absl-py",
         "etils[epath]",
         "flax>=0.12",
+        "math-verify[antlr4-13-2]>=0.9",
         "matplotlib",
         "ml-collections",
         "numpy",
