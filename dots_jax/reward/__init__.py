@@ -10,7 +10,7 @@ import numpy as np
 from dots_jax.errors import UserError
 from dots_jax.reward import exact
 
-__all__ = ["GRADERS", "Grader", "Immediate", "Verdict", "exact", "grade", "make"]
+__all__ = ["GRADERS", "Grader", "Immediate", "Verdict", "against", "exact", "grade", "make"]
 
 
 class Verdict(enum.IntEnum):
@@ -90,3 +90,8 @@ def grade(completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
     finally:
         grader.close()
     return [Verdict(v) for v in verdicts]
+
+
+def against(name: str, questions) -> Sequence[str]:
+    """What the grader `name` compares completions with: the questions' answers, or for the proxy their texts."""
+    return questions.texts if name == "proxy" else questions.answers
