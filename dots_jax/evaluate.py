@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax import main as flags
-from dots_jax import metrics, rollout
+from dots_jax import metrics, policy, reward, rollout, settings
+from dots_jax.data import real, sources
 from dots_jax.errors import UserError
+from dots_jax.policy import find, sharding
 from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import Verdict
 
@@ -120,15 +122,15 @@ def ask(
         if number in skip:
             continue
         ids = np.arange(start, start + batch)
-        real = ids < len(prompts)
-        ids = np.where(real, ids, start)  # the last batch is filled up: one shape to compile
+        asked = ids < len(prompts)
+        ids = np.where(asked, ids, start)  # the last batch is filled up: one shape to compile
         grading = Grading(grader, tokenizer, [answers[i] for i in ids], samples)
         rollouts = rollout.sample(
             params,
             config,
             prompts[ids],
             lengths[ids],
-            key if real.sum() == len(prompts) else jax.random.fold_in(key, number),
+            key if asked.sum() == len(prompts) else jax.random.fold_in(key, number),
             samples,
             max_tokens,
             limits=np.repeat(room[ids, None], samples, 1),
@@ -137,7 +139,7 @@ def ask(
         wait = grading.finish(rollouts)
         if pending:
             yield _collect(*pending)
-        pending = number, ids[real], wait
+        pending = number, ids[asked], wait
     if pending:
         yield _collect(*pending)
 
@@ -206,10 +208,6 @@ def evaluate(config, workdir: str) -> None:
 
     Raises UserError for what the user can mend.
     """
-    from dots_jax import policy, reward, settings  # only here: the loop imports this file
-    from dots_jax.data import real, sources
-    from dots_jax.policy import find, sharding
-
     if not config.model:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
     root = sources.root(config.root)
@@ -254,26 +252,25 @@ def evaluate(config, workdir: str) -> None:
             print(f"batch {number + 1} of {total}: mean reward {found.rewards.mean():.3f}", flush=True)
     finally:
         grader.close()
-    table = results(rows, questions, config.samples)
+    table = results(rows)
     metrics.replace(os.path.join(workdir, RESULTS), lambda partial: _dump(partial, table))
     print(f"\n{show(table)}\n{os.path.join(workdir, RESULTS)}")
 
 
-def results(rows: list[dict], questions, samples: int) -> dict[str, dict]:
-    """Of each set, and as "average" of the sets: accuracy with its interval, and what else there is to know."""
-    place = {name: i for i, name in enumerate(questions.names)}
-    success, table = np.zeros((len(questions), samples)), {}
-    by_question = collections.defaultdict(list)
+def results(rows: list[dict]) -> dict[str, dict]:
+    """Accuracy with its interval of each set, with what became of completions, and as "average" of the sets."""
+    asked = collections.defaultdict(lambda: collections.defaultdict(list))  # set -> question -> rows
     for row in rows:
-        success[place[row["question"]], row["sample"]] = row["reward"]
-        by_question[row["question"]].append(row)
-    for name, ids in by_set(questions).items():
-        mine = [row for i in ids for row in by_question[questions.names[i]]]
-        low, high = interval(success[ids].mean(1), samples)
+        asked[row["question"].rpartition(":")[0]][row["question"]].append(row)
+    table = {}
+    for name, questions in asked.items():
+        success = np.array([np.mean([row["reward"] for row in mine]) for mine in questions.values()])
+        mine = [row for found in questions.values() for row in found]
+        low, high = interval(success, len(mine) // len(success))
         table[name] = {
-            "questions": len(ids),
-            "samples": samples,
-            "accuracy": float(success[ids].mean()),
+            "questions": len(success),
+            "samples": len(mine) // len(success),
+            "accuracy": float(success.mean()),
             "low": low,
             "high": high,
             "tokens": float(np.mean([row["tokens"] for row in mine])),
@@ -283,24 +280,22 @@ def results(rows: list[dict], questions, samples: int) -> dict[str, dict]:
     mean = float(np.mean([row["accuracy"] for row in table.values()]))
     # The sets are asked independently; half of each interval stands for 1.96 standard errors.
     half = math.sqrt(sum(((row["high"] - row["low"]) / 2) ** 2 for row in table.values())) / len(table)
-    table["average"] = {"accuracy": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}
-    return table
+    return table | {"average": {"accuracy": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}}
 
 
 def show(table: dict[str, dict]) -> str:
     """The table of `results` in at most 100 columns."""
-    names = ("questions", "accuracy", "95% interval", "tokens", "cut", "wrong", "no answer", "timeout", "crashed")
-    lines = [f"{'set':<14}" + "".join(f"{name:>{max(9, len(name) + 1)}}" for name in names)]
+    columns = {  # name -> width
+        "questions": 10, "accuracy": 9, "95% interval": 14, "tokens": 7, "cut": 7, "wrong": 7, "no answer": 10,
+        "timeout": 8, "crashed": 8,
+    }  # fmt: skip
+    lines = [f"{'set':<14}" + "".join(f"{name:>{width}}" for name, width in columns.items())]
     for name, row in table.items():
-        cells = {
-            "questions": f"{row.get('questions', '')}",
-            "accuracy": f"{row['accuracy']:.3f}",
-            "95% interval": f"{row['low']:.3f}-{row['high']:.3f}",
-            "tokens": f"{row['tokens']:.0f}" if "tokens" in row else "",
-            "cut": f"{row['cut']:.1%}" if "cut" in row else "",
-        }
-        cells |= {n: str(row.get(n.replace(" ", "_"), "")) for n in names if n not in cells}
-        lines.append(f"{name[:14]:<14}" + "".join(f"{cells[n]:>{max(9, len(n) + 1)}}" for n in names))
+        cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
+        cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
+        if "tokens" in row:
+            cells |= {"tokens": f"{row['tokens']:.0f}", "cut": f"{row['cut']:.1%}"}
+        lines.append(f"{name[:14]:<14}" + "".join(f"{cells[n]:>{width}}" for n, width in columns.items()))
     return "\n".join(lines)
 
 
@@ -309,8 +304,6 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
 
     Raises UserError where the settings differ, or the workdir holds something else.
     """
-    from dots_jax import settings
-
     if not os.path.exists(os.path.join(workdir, "config.json")):
         if os.path.exists(os.path.join(workdir, COMPLETIONS)):
             raise UserError(f"{workdir} has {COMPLETIONS} but no config.json; use another --workdir")
