@@ -84,9 +84,9 @@ def test_lengths_flags_and_padding(base):
     assert set(ended) == set(STOP)  # every stop id stops
 
 
-@pytest.mark.parametrize("temperature", [0.8, 1.7])
-def test_logprobs_are_the_learners(draw, base, tiny_config, tiny_params, prompts, temperature):
-    out = base if temperature == 0.8 else draw(temperature=temperature)
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.8, 1.0), (1.7, 1.0), (0.8, 0.5)])
+def test_logprobs_are_the_learners(draw, tiny_config, tiny_params, prompts, temperature, top_p):
+    out = draw(temperature=temperature, top_p=top_p)
     rows = np.zeros((P * G, S + T), np.int32)
     lengths = (prompts[1][:, None] + out.lengths).ravel()
     for i, (p, g) in enumerate(np.ndindex(P, G)):
@@ -153,16 +153,28 @@ def chi_square(counts, p):
     return (((counts - n * p) ** 2 / (n * p)).sum() - (len(p) - 1)) / np.sqrt(2 * (len(p) - 1))
 
 
-def test_frequencies_match_the_softmax(draw, tiny_config, tiny_params, prompts):
+def nucleus(p, top_p):
+    """Which of p [V] are kept, by sorting."""
+    ordered = np.sort(p.astype(np.float64))[::-1]
+    return p >= ordered[np.searchsorted(ordered.cumsum(), top_p * ordered.sum())]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+def test_frequencies_match_the_softmax(draw, tiny_config, tiny_params, prompts, top_p):
     """The first token, and the second given the commonest first, at temperature 0.8."""
-    many = draw(prompts=(prompts[0][:1], prompts[1][:1]), group=4000, max_tokens=2, chunk=1, stop=()).tokens[0]
+    one = prompts[0][:1], prompts[1][:1]
+    many = draw(prompts=one, group=4000, max_tokens=2, chunk=1, stop=(), top_p=top_p).tokens[0]
     row = prompts[0][0, : prompts[1][0]]
     common = np.bincount(many[:, 0]).argmax()
     for prefix, tokens in ((row, many[:, 0]), (np.append(row, common), many[many[:, 0] == common, 1])):
         logits = np.asarray(policy.logits(tiny_params, tiny_config, prefix[None]))[0, -1, : tiny_config.num_tokens]
         p = np.asarray(jax.nn.softmax(logits / 0.8), np.float64)
+        if top_p < 1:
+            p = np.where(nucleus(p, top_p), p, 0) / p[nucleus(p, top_p)].sum()
+            assert 2 < (p > 0).sum() < tiny_config.num_tokens / 2
         counts = np.bincount(tokens, minlength=tiny_config.vocab_size)
         assert not counts[tiny_config.num_tokens :].any()  # rows that the tokenizer does not have
+        assert not counts[: tiny_config.num_tokens][p == 0].any()
         assert abs(chi_square(counts[: tiny_config.num_tokens], p)) < 4
         assert chi_square(counts[: tiny_config.num_tokens], np.roll(p, 1)) > 10  # the test can fail
 
@@ -180,6 +192,58 @@ def test_two_level_inverse_cdf(tiny_config, size):
     np.testing.assert_allclose(logp[:, 0], np.log(p[token]), atol=1e-5)
     assert abs(chi_square(np.bincount(token, minlength=size), p)) < 4
     assert (np.diff(token[np.argsort(u)]) >= 0).all()  # an inverse CDF is monotone
+
+
+@pytest.mark.parametrize("scale", [0.1, 2, 20])
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.999])
+def test_nucleus(scale, top_p):
+    x = np.random.default_rng(0).normal(0, scale, (20, 3, 300)).astype(np.float32)
+    x[..., :50] = -np.inf
+    p = np.asarray(jax.nn.softmax(x))
+    kept = np.asarray(jax.jit(sampler._nucleus, static_argnums=1)(p, top_p))
+    want = np.apply_along_axis(nucleus, -1, p, top_p)
+    np.testing.assert_array_equal(kept, np.where(want, p, 0))
+    assert (want.sum(-1) == 1).all() or top_p > 1e-6
+
+
+def test_nucleus_keeps_ties_with_its_last_token_and_nothing_near():
+    below = np.nextafter(np.float32(0.125), 0)
+    p = np.array([0.125, 0.375, 0.125, 0.0, 0.25, below], np.float32)
+    for top_p, kept in ((0.3, [1]), (0.375, [1]), (0.6, [1, 4]), (0.7, [0, 1, 2, 4]), (0.9, [0, 1, 2, 4, 5])):
+        assert np.flatnonzero(sampler._nucleus(p, top_p)).tolist() == kept
+
+
+def test_top_p(draw, base):
+    compiled = sampler._decode._cache_size()
+    np.testing.assert_array_equal(draw(top_p=1.0).tokens, base.tokens)
+    assert sampler._decode._cache_size() == compiled  # the program without
+    out = draw(top_p=0.5)
+    assert (out.tokens != base.tokens).any()
+    assert_same(draw(sizes=(2, 2, 2), chunk=5, slots=4, top_p=0.5), out)
+    np.testing.assert_array_equal(draw(top_p=1e-6).tokens, draw(temperature=0).tokens)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"chunk": 3}, {"chunk": 4, "max_tokens": 13}, {"chunk": 4, "slots": 2}, {"sizes": (2, 2, 2), "chunk": 2}],
+    ids=str,
+)
+def test_watch(draw, how):
+    """The second: nothing is cut off, and the fourth: questions do not divide by shards."""
+    seen = []
+    limits = np.random.default_rng(3).integers(1, T + 3, (P, G))
+    plain = draw(limits=limits, **how)
+    out = draw(limits=limits, watch=lambda *state: seen.append(state), **how)
+    for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(a, b)
+    before = np.zeros((P, G), bool)
+    for tokens, lengths, done in seen:
+        assert tokens.shape == out.tokens.shape and (done | ~before).all()
+        np.testing.assert_array_equal(tokens[done], out.tokens[done])
+        np.testing.assert_array_equal(lengths[done], out.lengths[done])
+        assert (lengths[~done] < out.lengths[~done]).all()  # a row is done as soon as it has ended
+        before = done
+    assert 0 < seen[0][2].sum() < before.sum() < P * G
 
 
 def test_cache_is_updated_in_place(tiny_config, tiny_params):

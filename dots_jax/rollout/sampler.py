@@ -9,6 +9,7 @@ to a waiting one at the next chunk; nothing of that needs the host, which looks 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,7 @@ class _Static:
     slots: int  # per device; 0: as many as questions
     stop_ids: tuple[int, ...]
     greedy: bool
+    top_p: float = 1.0
 
 
 def sample(
@@ -87,6 +89,8 @@ def sample(
     chunk: int = 128,
     slots: int = 0,
     limits=None,
+    top_p: float = 1.0,
+    watch: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Rollouts:
     """G completions of every prompt from softmax(logits / temperature) over the tokenizer's ids.
@@ -107,6 +111,14 @@ def sample(
       chunk: decode steps between looks at finished rows.
       slots: questions decoded at a time over all devices, 0 for all.
       limits: int32 [P, G], a lower T for single rows.
+      top_p: below 1, tokens are drawn from the fewest most probable ones whose mass reaches it, and from all that tie
+        with the last of them. The log-probs stay those of the whole distribution, which is then not the one that
+        was sampled from: for evaluation, not for training.
+      watch: called as `watch(tokens [P, G, T], lengths [P, G], done bool [P, G])` on the host while rows are left, so
+        that completions which have ended can be graded meanwhile. Rows that are done will not change, and stay
+        done; of the others nothing is promised. The arrays are read-only, one chunk old, and of all questions on every
+        process. One chunk is queued on the device during a call: a longer one holds it up. There is no call for
+        the rows that end last, and none at all where a chunk is enough: those are in the returned rollouts alone.
       mesh: where the parameters lie; by default their own.
     """
     if mesh is None:
@@ -124,7 +136,7 @@ def sample(
     slots = -(-slots // shards) if 0 < slots < per_shard * shards else 0
     chunk = min(chunk, max(max_tokens - 1, 1))
     static = _Static(
-        config, mesh, group_size, max_tokens, chunk, slots, tuple(sorted(stop_ids)), greedy=temperature == 0
+        config, mesh, group_size, max_tokens, chunk, slots, tuple(sorted(stop_ids)), temperature == 0, top_p
     )
     temperature = jnp.float32(temperature or 1.0)
 
@@ -134,7 +146,7 @@ def sample(
     prefilled, output = _prefill(params, prompts, prompt_lengths, limits, key, temperature, count, static)
     state = _start(prefilled, static)
 
-    capacity, top, late = chunk, 1, None
+    capacity, top, late, seen = chunk, 1, None, None
     while True:
         # The newest count that the host knows is one chunk old: it bounds what this chunk writes.
         need = min(top + chunk * (1 if late is None else 2), max_tokens) - 1
@@ -147,7 +159,10 @@ def sample(
             alive, top = (int(x) for x in jax.device_get(late))
             if not alive:
                 break
+            if watch:
+                watch(*jax.device_get(seen))
         late = flags
+        seen = _look(output, prefilled.limits, questions, static) if watch else None
     return _finish(whole_prompts, prompt_lengths, output, questions, max_tokens)
 
 
@@ -162,6 +177,14 @@ def _release(state):
     """Yields the layers' caches one by one, so that each old one is freed before the next grows."""
     while state.cache:
         yield state.cache.pop(0)
+
+
+@functools.partial(jax.jit, static_argnames=("questions", "static"))
+def _look(output: _Output, limits, questions: int, static: _Static):
+    """Copies for `watch`, since `_decode` overwrites its output: tokens, lengths, and which rows have ended."""
+    done = output.finished | (output.lengths >= limits)
+    seen = output.tokens[:questions, :, : static.max_tokens], output.lengths[:questions], done[:questions]
+    return jax.lax.with_sharding_constraint(seen, sharding.replicated(static.mesh))
 
 
 @functools.partial(jax.jit, static_argnames=("questions", "max_tokens"))
@@ -237,6 +260,8 @@ def _choose(x, u, static: _Static):
         token = jnp.argmax(x, axis=-1)
     else:
         p = jnp.exp(x - norm[..., None])
+        if static.top_p < 1:
+            p = _nucleus(p, static.top_p)
         pad = -p.shape[-1] % _BLOCK
         p = jnp.pad(p, ((0, 0), (0, 0), (0, pad))).reshape(*p.shape[:-1], -1, _BLOCK)
         mass = p.sum(-1)
@@ -244,6 +269,29 @@ def _choose(x, u, static: _Static):
         p = jnp.take_along_axis(p, block[..., None, None], axis=-2)[..., 0, :]
         token = block * _BLOCK + _invert(p, u)[0]
     return token.astype(jnp.int32), jnp.take_along_axis(x, token[..., None], axis=-1)[..., 0] - norm
+
+
+def _nucleus(p, top_p: float):
+    """Probabilities p [..., V], zero but for the fewest largest that reach top_p of the mass, and ties with the last.
+
+    The threshold is found without a sort: floats that are not negative are ordered as their bits are, and those of
+    numbers up to 1 are below 2**30, so that 30 halvings leave one.
+    """
+    target = top_p * p.sum(-1)
+    cast = jax.lax.bitcast_convert_type
+
+    def keep(bits):
+        return jnp.where(p >= cast(bits, jnp.float32)[..., None], p, 0.0)
+
+    def halve(_, bounds):
+        low, high = bounds  # enough mass is at or above the low one, too little at or above the high one
+        middle = low + (high - low) // 2
+        enough = keep(middle).sum(-1) >= target
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    # A fixed number: with a `tensor` axis the sums are collectives, which every device must run equally often.
+    high = cast(p.max(-1), jnp.int32) + 1
+    return keep(jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(high), high))[0])
 
 
 def _invert(mass, u):
@@ -395,4 +443,4 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
 
     decode = sharding.per_device(decode, static.mesh, 3)
     slots, output, flags = decode(weights, key, temperature, prefilled, slots, output)
-    return slots, output, flags.max(0)
+    return slots, output, jax.lax.with_sharding_constraint(flags.max(0), sharding.replicated(static.mesh))
