@@ -50,7 +50,7 @@ def load():
 
     @functools.lru_cache(maxsize=1024)  # a question's gold answer is compared with many
     def parse(text):
-        text = re.sub(r"\bnp\.(arc\w+|sin|cos|tan|sqrt|exp|log|pi)", r"\\\1", text).replace(r"\log(", r"\ln(")
+        text = re.sub(r"\bnp\.(arc\w+|sin|cos|tan|sqrt|exp|ln|pi)", r"\\\1", text.replace("np.log(", "np.ln("))
         if re.search(r"(?<!\\)\$|\\\(|\\\[|\\boxed", text):
             return math_verify.parse(text, [latex, anything], parsing_timeout=None)
         # Not the last number in a formula that cannot be parsed.
