@@ -1,4 +1,4 @@
-"""Answers graded per second; prints one JSON line: `DOTS_DATA=DIR python -m benchmarks.grading`.
+"""Answers graded per second; prints one JSON line: `DOTS_DATA=DIR python benchmarks/grading.py`.
 
 Ordinary answers: distinct gold answers of three training sets, shuffled; every other one is right, written a little
 differently, the rest are another question's. `quick` is the share that text or exact arithmetic decides (more in

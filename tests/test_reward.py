@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from dots_jax import reward
+from dots_jax.errors import UserError
+from dots_jax.reward import Verdict, proxy
 
 CASES = [
     ("919", "919", 1),
@@ -36,3 +38,36 @@ def test_exact_batch():
     assert reward.exact.grade([], []).shape == (0,)
     with pytest.raises(ValueError, match="shorter"):
         reward.exact.grade(["1", "2"], ["1"])
+
+
+def test_make():
+    with pytest.raises(UserError, match=r"config.reward is 'exakt'; choose one of: exact, math, proxy"):
+        reward.make("exakt")
+    completions, answers, expected = zip(*CASES, strict=True)
+    grader = reward.make("exact")
+    rewards, verdicts = grader.submit(completions, answers)()
+    assert rewards.dtype == np.float32 and verdicts.dtype == np.int8
+    np.testing.assert_array_equal(rewards, expected)
+    np.testing.assert_array_equal(verdicts, np.where(expected, Verdict.CORRECT, Verdict.WRONG))
+    with pytest.raises(ValueError, match="shorter"):
+        grader.submit(["1", "2"], ["1"])
+    grader.close()
+
+
+def test_grade():
+    verdicts = reward.grade([r"\boxed{2x}", r"\boxed{5}", "5"], ["x+x", "4", "5"])
+    assert verdicts == [Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER]
+    assert all(isinstance(v, Verdict) for v in verdicts)
+
+
+def test_proxy():
+    pairs = [("", "abc"), (" \n", "abc"), ("AB c", "cab"), ("xyz", "abc"), ("aabx", "abc"), ("ax\ny z", "a"), ("a", "")]
+    completions, texts = zip(*pairs, strict=True)
+    rewards = proxy.grade(completions, texts)
+    assert rewards.dtype == np.float32
+    np.testing.assert_allclose(rewards, [0, 0, 1, 0, 0.75, 0.25, 0])
+    graded, verdicts = reward.make("proxy").submit(completions, texts)()
+    np.testing.assert_array_equal(graded, rewards)
+    np.testing.assert_array_equal(verdicts, np.where(rewards >= 0.5, Verdict.CORRECT, Verdict.WRONG))
+    with pytest.raises(ValueError, match="shorter"):
+        proxy.grade(["a"], [])

@@ -5,6 +5,7 @@ process should now be replaced. The first line out is `ready` or `error: REASON`
 is ever evaluated as Python.
 """
 
+import functools
 import json
 import logging
 import os
@@ -47,8 +48,9 @@ def load():
 
     latex, anything = math_verify.LatexExtractionConfig(), math_verify.ExprExtractionConfig()
 
+    @functools.lru_cache(maxsize=1024)  # a question's gold answer is compared with many
     def parse(text):
-        text = re.sub(r"\bnp\.(arc\w+|sin|cos|tan|sqrt|exp|log|pi)", r"\\\1", text).replace(r"\log(", r"\ln(")
+        text = re.sub(r"\bnp\.(arc\w+|sin|cos|tan|sqrt|exp|ln|pi)", r"\\\1", text.replace("np.log(", "np.ln("))
         if re.search(r"(?<!\\)\$|\\\(|\\\[|\\boxed", text):
             return math_verify.parse(text, [latex, anything], parsing_timeout=None)
         # Not the last number in a formula that cannot be parsed.
@@ -62,9 +64,9 @@ def load():
         names = sorted({s.name for e in (a, b) for s in e.free_symbols})
         try:
             x, y = (complex(e.subs({s: 0.37 + 0.618 * names.index(s.name) for s in e.free_symbols})) for e in (a, b))
-        except (TypeError, ValueError, ArithmeticError, AttributeError):
+            return abs(x - y) > 1e-3 * max(1.0, abs(x), abs(y))  # False where either is not a number
+        except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
             return False
-        return abs(x - y) > 1e-3 * max(1.0, abs(x), abs(y))  # False where either is not a number
 
     def equal(answer, gold):
         answer, gold = parse(answer), parse(gold)
