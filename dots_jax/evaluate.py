@@ -335,8 +335,7 @@ def _dump(path: str, table: dict) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    fields = "|".join(flags.load("configs/evaluate.py").keys())
-    argv = [re.sub(rf"^--?({fields})(?=[=.]|$)", r"--config.\1", arg) for arg in argv]
+    argv = [re.sub(r"^--?(?!config\b|workdir\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
     return flags.run(evaluate, "configs/evaluate.py", HELP, argv)
 
 

@@ -1,0 +1,151 @@
+"""The evaluation as a program, on the quickstart's policy and a file of arithmetic."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from dots_jax import evaluate
+from dots_jax.data import arithmetic
+from dots_jax.main import ROOT
+from dots_jax.reward import Verdict
+
+POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
+N, SAMPLES, BATCH = 22, 3, 8
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Two files of questions, named with a comma between."""
+    folder, (pool, _) = tmp_path_factory.mktemp("sets"), arithmetic.make(N, 0, 3)
+    rows = [{"problem": p, "answer": a} for p, a in zip(pool.texts, pool.answers, strict=True)]
+    (folder / "first.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:15]))
+    (folder / "second.json").write_text(json.dumps(rows[15:]))
+    return f"{folder}/first.jsonl,{folder}/second.json"
+
+
+@pytest.fixture(scope="module")
+def run(sets):
+    def run(workdir, **fields):
+        fields = {
+            "model": POLICY,
+            "sets": sets,
+            "samples": SAMPLES,
+            "batch": BATCH,
+            "max_tokens": 32,
+            "chunk": 31,
+        } | fields
+        fields = {"system": "", "reward": "exact", "dtype": "float32", "temperature": 1.0, "top_p": 1.0} | fields
+        return evaluate.main([f"--workdir={workdir}", *(f"--{name}={value}" for name, value in fields.items())])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("evaluation") / "whole"
+    assert run(workdir) == 0
+    return workdir
+
+
+def completions(workdir):
+    return [json.loads(line) for line in (workdir / evaluate.COMPLETIONS).read_text().splitlines()]
+
+
+def test_completions_and_table(whole):
+    rows = completions(whole)
+    names = [f"first:{i}" for i in range(15)] + [f"second:{i}" for i in range(N - 15)]
+    assert [(row["question"], row["sample"]) for row in rows] == [(n, j) for n in names for j in range(SAMPLES)]
+    assert [row["batch"] for row in rows[:: SAMPLES * BATCH]] == [0, 1, 2]
+    for row in rows:
+        right = row["completion"].rpartition(">")[2] == row["answer"]
+        assert row["reward"] == right and row["verdict"] == ("correct" if right else "wrong")
+        assert 1 <= row["tokens"] <= 32 and row["ended"] == (row["tokens"] == len(row["completion"]) + 1)
+    table = json.loads((whole / evaluate.RESULTS).read_text())
+    assert list(table) == ["first", "second", "average"]
+    for name in ("first", "second"):
+        mine = [row["reward"] for row in rows if row["question"].startswith(name)]
+        assert table[name]["accuracy"] == pytest.approx(np.mean(mine)) and 0 < table[name]["correct"] == sum(mine)
+        assert table[name]["low"] < table[name]["accuracy"] < table[name]["high"]
+    both = [table[name]["accuracy"] for name in ("first", "second")]
+    assert table["average"]["accuracy"] == pytest.approx(np.mean(both))  # of the sets, not of the questions
+    assert all(len(line) <= 100 for line in evaluate.show(table).splitlines())
+
+
+def test_a_stopped_evaluation_continues(run, whole, tmp_path, capsys):
+    text = (whole / evaluate.COMPLETIONS).read_text()
+    (tmp_path / "config.json").write_text((whole / "config.json").read_text())
+    (tmp_path / evaluate.COMPLETIONS).write_text(text[: int(0.7 * len(text))])  # torn within the second or third batch
+    assert run(tmp_path) == 0
+    assert (tmp_path / evaluate.COMPLETIONS).read_text() == text
+    assert "of which 0" not in capsys.readouterr().out
+    assert run(tmp_path) == 0 and "of which 3 are there" in capsys.readouterr().out  # nothing is left to do
+    assert run(tmp_path, samples=4) == 2
+    assert "an evaluation with samples=3, not 4" in capsys.readouterr().err
+
+
+def test_verdicts_of_the_mathematical_grader_and_greedy(run, tmp_path):
+    assert run(tmp_path / "run", reward="math", temperature=0.0, samples=1) == 0
+    assert {row["verdict"] for row in completions(tmp_path / "run")} == {"no_answer"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": ""}, "--model is missing"),
+        ({"model": "/nowhere"}, "policy directory /nowhere does not exist"),
+        ({"sets": "gsm9k"}, "unknown questions 'gsm9k'; choose one of: aime24"),
+        ({"sets": ","}, "names no evaluation set"),
+        ({"samples": 0}, "config.samples=0 must be a whole number of at least 1"),
+        ({"top_p": 0.0}, "above 0 and at most 1"),
+        ({"temperature": -1.0}, "0 (greedy) or above"),
+        ({"reward": "oracle"}, "one of exact, math, proxy"),
+        ({"max_token": 3}, "did you mean"),
+        ({"system": "Think."}, "has no chat template"),
+    ],
+)
+def test_mistakes_are_one_line(run, tmp_path, capsys, fields, said):
+    assert run(tmp_path / "run", **fields) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and said in err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("samples", "sharpness"), [(1, 2.0), (4, 2.0), (4, 0.2), (16, 20.0)])
+def test_interval_covers(samples, sharpness):
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(2000):
+        p = rng.beta(0.3 * sharpness, 0.7 * sharpness, 60)
+        low, high = evaluate.interval(rng.binomial(samples, p) / samples, samples)
+        inside.append(low <= 0.3 <= high)
+    assert 0.92 < np.mean(inside) < 0.985
+    low, high = evaluate.interval(np.zeros(30), samples)
+    assert low == 0 and 0.05 < high < 0.15
+
+
+def test_grading_keeps_rows_in_place():
+    class Slow:
+        """Answers in the end, the last batch first."""
+
+        def submit(self, texts, answers):
+            found = np.array([t == a for t, a in zip(texts, answers, strict=True)])
+            return lambda: (found.astype(np.float32), np.where(found, Verdict.CORRECT, Verdict.WRONG))
+
+    class Words:
+        def batch_decode(self, rows, **_):
+            return [",".join(map(str, row)) for row in rows]
+
+    rng = np.random.default_rng(0)
+    tokens, lengths = rng.integers(0, 3, (5, 4, 3)), rng.integers(1, 4, (5, 4))
+    answers = ["0", "1,1", "2", "0,0,1", "1"]
+    grading = evaluate.Grading(Slow(), Words(), answers, 4)
+    done = np.zeros((5, 4), bool)
+    for _ in range(3):
+        done |= rng.random((5, 4)) < 0.3
+        grading.watch(np.where(done[..., None], tokens, 9), lengths, done)
+    rollouts = type("", (), {"tokens": tokens, "lengths": lengths, "finished": lengths > 1})
+    found = grading.finish(rollouts)()
+    texts = [[",".join(map(str, tokens[p, g, : lengths[p, g]])) for g in range(4)] for p in range(5)]
+    assert found.texts.tolist() == texts
+    assert found.rewards.tolist() == [[float(t == a) for t in row] for row, a in zip(texts, answers, strict=True)]
+    assert (found.verdicts == np.where(found.rewards == 1, Verdict.CORRECT, Verdict.WRONG)).all()
