@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dots_jax import rollout
+from dots_jax import distributed, rollout
 from dots_jax.policy import tokenizer as tok
 
 
@@ -12,15 +12,19 @@ def run(params, config, tokenizer, prompts, lengths, answers, grader, key, *, sa
     prompts int32 [N, S] and lengths int32 [N]; `rest` are the other arguments of `rollout.sample`.
     """
     rollouts = rollout.sample(params, config, prompts, lengths, key, samples, temperature=temperature, **rest)
-    return grade(rollouts, tokenizer, answers, grader).mean(1), int(np.asarray(rollouts.lengths).sum())
+    return grade(rollouts, tokenizer, answers, grader).mean(1), int(distributed.to_host(rollouts.lengths).sum())
 
 
 def grade(rollouts: rollout.Rollouts, tokenizer, answers, grader) -> np.ndarray:
     """Rewards of all completions, float32 [P, G], by `grader(texts, answers)`; `answers` is one for each question."""
-    tokens, lengths = np.asarray(rollouts.tokens), np.asarray(rollouts.lengths)
+    tokens, lengths = distributed.to_host((rollouts.tokens, rollouts.lengths))
     P, G, T = tokens.shape
-    texts = tok.decode(tokenizer, tokens.reshape(P * G, T), lengths.reshape(-1))
-    return grader(texts, [a for a in answers for _ in range(G)]).reshape(P, G)
+
+    def judge():
+        texts = tok.decode(tokenizer, tokens.reshape(P * G, T), lengths.reshape(-1))
+        return grader(texts, [a for a in answers for _ in range(G)]).reshape(P, G)
+
+    return distributed.from_main(judge, np.zeros((P, G), np.float32))
 
 
 def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
