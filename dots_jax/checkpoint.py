@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from dots_jax import distributed
 from dots_jax.errors import UserError
 
 
@@ -42,7 +43,10 @@ class Checkpointer:
 
     def latest(self) -> int | None:
         """The newest complete checkpoint's step; starts to remove what an interrupted save left behind."""
-        return self._manager.latest_step() if epath.Path(self.directory).exists() else None
+        there = distributed.gather(epath.Path(self.directory).exists())
+        if there.any() and not there.all():
+            raise UserError(f"not all processes see {self.directory}; --workdir must be on a file system they share")
+        return self._manager.latest_step() if there.all() else None
 
     def save(self, step: int, tree) -> None:
         """Copies `tree` and writes it in the background; a step that is already there stays as it is."""
@@ -100,9 +104,7 @@ class Checkpointer:
             self._opened = None
 
     def _write_sums(self) -> None:
-        """Runs when all files are written and before the directory gets its final name."""
-        if jax.process_index() != 0:
-            return
+        """Runs on the main process, when all have written their files and before the directory gets its final name."""
         for path in pathlib.Path(self.directory).glob(f"*{_PARTIAL}"):
             (path / _SUMS).write_text(json.dumps(dict(_sums(path))))
 

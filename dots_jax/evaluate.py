@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax import main as flags
-from dots_jax import metrics, policy, reward, rollout, settings
+from dots_jax import distributed, metrics, policy, reward, rollout, settings
 from dots_jax.data import real, sources
 from dots_jax.errors import UserError
 from dots_jax.policy import find, sharding
@@ -64,21 +64,25 @@ class Grading:
     def watch(self, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray) -> None:
         """Hands those completions to the grader that are `done` and have not been handed over."""
         rows = np.nonzero(done & ~self._submitted)
-        if len(rows[0]):
+        if len(rows[0]) and distributed.is_main():
             texts = tok.decode(self._tokenizer, tokens[rows], lengths[rows])
             self._waiting.append((rows, self._grader.submit(texts, [self._answers[i] for i in rows[0]])))
             self._submitted[rows], self._texts[rows] = True, texts
 
     def finish(self, rollouts: rollout.Rollouts) -> Callable[[], Answers]:
         """Hands over the rest; the function that it returns waits for the verdicts."""
-        tokens, lengths, finished = (np.asarray(x) for x in (rollouts.tokens, rollouts.lengths, rollouts.finished))
+        tokens, lengths, finished = distributed.to_host((rollouts.tokens, rollouts.lengths, rollouts.finished))
         self.watch(tokens, lengths, np.ones_like(self._submitted))
+        rewards, verdicts = np.zeros(lengths.shape, np.float32), np.zeros(lengths.shape, np.int8)
 
-        def wait():
-            rewards, verdicts = np.zeros(lengths.shape, np.float32), np.zeros(lengths.shape, np.int8)
+        def judge():
             for rows, result in self._waiting:
                 rewards[rows], verdicts[rows] = result()
-            return Answers(np.arange(len(rewards)), self._texts, rewards, verdicts, lengths, finished)
+            return rewards, verdicts
+
+        def wait():
+            graded = distributed.from_main(judge, (rewards, verdicts))  # what times out there may not elsewhere
+            return Answers(np.arange(len(lengths)), self._texts, *graded, lengths, finished)
 
         return wait
 

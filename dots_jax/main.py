@@ -29,6 +29,10 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           the same command continues a run that was stopped
   --config.FIELD=VALUE    sets one field, such as --config.train.steps=40; all fields with their
                           meaning: configs/common.py
+  --distributed           one of several processes, which JAX finds on TPU VMs and under SLURM;
+                          launch/ has scripts
+  --coordinator=HOST:PORT --num_processes=N --process_id=I
+                          the same where it does not: where process 0 listens, how many, which
 
 example:
   python -m dots_jax.main --config=configs/quickstart.py --workdir=runs/first --config.train.steps=40
@@ -40,14 +44,26 @@ curves.png, checkpoints, predictor.safetensors, and the trained policy in Huggin
 
 def main(argv: list[str] | None = None) -> int:
     """Trains as the flags say; returns the exit code."""
+    processes, leave = flags.FlagValues(), None
+    flags.DEFINE_bool("distributed", False, "", flag_values=processes)
+    flags.DEFINE_string("coordinator", None, "", flag_values=processes)
+    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=processes)
+    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=processes)
+    names = list(processes)
 
     def train(config, workdir):
+        nonlocal leave
         _same_fields(config)
-        from dots_jax.train import train  # imports jax: wrong flags are reported before
+        from dots_jax import distributed  # imports jax: wrong flags are reported before
+
+        distributed.initialize(**{name: processes[name].value for name in names})
+        leave = distributed.leave
+        from dots_jax.train import train
 
         train(config, workdir)
 
-    return run(train, "configs/quickstart.py", HELP, argv)
+    code = run(train, "configs/quickstart.py", HELP, argv, processes)
+    return leave(code) if leave else code
 
 
 def run(
@@ -55,19 +71,20 @@ def run(
     default_config: str,
     help_text: str,
     argv: list[str] | None = None,
+    own: flags.FlagValues | None = None,
 ) -> int:
     """Reads the flags, calls `function(config, workdir)` and returns the exit code.
 
     0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
     on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
-    in the current directory, then beside the package.
+    in the current directory, then beside the package. `own` declares flags of the program's own and gets their values.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
     try:
-        config, workdir = parse(argv, default_config)
+        config, workdir = parse(argv, default_config, own)
         function(config, workdir)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -82,7 +99,7 @@ def run(
     return 0
 
 
-def parse(argv: list[str], default_config: str) -> tuple[ConfigDict, str]:
+def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = None) -> tuple[ConfigDict, str]:
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)
     config = load(name)
@@ -91,14 +108,15 @@ def parse(argv: list[str], default_config: str) -> tuple[ConfigDict, str]:
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
         if match and match[1] not in fields:
             raise UserError(_unknown_field(match[1], fields, name))
-    values = flags.FlagValues()
+    values = flags.FlagValues() if own is None else own
+    known = ["config", "workdir", "help", *values]
     argv = ["dots_jax", *argv]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         flags.DEFINE_string("workdir", None, "", flag_values=values)
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, ["config", "workdir", "help"], 1, 0.5)
+        near = difflib.get_close_matches(error.flagname, known, 1, 0.5)
         hint = f"did you mean --{near[0]}? " if near else ""
         raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
     except flags.IllegalFlagValueError as error:

@@ -2,8 +2,9 @@
 
 import json
 import os
+import time
 
-from dots_jax import metrics
+from dots_jax import distributed, metrics
 from dots_jax.data import sources
 from dots_jax.errors import UserError
 from dots_jax.policy import find
@@ -63,6 +64,17 @@ def write_config(config, workdir: str) -> None:
             json.dump(config.to_dict(), file, indent=2)
     except OSError as error:
         raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
+
+
+def check_shared(workdir: str) -> None:
+    """Returns when all processes see the config that the main one has written. Raises UserError where one does not."""
+    distributed.barrier("the config is written")
+    path, tries = os.path.join(workdir, "config.json"), 60
+    while tries and not os.path.exists(path):  # a network file system may show it late
+        time.sleep(1)
+        tries -= 1
+    if not distributed.gather(os.path.exists(path)).all():
+        raise UserError(f"--workdir={workdir} must be on a file system that all processes share; use another")
 
 
 def same_run(config, workdir: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection, settings
 from dots_jax.checkpoint import Checkpointer, abstract
 from dots_jax.difficulty import embed, measures
+from dots_jax.distributed import barrier, main_only, to_host
 from dots_jax.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.ledger import Ledger
@@ -36,8 +37,9 @@ def train(config, workdir: str) -> None:
         if [row["step"] for row in metrics.read(workdir, file)][: len(wanted)] != wanted:
             raise UserError(f"{workdir}/{file} lacks steps up to checkpoint {start}; use another --workdir")
     if start >= steps:
-        print(f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir")
-        return _show_results(workdir)
+        said = f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir"
+        main_only(print)(said)
+        return main_only(_show_results)(workdir)
 
     # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
     ledger = Ledger()
@@ -58,7 +60,8 @@ def train(config, workdir: str) -> None:
     hyper = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
     rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
     check_loaded(config, rule, sharding.num_row_shards(mesh), model, prompts.shape[1], len(pool))
-    key, grader = jax.device_put(jax.random.key(config.seed), sharding.replicated(mesh)), reward.make(config.reward)
+    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
+    grader = reward.make(config.reward)
     answers, exam_answers = (reward.against(config.reward, questions) for questions in (pool, heldout))
     sampling = {
         "max_tokens": config.rollout.max_tokens,
@@ -99,15 +102,17 @@ def train(config, workdir: str) -> None:
         if rule.draws:
             emptied = buffer.ids is None
             buffer = make_buffer() if emptied else replay.cut(buffer, mesh)
-    settings.write_config(config, workdir)
+    barrier("all have read what is there")
+    main_only(settings.write_config)(config, workdir)
     if start:
-        shutil.rmtree(export, ignore_errors=True)  # of an earlier end
-    log, groups = metrics.Metrics(workdir), metrics.Lines(os.path.join(workdir, metrics.GROUPS))
+        main_only(shutil.rmtree)(export, ignore_errors=True)  # of an earlier end
+    log, groups = main_only(metrics.Metrics)(workdir), main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
     for file in (log, groups):
         file.truncate(start if start else -1)
-    data.write(pool, workdir, lengths)
+    main_only(data.write)(pool, workdir, lengths)
+    settings.check_shared(workdir)
     most = max(rule.fresh_groups(step) for step in range(start + 1, steps + 1))
-    progress.first_screen(
+    main_only(progress.first_screen)(
         config_name=config.name,
         method=f"{'GRPO-RR' if buffer else 'GRPO'}, {config.selection.name} selection"
         + (" (its cost is not counted)" if selector.uncounted else "")
@@ -115,7 +120,8 @@ def train(config, workdir: str) -> None:
         + (", starts with an empty buffer" if emptied else ""),
         backend=jax.default_backend(),
         devices=mesh.size,
-        mesh=" x ".join(f"{name} {size}" for name, size in mesh.shape.items()),
+        mesh=" x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+        + (f", of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
         policy_path=config.policy.path,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         dtype=config.policy.dtype,
@@ -133,7 +139,7 @@ def train(config, workdir: str) -> None:
         if "asked_predicted" in group:
             recent.append(_references(group, seen))
         seen[group["ids"] + group.get("asked", [])] = True
-    bar = progress.Progress(steps, start)
+    bar = main_only(progress.Progress)(steps, start)
     bar.stage("compiling")
 
     def held_out(step, samples, **how):
@@ -237,7 +243,7 @@ def train(config, workdir: str) -> None:
                     state, buffer, info = learner.update(
                         state, buffer, *batch, count, key, model, hyper, mesh, rule, reference
                     )
-                info = jax.device_get(info)
+                info = to_host(info)
             ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
             _finite(info, step, checkpoints)
             replayed = info.pop("replay", {})
@@ -269,7 +275,7 @@ def train(config, workdir: str) -> None:
     groups.close()
     checkpoints.close()
     grader.close()
-    return _show_results(workdir)
+    return main_only(_show_results)(workdir)
 
 
 def _resumable(state, buffer, selected, chosen, measured, ledger) -> dict:

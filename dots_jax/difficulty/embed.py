@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import metrics, policy
+from dots_jax import distributed, metrics, policy
 from dots_jax.errors import UserError
 from dots_jax.policy import sharding
 from dots_jax.policy import tokenizer as tok
@@ -57,11 +57,14 @@ def make(
     """
     key = _key(directory, texts, dtype, max_tokens)
     path = os.path.join(cache, f"{key}.npy")
+    say, found = distributed.main_only(print), None
     if os.path.exists(path):
         try:
-            return read(path, len(texts), texts)
+            found = read(path, len(texts), texts)
         except UserError as error:
-            print(f"embeddings are made anew: {error}", file=sys.stderr)
+            say(f"embeddings are made anew: {error}", file=sys.stderr)
+    if distributed.gather(found is not None).all():
+        return found
     mesh = mesh or sharding.make_mesh()
     config, params = policy.load(directory, mesh, jnp.dtype(dtype))
     limit = min(max_tokens, config.max_positions)
@@ -71,18 +74,19 @@ def make(
     for name, ids, width in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh)):
         file = os.path.join(partial, f"{name}.npy")
         block = _read_block(file, (len(ids), config.width))
-        if block is None:
+        if not distributed.gather(block is not None).all():
             rows = np.maximum(ids, 0)  # rows that fill the block up are computed and dropped
-            block = np.asarray(mean_hidden(params, tokens[rows, :width], lengths[rows], config, mesh))
+            block = distributed.to_host(mean_hidden(params, tokens[rows, :width], lengths[rows], config, mesh))
             _write(file, lambda out, block=block: np.save(out, block))
         found[ids[ids >= 0]] = block[ids >= 0]
         done += (ids >= 0).sum()
         if time.time() - told > 5 and done < len(texts):
             told, pace = time.time(), done / (time.time() - started)
-            print(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second", file=sys.stderr, flush=True)
+            say(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second", file=sys.stderr, flush=True)
     broken = np.flatnonzero(~np.isfinite(found).all(1))
+    forget = functools.partial(distributed.main_only(shutil.rmtree), partial, ignore_errors=True)
     if len(broken):
-        shutil.rmtree(partial, ignore_errors=True)
+        forget()
         raise UserError(
             f"the embedding of question {broken[0]} by {directory} is not finite; use another checkpoint or "
             "--config.embedding.dtype=float32"
@@ -91,7 +95,7 @@ def make(
     about |= {"dtype": dtype, "max_tokens": max_tokens}
     _write(os.path.join(cache, f"{key}.json"), lambda file: file.write(json.dumps(about).encode()))
     _write(path, lambda file: np.save(file, found))
-    shutil.rmtree(partial, ignore_errors=True)  # another run may be doing the same
+    forget()  # another run may be doing the same
     return found
 
 
@@ -143,7 +147,8 @@ def _encode(tokenizer, texts, limit: int):
             raise UserError(f"question {text[:60]!r} has no tokens in the embedding model's tokenizer; remove it")
     cut = sum(len(row) > limit for row in rows)
     if cut:
-        print(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut", file=sys.stderr)
+        say = distributed.main_only(print)
+        say(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut", file=sys.stderr)
     lengths = np.array([min(len(row), limit) for row in rows], np.int32)
     tokens = np.zeros((len(rows), _padded(lengths.max())), np.int32)
     for row, length, out in zip(rows, lengths, tokens, strict=True):
@@ -202,5 +207,6 @@ def _write(path: str, write) -> None:
         with open(partial, "wb") as file:
             write(file)
 
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    metrics.replace(path, beside)
+    if distributed.is_main():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        metrics.replace(path, beside)

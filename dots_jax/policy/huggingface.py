@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from dots_jax import distributed
 from dots_jax.errors import UserError
 from dots_jax.policy import qwen2
 
@@ -85,10 +86,16 @@ def save(
     Weights keep their dtype and come to the host one tensor at a time; several files and an index are written where
     they exceed `max_shard_bytes`. Tokenizer files, generation_config.json and the ids of the begin and end tokens
     come unchanged from `tokenizer_dir`. The directory appears whole or not at all.
+    Every process of a run must call it; the main one writes.
 
     Raises:
       UserError: `directory` holds something else than an export, or `tokenizer_dir` does not exist.
     """
+    tensors = list(_tensors(config, params))
+    if not distributed.is_main():
+        for *_, fetch in tensors:
+            fetch()
+        return
     check_target(directory)
     directory = Path(os.path.abspath(directory))
     source = None if tokenizer_dir is None else Path(tokenizer_dir)
@@ -107,7 +114,7 @@ def save(
             given = _read_json(source / "config.json")
             fields |= {key: given[key] for key in ("bos_token_id", "eos_token_id") if key in given}
     _write_json(partial / "config.json", fields)
-    _write_weights(partial, list(_tensors(config, params)), max_shard_bytes)
+    _write_weights(partial, tensors, max_shard_bytes)
 
     replaced = directory.with_name(f".{directory.name}.replaced")
     if directory.exists():
@@ -279,7 +286,7 @@ def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int
     def one(name, part, array, layer):
         def fetch():
             # A slice or copy, because jax keeps the host's copy of an array as long as the array itself.
-            x = np.asarray(jnp.copy(array) if layer is None else array[layer])
+            x = distributed.to_host(jnp.copy(array) if layer is None else array[layer])
             shape = _stored_shape(part)
             x = x.reshape(shape[::-1]).T if part.transpose else x.reshape(shape)
             return np.ascontiguousarray(x)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dots_jax import distributed
 from dots_jax.difficulty import online, predictor
 from dots_jax.errors import UserError
 from dots_jax.policy import sharding
@@ -85,7 +86,7 @@ class Dots:
         """Trains the predictor on the labels, predicts all N difficulties, draws n distinct questions."""
         labels, p = state["labels"], self._predictor
         present = labels["step"] >= 0
-        weights = present * np.float32(0.5) ** ((step - labels["step"]) / p.half_life)
+        weights = np.float32(present * 0.5 ** ((step - labels["step"]) / p.half_life))
         seen = present if p.attend == "window" else labels["asked"] & (labels["step"] == step)
         ids, difficulty, weights, seen = jax.device_put(
             (labels["ids"], labels["difficulty"], weights, seen), self._there
@@ -101,7 +102,7 @@ class Dots:
         if self._encoded[0] is not params:
             self._encoded = params, predictor.encode(params, self._embeddings)
         scores = predictor.score(params, self._encoded[1], known, difficulty, p.calibration, p.refit, mask=seen)
-        predicted, spread = (np.asarray(x)[: self._num_questions] for x in scores)
+        predicted, spread = (x[: self._num_questions] for x in distributed.to_host(scores))
         if not np.isfinite(predicted).all():
             raise UserError(
                 f"step {step}: predicted difficulties are not finite; lower config.predictor.learning_rate="
