@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import main as flags
 from dots_jax import distributed, metrics, policy, reward, rollout, settings
+from dots_jax import main as flags
 from dots_jax.data import real, sources
 from dots_jax.errors import UserError
 from dots_jax.policy import find, sharding

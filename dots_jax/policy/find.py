@@ -5,6 +5,7 @@ import re
 
 import jax
 
+from dots_jax import distributed
 from dots_jax.errors import UserError
 from dots_jax.main import ROOT
 from dots_jax.policy import huggingface, qwen2
@@ -45,9 +46,10 @@ def random(directory: str, tokenizer: str, shape, seed: int) -> str:
 
     `shape` has the fields of `qwen2.Config` that the tokenizer does not decide; what is there already stays.
     """
-    if os.path.isdir(directory):
+    if distributed.gather(os.path.isdir(directory)).all():
         return directory
     vocabulary = len(tok.load(tokenizer))
     config = qwen2.Config(**shape, vocab_size=vocabulary, num_tokens=vocabulary)
     huggingface.save(directory, config, qwen2.init(config, jax.random.key(seed)), tokenizer_dir=tokenizer)
+    distributed.barrier("the random policy is written")
     return directory
