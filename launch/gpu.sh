@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# One host with NVIDIA GPUs:  launch/gpu.sh --config=configs/quickstart.py --workdir=runs/first
+#
+# Needs Python 3.11 or later with venv, a driver for CUDA 12 (the libraries come with the Python packages), 10 GB
+# of disk, and a package index for the first run. A policy of your own lies in a local directory (--config.policy.path);
+# HF_TOKEN is for fetching it there, the run itself asks no hub. DOTS_DATA=DIR is where question files lie.
+# The same command continues a run that was stopped. --config.mesh.* splits it over the GPUs, by default as data.
+#
+# DEVICE=cpu runs the same without GPUs; PYTHON=FILE takes an interpreter that has everything, and installs nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+device=${DEVICE:-cuda}
+if [[ -z ${PYTHON:-} ]]; then
+    PYTHON=.venv/bin/python
+    if [[ ! -e .venv/ready-$device ]]; then
+        packages=.
+        [[ $device == cpu ]] || packages=".[$device]"
+        python3 -m venv .venv
+        .venv/bin/pip install --quiet -e "$packages"
+        touch ".venv/ready-$device"
+    fi
+fi
+
+export JAX_PLATFORMS=$device # without it a host whose driver fails would train on its CPU
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
+# JAX takes 75% of the memory by default; what NCCL and cuBLAS need outside of it is far less than a quarter.
+export XLA_CLIENT_MEM_FRACTION=${XLA_CLIENT_MEM_FRACTION:-.9}
+# On several GPUs: gathers of fsdp and sums of gradients run beside the computation.
+export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
+exec "$PYTHON" -m dots_jax.main "$@"

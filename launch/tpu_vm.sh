@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# On a TPU VM of one host:  launch/tpu_vm.sh --config=configs/quickstart.py --workdir=runs/first
+#
+# Needs a TPU VM (quota for its type in the zone; a software version with Python 3.11 or later, such as those on Ubuntu
+# 24.04) and a package index for the first run. A policy of your own lies in a local or mounted directory
+# (--config.policy.path); HF_TOKEN is for fetching it there, the run itself asks no hub. DOTS_DATA=DIR is where question
+# files lie. Spot VMs vanish: keep --workdir on a mounted disk, and the same command continues the run.
+# --config.mesh.* splits it over the chips, by default as data. Slices of several hosts: tpu_pod.sh.
+#
+# DEVICE=cpu runs the same without TPUs; PYTHON=FILE takes an interpreter that has everything, and installs nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+device=${DEVICE:-tpu}
+if [[ -z ${PYTHON:-} ]]; then
+    PYTHON=.venv/bin/python
+    if [[ ! -e .venv/ready-$device ]]; then
+        packages=.
+        [[ $device == cpu ]] || packages=".[$device]"
+        python3 -m venv .venv
+        .venv/bin/pip install --quiet -e "$packages"
+        touch ".venv/ready-$device"
+    fi
+fi
+
+export JAX_PLATFORMS=$device # without it a VM whose TPU is taken by another process would train on its CPU
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
+exec "$PYTHON" -m dots_jax.main "$@"
