@@ -257,7 +257,8 @@ def evaluate(config, workdir: str) -> None:
     finally:
         grader.close()
     table = results(rows)
-    metrics.replace(os.path.join(workdir, RESULTS), lambda partial: _dump(partial, table))
+    text = json.dumps(table, indent=2)
+    metrics.replace(os.path.join(workdir, RESULTS), lambda partial: metrics.write_text(partial, text))
     print(f"\n{show(table)}\n{os.path.join(workdir, RESULTS)}")
 
 
@@ -329,11 +330,6 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
 def _write(path: str, rows: list[dict]) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def _dump(path: str, table: dict) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(table, file, indent=2)
 
 
 def main(argv: list[str] | None = None) -> int:

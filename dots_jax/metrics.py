@@ -23,7 +23,7 @@ class Lines:
         """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
         if os.path.exists(self._path):
             kept = "".join(_line(row) for row in read(*os.path.split(self._path)) if row["step"] <= step)
-            replace(self._path, lambda partial: _write_text(partial, kept))
+            replace(self._path, lambda partial: write_text(partial, kept))
 
     def write(self, step: int, values: dict) -> dict:
         """Appends `values` of `step` and returns them as written, with the step.
@@ -235,7 +235,8 @@ def plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_text(path: str, text: str) -> None:
+def write_text(path: str, text: str) -> None:
+    """Writes a file and returns when it is on disk."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

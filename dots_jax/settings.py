@@ -10,7 +10,15 @@ from dots_jax.errors import UserError
 from dots_jax.policy import find
 
 # What may change when a run continues.
-FREE = ("train.steps", "train.checkpoint_every", "train.keep", "train.empty_buffer", "mesh", "embedding.cache")
+FREE = (
+    "train.steps",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.empty_buffer",
+    "mesh",
+    "embedding.cache",
+    "data.root",
+)
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
     *(f"replay.{name}" for name in ("capacity", "insert", "max_age", "once", "positive_only")),

@@ -109,7 +109,7 @@ def train(config, workdir: str) -> None:
     log, groups = main_only(metrics.Metrics)(workdir), main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
     for file in (log, groups):
         file.truncate(start if start else -1)
-    main_only(data.write)(pool, workdir, lengths)
+    main_only(data.write)(pool, workdir, lengths, continues=start > 0)
     settings.check_shared(workdir)
     most = max(rule.fresh_groups(step) for step in range(start + 1, steps + 1))
     main_only(progress.first_screen)(

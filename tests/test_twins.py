@@ -93,6 +93,12 @@ def test_the_whole_pipeline_and_its_continuation(run, root, tmp_path):
     assert all(row["verdicts/no_answer"] == 1 for row in rows[1:])  # nothing in a box, as random policies are
     assert set(rows[-1]["eval/by_level"]) == {"gsm8k", "math500"}
     model, _ = policy.load(workdir / "policy")
+    pool = root / "train" / "orz.jsonl"
+    text = pool.read_text()
+    pool.write_text(text.replace("WhatIsIsorz?", "WhoIsIsorz?"))
+    done, _ = run(workdir, root, **FIELDS, **{"train.steps": 6}, code=2)
+    pool.write_text(text)
+    assert "this run began with other questions" in done.stderr and done.stderr.count("error") == 1
     assert model.width == 16 and tok.load(workdir / "policy").chat_template == TEMPLATE
 
 

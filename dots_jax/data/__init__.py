@@ -3,12 +3,14 @@
 import collections
 import json
 import os
+import zlib
 
 import numpy as np
 
 from dots_jax import metrics
 from dots_jax.data import arithmetic, real
 from dots_jax.data.questions import Questions
+from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer as tok
 
 FILE = "questions.jsonl"
@@ -35,21 +37,25 @@ def describe(questions: Questions, lengths) -> str:
     return "; ".join(parts + ([f"from {questions.about}"] if questions.about else []))
 
 
-def write(pool: Questions, workdir: str, lengths) -> None:
-    """`workdir/questions.jsonl`: id, name, prompt tokens and label of every question of the pool, and what was left
-    out with its reason; nothing for questions without names.
+def write(pool: Questions, workdir: str, lengths, continues: bool) -> None:
+    """`workdir/questions.jsonl`: id, name, prompt tokens, label and checksum of every question of the pool, and what
+    was left out with its reason; nothing for questions without names.
+
+    Raises UserError where a run that `continues` had other questions.
     """
     if pool.names is None:
         return
-    labels = pool.labels.tolist()
     rows = [
-        {"id": i, "name": name, "prompt_tokens": int(length), "label": label if label == label else None}
-        for i, (name, length, label) in enumerate(zip(pool.names, lengths, labels, strict=True))
+        {"id": i, "name": name, "prompt_tokens": int(length), "label": label, "crc32": zlib.crc32(text.encode())}
+        for i, (name, length, label, text) in enumerate(
+            zip(pool.names, lengths, pool.labels.tolist(), pool.texts, strict=True)
+        )
     ]
     rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
-
-    def fill(path):
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-
-    metrics.replace(os.path.join(workdir, FILE), fill)
+    text = "".join(json.dumps({k: v for k, v in row.items() if v == v}) + "\n" for row in rows)  # NaN: no label
+    path = os.path.join(workdir, FILE)
+    if continues and os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            if file.read() != text:
+                raise UserError(f"{path} says that this run began with other questions; use another --workdir")
+    metrics.replace(path, lambda partial: metrics.write_text(partial, text))
