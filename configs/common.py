@@ -194,12 +194,15 @@ def tiny(c: ConfigDict) -> None:
     c.embedding.dtype, c.embedding.max_tokens, c.embedding.standardise = "float32", 192, True
     c.predictor.width, c.predictor.steps, c.predictor.batch, c.predictor.references = 64, 25, 128, 64
     c.predictor.attend, c.predictor.learn_from, c.predictor.window, c.predictor.dropout = "window", "groups", 512, 0.0
-    c.rollout.max_tokens, c.rollout.chunk, c.rollout.temperature = 16, 15, 1.0
+    c.rollout.max_tokens, c.rollout.chunk = 16, 15
+    c.rollout.temperature = c.eval.temperature = (
+        0.1  # random weights make small logits: at 1 nothing is learned in minutes
+    )
     c.replay.capacity = 16
     c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 16, 1, 16
-    c.learner.learning_rate, c.learner.remat = 3e-3, False
-    c.train.steps, c.train.questions, c.train.checkpoint_every = 20, 8, 5
-    c.eval.questions, c.eval.batch, c.eval.temperature, c.eval.top_p = 16, 0, 1.0, 1.0
+    c.learner.learning_rate, c.learner.remat = 1.5e-3, False
+    c.train.steps, c.train.questions = 30, 8
+    c.eval.questions, c.eval.top_p = 16, 1.0
 
 
 PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper}

@@ -123,11 +123,11 @@ def test_real_twins(run, data, tmp_path, config):
     start = time.monotonic()
     done, rows = run(tmp_path / "run", data, config=config)
     assert time.monotonic() - start < 600
-    assert rows[-1]["step"] == 20 and rows[-1]["replay/share"] > 0
+    assert rows[-1]["step"] == 30 and rows[-1]["replay/share"] > 0
     assert set(rows[-1]["eval/by_level"]) == {"gsm8k", "math500", "minerva", "olympiadbench"}
     assert all(row["verdicts/no_answer"] + row["verdicts/wrong"] == 1 for row in rows[1:])
-    done, again = run(tmp_path / "run", data, config=config, **{"train.steps": 22})
-    assert [row["step"] for row in again] == list(range(23))
+    done, again = run(tmp_path / "run", data, config=config, **{"train.steps": 32})
+    assert [row["step"] for row in again] == list(range(33))
 
 
 @pytest.mark.slow
