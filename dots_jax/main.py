@@ -29,6 +29,13 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           the same command continues a run that was stopped
   --config.FIELD=VALUE    sets one field, such as --config.train.steps=40; all fields with their
                           meaning: configs/common.py
+  --plan                  trains nothing and writes nothing: prints the memory, tokens and FLOPs that
+                          the run would need, and what to change where a device has less; exit code
+                          0 if it fits, 3 if not. policy.path may be a published name such as
+                          Qwen/Qwen2.5-Math-7B, without weights
+  --devices=N --device_memory=80GB
+                          devices to plan for (default: those of config.mesh, else those here if
+                          they are accelerators, else 8), and the memory of each in GB or GiB
 
 example:
   python -m dots_jax.main --config=configs/quickstart.py --workdir=runs/first --config.train.steps=40
@@ -39,15 +46,28 @@ curves.png, checkpoints, predictor.safetensors, and the trained policy in Huggin
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains as the flags say; returns the exit code."""
+    """Trains, or plans, as the flags say; returns the exit code."""
+    own, code = flags.FlagValues(), 0
+    flags.DEFINE_bool("plan", False, "", flag_values=own)
+    flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=own)
+    flags.DEFINE_string("device_memory", None, "", flag_values=own)
 
     def train(config, workdir):
+        nonlocal code
         _same_fields(config)
-        from dots_jax.train import train  # imports jax: wrong flags are reported before
+        if own.plan:
+            from dots_jax import plan  # imports jax: wrong flags are reported before
+
+            code = plan.main(config, own.devices, own.device_memory)
+            return
+        for name in ("devices", "device_memory"):
+            if own[name].value is not None:
+                raise UserError(f"--{name} is for --plan; a run takes the devices that JAX finds")
+        from dots_jax.train import train
 
         train(config, workdir)
 
-    return run(train, "configs/quickstart.py", HELP, argv)
+    return run(train, "configs/quickstart.py", HELP, argv, own) or code
 
 
 def run(
@@ -55,19 +75,20 @@ def run(
     default_config: str,
     help_text: str,
     argv: list[str] | None = None,
+    own: flags.FlagValues | None = None,
 ) -> int:
     """Reads the flags, calls `function(config, workdir)` and returns the exit code.
 
     0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
     on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
-    in the current directory, then beside the package.
+    in the current directory, then beside the package. `own` declares flags of the program's own and gets their values.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
     try:
-        config, workdir = parse(argv, default_config)
+        config, workdir = parse(argv, default_config, own)
         function(config, workdir)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -82,7 +103,7 @@ def run(
     return 0
 
 
-def parse(argv: list[str], default_config: str) -> tuple[ConfigDict, str]:
+def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = None) -> tuple[ConfigDict, str]:
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)
     config = load(name)
@@ -91,14 +112,15 @@ def parse(argv: list[str], default_config: str) -> tuple[ConfigDict, str]:
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
         if match and match[1] not in fields:
             raise UserError(_unknown_field(match[1], fields, name))
-    values = flags.FlagValues()
+    values = flags.FlagValues() if own is None else own
+    known = ["config", "workdir", "help", *values]
     argv = ["dots_jax", *argv]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         flags.DEFINE_string("workdir", None, "", flag_values=values)
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, ["config", "workdir", "help"], 1, 0.5)
+        near = difflib.get_close_matches(error.flagname, known, 1, 0.5)
         hint = f"did you mean --{near[0]}? " if near else ""
         raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
     except flags.IllegalFlagValueError as error:
