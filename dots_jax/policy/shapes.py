@@ -28,18 +28,18 @@ SHAPES = {  # V, D, L, H, K, F, rotary base, positions
 
 
 def find(path: str) -> Config:
-    """The shape of the model that `path` names: of its `config.json` where it is a directory, else a published one.
+    """The shape of the model that `path` names: by the `config.json` in it, else the published one of that name.
 
     Raises:
-      UserError: a directory without a usable config.json, or a name that is not in `SHAPES`.
+      UserError: a damaged config.json, or a name that is not in `SHAPES`.
     """
-    if path and os.path.isdir(path):
+    if os.path.isfile(os.path.join(path, "config.json")):
         return huggingface.read_config(path)
     name = os.path.basename(path.rstrip("/")).lower()
     if name not in SHAPES:
         raise UserError(
-            f"no shape is known for the policy {path!r}: it is no local directory with a config.json, and its name "
-            f"none of {', '.join(SHAPES)}"
+            f"no shape is known for the policy {path!r}: there is no {os.path.join(path, 'config.json')}, and its name "
+            f"is none of {', '.join(SHAPES)}"
         )
     return SHAPES[name]
 
