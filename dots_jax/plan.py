@@ -234,7 +234,8 @@ class _Run:
             "decode weights": self.numbers(sharding.RULES | {"embed": None}) * self.size,
             "rollouts": 2 * own * G * 8 * (1 + C),  # as they are drawn, and as they are returned
         }
-        copies = 2  # unnormalised log-probs and probabilities, whole on every device
+        # Unnormalised log-probs and probabilities; once more where parts of a split vocabulary are brought together.
+        copies = 2 + (self.mesh.shape["tensor"] > 1)
         passes = {
             "gathered": self.table(self.size) + self.gathered(self.size),
             "activations": self.layer(block, S, False, self.size),
@@ -273,7 +274,7 @@ class _Run:
             "rows": batch + (self.groups(rule.questions) if rule.draws else 0),
             "gradients": numbers * (4 + self.size),  # the sum over micro-batches, and one's own
         }
-        # Log-probs, probabilities and gradient; once more where the parts of a split vocabulary are brought together.
+        # Log-probs, probabilities and gradient; and again the parts brought together.
         copies = 3 + (self.mesh.shape["tensor"] > 1)
         head_copies = 4 * (self.size < 4)  # the loss is in float32
         head_copies += self.size * (2 * (self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)  # with its own gradient
