@@ -12,16 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax.errors import UserError
-from dots_jax.policy import qwen2, sharding
+from dots_jax.policy import qwen2, shapes, sharding
 
-_PUBLISHED = {"rope_theta": 1e6, "norm_eps": 1e-6, "max_positions": 32768, "num_tokens": 151665}
-SHAPES = {  # width D, layers L, heads H, key/value heads K, feed-forward F, vocabulary V, tied
+SHAPES = {
     "tiny": qwen2.Config(22, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 128, 22),  # the quickstart's policy
-    "0.5b": qwen2.Config(151936, 896, 24, 14, 2, 4864, tie_embeddings=True, **_PUBLISHED),
-    "1.5b": qwen2.Config(151936, 1536, 28, 12, 2, 8960, tie_embeddings=True, **_PUBLISHED),
-    "3b": qwen2.Config(151936, 2048, 36, 16, 2, 11008, tie_embeddings=True, **_PUBLISHED),
-    "7b": qwen2.Config(152064, 3584, 28, 28, 4, 18944, tie_embeddings=False, **_PUBLISHED),
+    **{name.removeprefix("qwen2.5-"): shape for name, shape in shapes.SHAPES.items()},
 }
+
+
+count = shapes.count
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -84,14 +83,6 @@ def setup(args) -> tuple[qwen2.Config, jax.sharding.Mesh, dict]:
         "sigma": args.sigma if args.lengths == "lognormal" else None,
     }
     return config, mesh, record
-
-
-def count(config: qwen2.Config, embeddings: bool = True) -> int:
-    """Parameters of the model; without `embeddings` neither the input nor the output matrix."""
-    tree = qwen2.declare(config)
-    if not embeddings:
-        tree = {k: v for k, v in tree.items() if k not in ("embed", "head")}
-    return sum(int(np.prod(p.shape)) for p in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter)))
 
 
 def lognormal(rng: np.random.Generator, shape, mean: float, sigma: float, limit: int) -> np.ndarray:

@@ -33,6 +33,13 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           launch/ has scripts
   --coordinator=HOST:PORT --num_processes=N --process_id=I
                           the same where it does not: where process 0 listens, how many, which
+  --plan                  trains nothing and writes nothing: prints the memory, tokens and FLOPs that
+                          the run would need, and what to change where a device has less; exit code
+                          0 if it fits, 3 if not. policy.path may be a published name such as
+                          Qwen/Qwen2.5-Math-7B, without weights
+  --devices=N --device_memory=80GB
+                          devices to plan for (default: those of config.mesh, else those here if
+                          they are accelerators, else 8), and the memory of each in GB or GiB
 
 example:
   python -m dots_jax.main --config=configs/quickstart.py --workdir=runs/first --config.train.steps=40
@@ -43,26 +50,37 @@ curves.png, checkpoints, predictor.safetensors, and the trained policy in Huggin
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains as the flags say; returns the exit code."""
-    processes, leave = flags.FlagValues(), None
-    flags.DEFINE_bool("distributed", False, "", flag_values=processes)
-    flags.DEFINE_string("coordinator", None, "", flag_values=processes)
-    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=processes)
-    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=processes)
-    names = list(processes)
+    """Trains, or plans, as the flags say; returns the exit code."""
+    own, code, leave = flags.FlagValues(), 0, None
+    flags.DEFINE_bool("distributed", False, "", flag_values=own)
+    flags.DEFINE_string("coordinator", None, "", flag_values=own)
+    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=own)
+    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=own)
+    processes = list(own)
+    flags.DEFINE_bool("plan", False, "", flag_values=own)
+    flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=own)
+    flags.DEFINE_string("device_memory", None, "", flag_values=own)
 
     def train(config, workdir):
-        nonlocal leave
+        nonlocal code, leave
         _same_fields(config)
-        from dots_jax import distributed  # imports jax: wrong flags are reported before
+        if own.plan:
+            from dots_jax import plan  # imports jax: wrong flags are reported before
 
-        distributed.initialize(**{name: processes[name].value for name in names})
+            code = plan.main(config, own.devices, own.device_memory)
+            return
+        for name in ("devices", "device_memory"):
+            if own[name].value is not None:
+                raise UserError(f"--{name} is for --plan; a run takes the devices that JAX finds")
+        from dots_jax import distributed
+
+        distributed.initialize(**{name: own[name].value for name in processes})
         leave = distributed.leave
         from dots_jax.train import train
 
         train(config, workdir)
 
-    code = run(train, "configs/quickstart.py", HELP, argv, processes)
+    code = run(train, "configs/quickstart.py", HELP, argv, own) or code
     return leave(code) if leave else code
 
 

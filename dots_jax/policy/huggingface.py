@@ -44,7 +44,7 @@ def load(directory: str | os.PathLike, mesh=None, dtype=jnp.float32) -> tuple[qw
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"policy directory {directory} does not exist; give a Hugging Face model directory")
-    config = _read_config(directory)
+    config = read_config(directory)
     weights = _Weights(directory)
     tree = qwen2.declare(config)
     for p in _leaves(tree):
@@ -142,7 +142,9 @@ def _write_json(path: Path, fields: dict) -> None:
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_config(directory: Path) -> qwen2.Config:
+def read_config(directory: str | os.PathLike) -> qwen2.Config:
+    """The shape of the model in `directory`; neither weights nor tokenizer need be there. Raises UserError."""
+    directory = Path(directory)
     path = directory / "config.json"
     if not path.is_file():
         raise UserError(f"{directory} has no config.json; give a Hugging Face model directory")

@@ -13,6 +13,24 @@ BATCH = ("data", "fsdp")  # rows are split over both
 RULES = {"embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor", "vocab": "tensor"}
 
 
+def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, int, int]:
+    """The sizes of the mesh's axes on so many devices; one may be -1 and takes what the others leave.
+
+    Raises:
+      UserError: they do not multiply to the number of devices.
+    """
+    sizes = [data, fsdp, tensor]
+    wanted = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+        raise UserError(f"mesh {wanted}: every axis must be positive, and at most one may be -1")
+    known = int(np.prod([s for s in sizes if s != -1]))
+    if -1 in sizes and devices % known == 0:
+        sizes[sizes.index(-1)] = devices // known
+    if int(np.prod(sizes)) != devices:
+        raise UserError(f"mesh {wanted} does not fit {devices} device(s): set config.mesh so that it does")
+    return tuple(sizes)
+
+
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
     """The mesh of all devices; one axis may be -1 and takes what the others leave.
 
@@ -26,15 +44,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
         raise UserError(
             f"JAX finds no device for JAX_PLATFORMS={asked}; install the extra [cuda] or [tpu], or unset it"
         ) from error
-    sizes = [data, fsdp, tensor]
-    wanted = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
-    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise UserError(f"mesh {wanted}: every axis must be positive, and at most one may be -1")
-    known = int(np.prod([s for s in sizes if s != -1]))
-    if -1 in sizes and len(devices) % known == 0:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if int(np.prod(sizes)) != len(devices):
-        raise UserError(f"mesh {wanted} does not fit {len(devices)} device(s): set config.mesh so that it does")
+    sizes = axis_sizes(data, fsdp, tensor, len(devices))
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * 3, devices=devices)
 
 

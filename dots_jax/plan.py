@@ -1,0 +1,586 @@
+"""What a run will need of each device, and compute in each step, by arithmetic on its config and the policy's shape.
+
+Nothing is allocated or compiled, and the devices planned for need not exist. Parameters, optimizer, buffer, rollouts
+and caches are counted exactly. What the compiler adds (activations, logits, copies that it gathers) is counted in
+buffers that XLA was seen to hold at once. Its own analysis of programs compiled for CPUs is 0.7 to 1.5 times that
+(tests/test_plan.py has some of them); on other backends it can differ more.
+
+Letters as in `qwen2`: P questions, G completions of each, S prompt and T completion tokens, V, D, L, H, K, E, F.
+"""
+
+import bisect
+import dataclasses
+import itertools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dots_jax import settings, validate
+from dots_jax.errors import UserError
+from dots_jax.learner import replay
+from dots_jax.policy import attention, qwen2, shapes, sharding
+from dots_jax.rollout import sampler
+
+GIB = 2**30
+UNITS = {"GB": 10**9, "GiB": GIB}
+_EMBED_TOKENS = 32768  # of `difficulty.embed`, over all devices
+_SPARE = 0.05  # of a device, that advice leaves free: the plan is not exact
+_DEVICES, _MEMORY = 8, "80GB"  # where neither flags nor JAX say
+_PREALLOCATED = 0.75  # of a GPU's memory, that JAX uses unless it is told otherwise
+_MOST_DEVICES = 1024  # that a search for enough of them tries
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Bytes, tokens and FLOPs of a run; all but bytes over all devices."""
+
+    mesh: dict[str, int]
+    device_bytes: float  # memory of one device
+    parameters: int  # of the policy
+    phases: dict[str, dict[str, int]]  # phase -> kind -> bytes on each device
+    tokens: dict[str, float]  # of a training step, at most
+    flops: dict[str, float]  # of a training step, at most; of one evaluation
+    advice: tuple[str, ...] = ()  # changes that make it fit, each planned again
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Bytes on each device in each phase."""
+        return {phase: sum(kinds.values()) for phase, kinds in self.phases.items()}
+
+    @property
+    def peak(self) -> int:
+        """The most bytes on each device."""
+        return max(self.totals.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether a device has that much memory."""
+        return self.peak <= self.device_bytes
+
+
+def plan(config, model: qwen2.Config, devices: int, device_bytes: float, fused: bool | None = None) -> Plan:
+    """The plan of a run of `config` with a policy of shape `model`, with advice where it does not fit.
+
+    Args:
+      config: of the run.
+      model: shape of its policy.
+      devices: how many.
+      device_bytes: memory of each.
+      fused: whether attention never holds scores, as on NVIDIA GPUs in 16 bits; None: by the dtype.
+
+    Raises:
+      UserError: the mesh is not of so many devices, or the batch does not divide over it.
+    """
+    made = _plan(config, model, devices, device_bytes, fused)
+    return made if made.fits else dataclasses.replace(made, advice=tuple(_advice(config, model, made, fused)))
+
+
+def _plan(config, model, devices, device_bytes, fused) -> Plan:
+    sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
+    mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
+    rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
+    validate.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1)
+    dtype = jnp.dtype(config.policy.dtype)
+    run = _Run(config, model, mesh, rule, dtype.itemsize, dtype.itemsize == 2 if fused is None else fused)
+    return Plan(
+        mesh=dict(mesh.shape),
+        device_bytes=device_bytes,
+        parameters=shapes.count(model),
+        phases=run.phases(),
+        tokens=run.tokens(),
+        flops=run.flops(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A run on a mesh: what its parts hold on each device, in bytes."""
+
+    config: ConfigDict
+    model: qwen2.Config
+    mesh: jax.sharding.AbstractMesh
+    rule: replay.Rule
+    size: int  # bytes of a number of the policy
+    fused: bool
+
+    @property
+    def shards(self) -> int:
+        return sharding.num_row_shards(self.mesh)
+
+    @property
+    def sampled(self) -> dict[str, tuple[int, int]]:
+        """(P, G) of each kind of call of the sampler."""
+        c = self.config
+        group = c.rollout.group_size
+        calls = {
+            "fresh": (max(self.rule.fresh_groups(step) for step in range(1, c.train.steps + 1)), group),
+            "evaluation": (c.data.num_heldout, c.eval.samples),
+        }
+        return calls | ({"reference": (self.asked, group)} if self.asked else {})
+
+    @property
+    def asked(self) -> int:
+        """Questions that a selection round measures."""
+        c = self.config
+        return {"dots": c.selection.references, "oracle": c.data.num_questions}.get(c.selection.name, 0)
+
+    def numbers(self, rules=sharding.RULES, names=None) -> int:
+        """Numbers of all or some parameters on one device."""
+        tree = qwen2.declare(self.model)
+        tree = {name: part for name, part in tree.items() if names is None or name in names}
+        places = jax.tree.leaves(
+            qwen2.map_declared(lambda p: sharding.spec(self.mesh, p.shape, p.axes, rules), tree),
+            is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
+        )
+        declared = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
+        return sum(
+            math.prod(p.shape) // math.prod(self.mesh.shape[axis] for axis in place if axis)
+            for p, place in zip(declared, places, strict=True)
+        )
+
+    def groups(self, count: int) -> int:
+        """`count` groups with all that replay knows of them, split over the rows' shards."""
+        c = self.config
+        G, S, T = c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens
+        rollouts = 4 * (S + 1) + G * (8 * T + 4 + 1)
+        return -(-count // self.shards) * (rollouts + 4 * G + 4 * 3)
+
+    def phases(self) -> dict[str, dict[str, int]]:
+        """Bytes by phase and kind; every kind of a phase is there at the same time."""
+        c, count, rule = self.config, self.numbers(), self.rule
+        fresh = self.sampled["fresh"][0]
+        resident = {
+            "parameters": count * self.size,
+            "optimizer": count * (8 if self.size == 4 else 12),  # two moments, and a float32 copy
+            "reference policy": count * self.size if c.learner.kl else 0,
+            "replay buffer": self.groups(rule.slots) if rule.draws else 0,
+        }
+        # The loop's variables keep a step's rollouts until the next ones are there.
+        kept = self.groups(rule.questions) + self.groups(fresh) * bool(rule.draws) + self.groups(self.asked)
+        phases = {"score": resident | self.score()} if c.selection.name == "dots" else {}
+        for name, parts in itertools.chain(self.sample(), self.update()):
+            phases[name] = resident | parts | {"rollouts": parts.get("rollouts", 0) + kept}
+        return phases
+
+    def table(self, size: int) -> int:
+        """The embedding whole and in float32, as `qwen2.hidden` looks it up, where it does not lie so."""
+        whole = self.mesh.shape["fsdp"] * self.mesh.shape["tensor"] == 1 and size == 4
+        return 0 if whole else 4 * self.model.vocab_size * self.model.width
+
+    def gathered(self, size: int) -> int:
+        """One layer's parameters gathered over fsdp, and the next layer's."""
+        if self.mesh.shape["fsdp"] == 1:
+            return 0
+        body = self.numbers(sharding.RULES | {"embed": None}, ["layers"])
+        return 2 * body // self.model.num_layers * size
+
+    def split(self, size: int) -> int:
+        """What of an axis one device has where it is split over `tensor`."""
+        return size // self.mesh.shape["tensor"] if size % self.mesh.shape["tensor"] == 0 else size
+
+    @property
+    def heads(self) -> int:
+        """Query heads on one device; kept together with the keys that they read."""
+        m = self.model
+        return self.split(m.num_heads) if self.split(m.num_kv_heads) < m.num_kv_heads else m.num_heads
+
+    def layer(self, rows: int, length: int, backward: bool, size: int) -> int:
+        """The most that one layer holds beside its input: rows of D and of F numbers, and blocks of scores."""
+        tokens = rows * length * size
+        inner = tokens * self.split(self.model.mlp_width)
+        block = 0 if self.fused else 4 * rows * self.heads * min(length, attention._QUERY_BLOCK) * length
+        wide = tokens * self.model.width
+        return 8 * wide + 3 * inner + 4 * block if backward else 3 * wide + 2 * max(inner, block)
+
+    def score(self) -> dict[str, int]:
+        """Embedding the pool with a frozen model of the policy's shape, and what the predictor reads."""
+        c, m = self.config, self.model
+        held = -(-c.data.num_questions // self.shards) * 4 * (m.width + c.predictor.width)
+        if c.embedding.path.endswith(".npy"):
+            return {"pool": held}
+        size = jnp.dtype(c.embedding.dtype).itemsize
+        longest = min(c.embedding.max_tokens, c.data.max_prompt_tokens)
+        rows = -(-max(1, _EMBED_TOKENS // longest) // self.shards)
+        return {
+            "pool": held,
+            "embedding model": self.numbers() * size,
+            "gathered": self.table(size) + self.gathered(size),
+            "activations": self.layer(rows, longest, False, size),
+        }
+
+    def sample(self):
+        """Yields prefill and decoding of the call of the sampler that needs most."""
+        calls = [self.one_sample(*call) for call in self.sampled.values()]
+        for phase in ("prefill", "decode"):
+            yield phase, max((call[phase] for call in calls), key=lambda kinds: sum(kinds.values()))
+
+    def one_sample(self, P: int, G: int) -> dict[str, dict[str, int]]:
+        c, m, shards = self.config, self.model, self.shards
+        V, D, L, E = m.vocab_size, m.width, m.num_layers, m.head_width
+        step, T = sampler._PROMPT_STEP, c.rollout.max_tokens
+        S = -(-c.data.max_prompt_tokens // step) * step
+        chunk = min(c.rollout.chunk, max(T - 1, 1))
+        C = -(-(T - 1) // chunk) * chunk
+        own = -(-P // shards)  # questions of a device
+        slots = c.rollout.slots
+        Q = -(-slots // shards) if 0 < slots < own * shards else 0
+        block = max(1, min(own, sampler._PREFILL_TOKENS // S))
+        token = 2 * L * m.num_kv_heads * E * self.size  # keys and values, all heads
+        prompts, live = own * S * token, Q or own
+        held = {
+            "decode weights": self.numbers(sharding.RULES | {"embed": None}) * self.size,
+            "rollouts": 2 * own * G * 8 * (1 + C),  # as they are drawn, and as they are returned
+        }
+        # Unnormalised log-probs and probabilities; once more where parts of a split vocabulary are brought together.
+        copies = 2 + (self.mesh.shape["tensor"] > 1)
+        passes = {
+            "gathered": self.table(self.size) + self.gathered(self.size),
+            "activations": self.layer(block, S, False, self.size),
+        }
+        draws = {"logits": copies * 4 * own * G * V}
+        prefill = held | {"prompt KV": 2 * prompts + block * S * token}  # by block, by layer, and the block's own
+        prefill |= max(passes, draws, key=lambda kinds: sum(kinds.values()))
+        # The cache is split as the key heads are that write it; prompts are whole.
+        cache = live * G * 2 * L * self.split(m.num_kv_heads) * E * self.size
+        rows, inner = live * G, self.size * self.split(m.mlp_width)
+        decode = held | {
+            "prompt KV": prompts + Q * S * token,
+            "completion KV": cache * C + cache // L * (C // 2),  # and of the layer that grows, half
+        }
+        passes = {"activations": rows * (self.size * 4 * D + 3 * max(4 * self.heads * (S + C), inner))}
+        draws = {"logits": copies * 4 * rows * V}
+        decode |= max(passes, draws, key=lambda kinds: sum(kinds.values()))
+        return {"prefill": prefill, "decode": decode}
+
+    def update(self):
+        """Yields the two moments of a micro-batch that need most: its loss, and the backward pass of a layer."""
+        c, m, h, rule = self.config, self.model, self.config.learner, self.rule
+        S, T, G = c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
+        V, D = m.vocab_size, m.width
+        rows, length = h.micro_rows // self.shards, S + T
+        tokens = rows * length * self.size
+        numbers = self.numbers()
+        saved = m.num_layers * tokens * D
+        if not h.remat:
+            scores = 4 * rows * self.heads * length**2 if length <= attention._QUERY_BLOCK and not self.fused else 0
+            saved = m.num_layers * (tokens * (14 * D + 5 * self.split(m.mlp_width)) + scores)
+        # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
+        batch = rule.questions * G * 4 * (S + T + 4 * T)
+        head = self.numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
+        shared = {
+            "rows": batch + (self.groups(rule.questions) if rule.draws else 0),
+            "gradients": numbers * (4 + self.size),  # the sum over micro-batches, and one's own
+        }
+        # Log-probs, probabilities and gradient; and again the parts brought together.
+        copies = 3 + (self.mesh.shape["tensor"] > 1)
+        head_copies = 4 * (self.size < 4)  # the loss is in float32
+        head_copies += self.size * (2 * (self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)  # with its own gradient
+        yield (
+            "loss",
+            shared
+            | {
+                "gathered": head * head_copies,
+                "activations": saved + 3 * tokens * D,
+                "logits": copies * 4 * rows * min(h.logits_chunk, T) * V,
+            },
+        )
+        own = {"gathered": self.gathered(self.size), "activations": saved + self.layer(rows, length, True, self.size)}
+        yield "backward", shared | own
+
+    def tokens(self) -> dict[str, float]:
+        """Tokens of a training step at most, all completions being as long as they may be."""
+        c, rule = self.config, self.rule
+        row = c.rollout.group_size * c.rollout.max_tokens
+        prompt = c.rollout.group_size * c.data.max_prompt_tokens
+        return {
+            "generated": self.sampled["fresh"][0] * row,
+            "generated for references": self.asked / c.selection.every * row,
+            "trained": rule.questions * row,
+            "trained, prompts too": rule.questions * (row + prompt),
+        }
+
+    def flops(self) -> dict[str, float]:
+        """FLOPs of a training step at most, and of an evaluation: matrix products and causal attention."""
+        c, h, rule = self.config, self.config.learner, self.rule
+        m, S, T, G = self.model, c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
+        body, head = 2 * shapes.count(m, embeddings=False), 2 * m.vocab_size * m.width
+        key = 4 * m.num_layers * m.num_heads * m.head_width  # of one token with one key
+
+        def seen(n):  # keys, by n tokens from the first on
+            return n * (n + 1) // 2
+
+        def question(G):  # its prompt once, and G completions
+            decode = body * (T - 1) + key * (seen(S + T - 1) - seen(S)) + head * T
+            return body * S + key * seen(S) + G * decode
+
+        forward = body * (S + T) + key * seen(S + T) + head * T
+        rows = rule.questions * G
+        # Forward 1, backward 2; layers again where they are recomputed, and the head always.
+        update = rows * forward * 3 + rows * (forward if h.remat else head * T)
+        if rule.draws and h.loss != "plain" and h.minibatches > 1:
+            update += rule.draws * G * forward
+        exams = c.data.num_heldout
+        return {
+            "sampling": self.sampled["fresh"][0] * question(G),
+            "references": self.asked / c.selection.every * question(G),
+            "update": update + (rows * forward if h.kl else 0),
+            "evaluation": exams * question(c.eval.samples) + exams * question(1) * bool(c.eval.greedy),
+        }
+
+
+# ---- Advice --------------------------------------------------------------------------------------------------------
+
+
+_SAMPLING, _UPDATE = ("prefill", "decode"), ("loss", "backward")
+
+
+def _advice(config, model, made: Plan, fused):
+    """Yields lines: single changes that mend what does not fit, then changes that together do."""
+    devices, memory = math.prod(made.mesh.values()), made.device_bytes
+    room = (1 - _SPARE) * memory
+
+    def attempt(changes: dict, devices=devices):
+        try:
+            changed = _changed(config, changes)
+            validate.check(changed)
+            return _plan(changed, model, devices, memory, fused)
+        except UserError:
+            return None
+
+    def first(candidates, good, devices=devices):
+        """The first of the dicts of changes whose plan is good, and that plan; in a long list each needs less."""
+        if len(candidates) > 32 and good is not bool:
+            at = bisect.bisect_left(candidates, True, key=lambda x: bool((p := attempt(x, devices)) and good(p)))
+            candidates = candidates[at : at + 1]
+        for changes in candidates:
+            done = attempt(changes, devices)
+            if done and good(done):
+                return changes, done
+        return None
+
+    def all_fit(names):
+        return lambda p: all(total <= room for name, total in p.totals.items() if name in names)
+
+    failing = [name for name, total in made.totals.items() if total > memory]
+    for title, names in (("sampling", _SAMPLING), ("the update", _UPDATE)):
+        if not set(names) & set(failing):
+            continue
+        good = all_fit(names)
+        for candidates in _singles(config, made.mesh, names):
+            found = first(candidates, good)
+            if found:
+                changes, done = found
+                top = max(total for name, total in done.totals.items() if name in names)
+                rest = "" if done.fits else f" in {title}; elsewhere {_gib(done.peak)} are needed"
+                yield f"{_flags(changes)} fits: {_gib(top if rest else done.peak)}{rest}"
+
+    def together(base: dict, devices):
+        """`base` and the largest slots, rows and chunk with which all fits."""
+        start = attempt(base, devices)
+        shards = start.mesh["data"] * start.mesh["fsdp"] if start else 1
+        changes = dict(base)
+        if start is None:  # perhaps only because the rows do not divide
+            sizes = {axis: base.get(f"mesh.{axis}", config.mesh[axis]) for axis in sharding.AXES}
+            try:
+                shards = math.prod(sharding.axis_sizes(*sizes.values(), devices)[:2])
+            except UserError:
+                return None
+        for names, kinds in ((_UPDATE, (_micro_rows, _chunks)), (_SAMPLING, (_slots,))):
+            for kind in kinds:
+                start = attempt(changes, devices)
+                if start and all_fit(names)(start):
+                    break
+                candidates = [changes | more for more in kind(config, shards)]
+                # Where no value is enough, go on from the least.
+                found = first(candidates, all_fit(names), devices) or first(candidates[::-1], bool, devices)
+                if found is None:
+                    return None
+                changes = found[0]
+        done = attempt(changes, devices)
+        return (changes, done) if done and done.peak <= room else None
+
+    bases = [{}, *({"policy.dtype": "bfloat16"} for _ in range(config.policy.dtype == "float32"))]
+    for base, mesh in itertools.product(bases, [{}, *_meshes(made.mesh)]):
+        found = together(base | mesh, devices)
+        if found:
+            changes, done = found
+            if len(changes) > 1:
+                yield f"together {_flags(changes)} fit: {_gib(done.peak)}"
+            return
+    base = bases[-1]
+    for factor in itertools.count(1):
+        count = devices * 2**factor
+        if count > _MOST_DEVICES:
+            yield f"nothing that was tried fits, not even {_MOST_DEVICES} such devices"
+            return
+        found = together(base | {"mesh.data": 1, "mesh.fsdp": count, "mesh.tensor": 1}, count)
+        if found:
+            changes, done = found
+            yield f"{count} such devices are needed: --devices={count} {_flags(changes)} fits: {_gib(done.peak)}"
+            return
+
+
+def _changed(config, changes: dict):
+    copy = config.copy_and_resolve_references()
+    copy.unlock()
+    for field, value in changes.items():
+        *path, name = field.split(".")
+        part = copy
+        for step in path:
+            part = part[step]
+        part[name] = value
+    return copy
+
+
+def _singles(config, mesh: dict, names):
+    """Yields, field by field, candidates from the mildest change on."""
+    shards = mesh["data"] * mesh["fsdp"]
+    if names == _SAMPLING:
+        yield _slots(config, shards)
+    if names == _UPDATE:
+        yield _micro_rows(config, shards)
+        yield _chunks(config, shards)
+        if not config.learner.remat:
+            yield [{"learner.remat": True}]
+    yield _capacities(config, shards)
+    for axis in ("fsdp", "tensor"):
+        yield [changes for changes in _meshes(mesh) if changes[f"mesh.{axis}"] > mesh[axis]]
+    if config.policy.dtype == "float32":
+        yield [{"policy.dtype": "bfloat16"}]
+
+
+def _slots(config, shards: int) -> list[dict]:
+    asked = {"dots": config.selection.references, "oracle": config.data.num_questions}.get(config.selection.name, 0)
+    most = max(config.train.questions, config.data.num_heldout, asked)
+    most = min(most, config.rollout.slots or most) - 1
+    counts = range(most // shards * shards, 0, -shards)
+    return [{"rollout.slots": n} for n in counts if n != config.rollout.slots]
+
+
+def _micro_rows(config, shards: int) -> list[dict]:
+    rows = config.train.questions // config.learner.minibatches * config.rollout.group_size
+    below = range(config.learner.micro_rows - 1, 0, -1)
+    return [{"learner.micro_rows": n} for n in below if rows % n == 0 and n % shards == 0]
+
+
+def _chunks(config, shards: int) -> list[dict]:
+    chunk = 2 ** ((config.learner.logits_chunk - 1).bit_length() - 1)
+    return [{"learner.logits_chunk": chunk >> i} for i in range(chunk.bit_length()) if chunk >> i >= 8]
+
+
+def _capacities(config, shards: int) -> list[dict]:
+    if config.replay.fresh == 1:
+        return []
+    return [{"replay.capacity": n} for n in range(config.replay.capacity - shards, 0, -shards)]
+
+
+def _meshes(mesh: dict) -> list[dict]:
+    """Meshes of as many devices with more of them along fsdp or tensor."""
+    count = math.prod(mesh.values())
+    sizes = [n for n in range(1, count + 1) if count % n == 0]
+    found = [
+        {"mesh.data": count // (f * t), "mesh.fsdp": f, "mesh.tensor": t}
+        for t, f in itertools.product(sizes, sizes)
+        if count % (f * t) == 0 and f >= mesh["fsdp"] and t >= mesh["tensor"]
+    ]
+    return [changes for changes in found if list(changes.values()) != list(mesh.values())]
+
+
+def _flags(changes: dict) -> str:
+    return " ".join(f"--config.{field}={value}" for field, value in changes.items())
+
+
+# ---- Words ---------------------------------------------------------------------------------------------------------
+
+
+def main(config, devices: int | None, device_memory: str | None) -> int:
+    """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not."""
+    if not config.policy.path:
+        raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
+    model = shapes.find(settings.find(config.policy.path))
+    memory, assumed = read_memory(device_memory) if device_memory else None, []
+    fixed = [config.mesh[axis] for axis in sharding.AXES]
+    known = None if -1 in fixed else math.prod(fixed)
+    here = [] if memory and (devices or known) else _accelerators()
+    if devices is None:
+        devices = known or len(here) or _DEVICES
+        if not known:
+            assumed.append(
+                f"{devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
+            )
+    measured = memory is None and here and (here[0].memory_stats() or {}).get("bytes_limit")
+    if memory is None:
+        memory = measured or read_memory(_MEMORY)
+        what = "what JAX may use of the ones here" if measured else "an H100's"
+        assumed.append(f"{_gib(memory)} of memory, {what} (--device_memory)")
+    made = plan(config, model, devices, memory)
+    for line in assumed:
+        print(f"assumed: {line}")
+    print(report(made), end="")
+    if made.fits and made.peak > _PREALLOCATED * memory and not measured:
+        print("on GPUs set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95: JAX takes 75% of their memory by default")
+    return 0 if made.fits else 3
+
+
+def _accelerators() -> list:
+    """The devices that JAX finds, unless they are CPUs."""
+    try:
+        found = jax.devices()
+    except (RuntimeError, AssertionError):
+        return []
+    return [] if found[0].platform == "cpu" else found
+
+
+def read_memory(text: str) -> float:
+    """Bytes of `80GB` or `79.6GiB`. Raises UserError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
+    units = {name.lower(): size for name, size in UNITS.items()}
+    if not match or match[2].lower() not in units or not float(match[1]):
+        raise UserError(f"--device_memory={text} is not a size; give one such as 80GB (10^9 bytes each) or 79.6GiB")
+    return float(match[1]) * units[match[2].lower()]
+
+
+def report(plan: Plan) -> str:
+    """The plan in at most 100 columns."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    count = math.prod(plan.mesh.values())
+    lines = [f"{plan.parameters:,} parameters on {count} device(s) of {_gib(plan.device_bytes)}, {mesh}", ""]
+    kinds = dict.fromkeys(kind for parts in plan.phases.values() for kind, size in parts.items() if size)
+    unit, name = (GIB, "GiB") if plan.peak > GIB / 10 else (2**20, "MiB")
+    lines.append(f"{name} per device".ljust(20) + "".join(phase.rjust(11) for phase in plan.phases))
+    for kind in kinds:
+        cells = (f"{parts[kind] / unit:.2f}" if parts.get(kind) else "" for parts in plan.phases.values())
+        lines.append(kind.ljust(20) + "".join(cell.rjust(11) for cell in cells))
+    lines.append("total".ljust(20) + "".join(f"{total / unit:.2f}".rjust(11) for total in plan.totals.values()))
+    where = max(plan.totals, key=plan.totals.get)
+    share = plan.peak / plan.device_bytes
+    lines += ["", f"peak {_gib(plan.peak)} in {where}, {share:.0%} of a device"]
+    left = plan.device_bytes - plan.peak
+    lines[-1] += f": fits, {_gib(left)} are left" if plan.fits else f": does not fit, {_gib(-left)} are lacking"
+    for line in plan.advice:
+        lines += _wrap(f"  {line}")
+    lines += ["", "a training step, if all completions are as long as they may be"]
+    lines += [f"  tokens {name}".ljust(34) + f"{value:>16,.0f}" for name, value in plan.tokens.items() if value]
+    flops = dict(plan.flops)
+    exam = flops.pop("evaluation")
+    lines += [f"  FLOPs of {name}".ljust(34) + f"{value:>16.3g}" for name, value in flops.items() if value]
+    lines.append("  FLOPs in all".ljust(34) + f"{sum(flops.values()):>16.3g}")
+    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{exam:>14.3g}")
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _wrap(line: str, width: int = 100) -> list[str]:
+    """Lines of at most `width`, cut at spaces, the later ones further in."""
+    out = [""]
+    for word in re.findall(r"\s*\S+", line):
+        if len(out[-1]) + len(word) > width:
+            out.append("     ")
+        out[-1] += word
+    return out
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size > GIB / 10 else f"{size / 2**20:.1f} MiB"

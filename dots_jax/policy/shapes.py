@@ -1,0 +1,52 @@
+"""The published Qwen2.5 shapes by name, for programs that need a policy's shape and not its weights."""
+
+import math
+import os
+
+import jax
+
+from dots_jax.errors import UserError
+from dots_jax.policy import huggingface, qwen2
+from dots_jax.policy.qwen2 import Config
+
+TOKENS = 151665  # ids of the tokenizer that all of them share; the embedding has rows to spare
+
+
+def _published(vocab, width, layers, heads, kv_heads, mlp_width, theta, positions) -> Config:
+    tied = width < 3584
+    return Config(vocab, width, layers, heads, kv_heads, mlp_width, theta, 1e-6, tied, positions, TOKENS)
+
+
+SHAPES = {  # V, D, L, H, K, F, rotary base, positions
+    "qwen2.5-0.5b": _published(151936, 896, 24, 14, 2, 4864, 1e6, 32768),
+    "qwen2.5-1.5b": _published(151936, 1536, 28, 12, 2, 8960, 1e6, 131072),
+    "qwen2.5-3b": _published(151936, 2048, 36, 16, 2, 11008, 1e6, 32768),
+    "qwen2.5-7b": _published(152064, 3584, 28, 28, 4, 18944, 1e6, 131072),
+    "qwen2.5-math-1.5b": _published(151936, 1536, 28, 12, 2, 8960, 1e4, 4096),
+    "qwen2.5-math-7b": _published(152064, 3584, 28, 28, 4, 18944, 1e4, 4096),
+}
+
+
+def find(path: str) -> Config:
+    """The shape of the model that `path` names: by the `config.json` in it, else the published one of that name.
+
+    Raises:
+      UserError: a damaged config.json, or a name that is not in `SHAPES`.
+    """
+    if os.path.isfile(os.path.join(path, "config.json")):
+        return huggingface.read_config(path)
+    name = os.path.basename(path.rstrip("/")).lower()
+    if name not in SHAPES:
+        raise UserError(
+            f"no shape is known for the policy {path!r}: there is no {os.path.join(path, 'config.json')}, and its name "
+            f"is none of {', '.join(SHAPES)}"
+        )
+    return SHAPES[name]
+
+
+def count(config: Config, embeddings: bool = True) -> int:
+    """Parameters of the model; without `embeddings` neither the input nor the output matrix."""
+    tree = qwen2.declare(config)
+    if not embeddings:
+        tree = {name: part for name, part in tree.items() if name not in ("embed", "head")}
+    return sum(math.prod(p.shape) for p in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter)))
