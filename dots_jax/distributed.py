@@ -65,6 +65,7 @@ def initialize(
             raise UserError(f"--process_id={index} must be from 0 to below --num_processes={count}")
     seconds = _whole(environ, "DOTS_JOIN_SECONDS", 1) or _JOIN_SECONDS
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # read where the devices are CPUs
+    jax.config.update("jax_enable_preemption_service", False)  # would swallow SIGTERM
     # JAX's own time limit ends the process from within C++, with a page of stack.
     name = f"process {given['process_id']}" if explicit else "this process"
     timer = threading.Timer(seconds, _give_up, [f"{name} has not met all others at {where} within {seconds} s"])
@@ -145,12 +146,12 @@ def from_main(make, like: np.ndarray) -> np.ndarray:
 def to_host(tree):
     """Numpy copies of arrays, whole on every process, wherever they lie; all processes must call it."""
 
-    def copy(x):
+    def whole(x):
         if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
             return multihost_utils.process_allgather(x, tiled=True)
-        return np.asarray(x)
+        return x
 
-    return jax.tree.map(copy, tree)
+    return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(whole, tree)))
 
 
 def _several() -> bool:

@@ -3,8 +3,8 @@
 #   TPU=name ZONE=zone launch/tpu_pod.sh --workdir=/mnt/share/runs/first --config.mesh.fsdp=4
 #
 # Needs gcloud, logged in; a slice, for which the project has quota, with an image of Python 3.11 or later; SSH to its
-# hosts; this checkout on each of them, in CHECKOUT (default: dots_jax in the home directory); and a file system that
-# all have mounted (Filestore or other NFS) for the --workdir, and for the policy (--config.policy.path) if it is your own:
+# hosts; this checkout on each of them, in CHECKOUT (default: dots_jax in the home directory); and a file system mounted
+# on all (Filestore or other NFS) for the --workdir, and for the policy (--config.policy.path) if it is your own:
 #   gcloud compute tpus tpu-vm create $TPU --zone=$ZONE --accelerator-type=v5litepod-16 --version=v2-alpha-tpuv5-lite
 #   gcloud compute tpus tpu-vm scp --recurse --worker=all --zone=$ZONE . $TPU:dots_jax
 # DOTS_DATA (a directory there) and HF_TOKEN are handed on if set.
