@@ -169,18 +169,18 @@ def dots_rr(c: ConfigDict) -> None:
 
 
 def math_1_5b(c: ConfigDict) -> None:
-    """Qwen2.5-Math-1.5B: 4,096 positions."""
+    """Qwen2.5-Math-1.5B: 4,096 positions. For eight devices of 80 GB; `--plan` says what fewer want (rollout.slots)."""
     c.policy.path = "Qwen/Qwen2.5-Math-1.5B"
 
 
 def base_3b(c: ConfigDict) -> None:
-    """Qwen2.5-3B: completions of up to 4,096 tokens."""
-    c.policy.path, c.rollout.max_tokens = "Qwen/Qwen2.5-3B", 4096
+    """Qwen2.5-3B: completions of up to 4,096 tokens. For eight devices of 80 GB."""
+    c.policy.path, c.rollout.max_tokens, c.rollout.slots = "Qwen/Qwen2.5-3B", 4096, 144
 
 
 def math_7b(c: ConfigDict) -> None:
-    """Qwen2.5-Math-7B: 4,096 positions; parameters and optimizer split over all devices."""
-    c.policy.path, c.mesh.data, c.mesh.fsdp = "Qwen/Qwen2.5-Math-7B", 1, -1
+    """Qwen2.5-Math-7B: 4,096 positions; parameters and optimizer split over all devices, eight of 80 GB."""
+    c.policy.path, c.mesh.data, c.mesh.fsdp, c.rollout.slots = "Qwen/Qwen2.5-Math-7B", 1, -1, 224
 
 
 def tiny(c: ConfigDict) -> None:

@@ -12,15 +12,18 @@ import bisect
 import dataclasses
 import itertools
 import math
+import os
 import re
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dots_jax import settings, validate
+from dots_jax import validate
+from dots_jax.data import sources
 from dots_jax.errors import UserError
 from dots_jax.learner import replay
+from dots_jax.main import ROOT
 from dots_jax.policy import attention, qwen2, shapes, sharding
 from dots_jax.rollout import sampler
 
@@ -28,6 +31,7 @@ GIB = 2**30
 UNITS = {"GB": 10**9, "GiB": GIB}
 _EMBED_TOKENS = 32768  # of `difficulty.embed`, over all devices
 _SPARE = 0.05  # of a device, that advice leaves free: the plan is not exact
+_UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
 _DEVICES, _MEMORY = 8, "80GB"  # where neither flags nor JAX say
 _PREALLOCATED = 0.75  # of a GPU's memory, that JAX uses unless it is told otherwise
 _MOST_DEVICES = 1024  # that a search for enough of them tries
@@ -82,7 +86,7 @@ def _plan(config, model, devices, device_bytes, fused) -> Plan:
     sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
     mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
     rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
-    validate.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1)
+    validate.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
     dtype = jnp.dtype(config.policy.dtype)
     run = _Run(config, model, mesh, rule, dtype.itemsize, dtype.itemsize == 2 if fused is None else fused)
     return Plan(
@@ -117,9 +121,19 @@ class _Run:
         group = c.rollout.group_size
         calls = {
             "fresh": (max(self.rule.fresh_groups(step) for step in range(1, c.train.steps + 1)), group),
-            "evaluation": (c.data.num_heldout, c.eval.samples),
+            "evaluation": (min(c.eval.batch or self.exams, self.exams), c.eval.samples),
         }
         return calls | ({"reference": (self.asked, group)} if self.asked else {})
+
+    @property
+    def exams(self) -> int:
+        """Questions of an evaluation."""
+        c = self.config
+        if c.data.name == "arithmetic":
+            return c.data.num_heldout
+        names = [name.strip() for name in c.eval.sets.split(",") if name.strip()]
+        sizes = [sources.SETS[name].size if name in sources.SETS else _UNKNOWN for name in names]
+        return max(1, sum(min(size, c.eval.questions or size) for size in sizes))
 
     @property
     def asked(self) -> int:
@@ -322,7 +336,7 @@ class _Run:
         update = rows * forward * 3 + rows * (forward if h.remat else head * T)
         if rule.draws and h.loss != "plain" and h.minibatches > 1:
             update += rule.draws * G * forward
-        exams = c.data.num_heldout
+        exams = self.exams
         return {
             "sampling": self.sampled["fresh"][0] * question(G),
             "references": self.asked / c.selection.every * question(G),
@@ -454,7 +468,7 @@ def _singles(config, mesh: dict, names):
 
 def _slots(config, shards: int) -> list[dict]:
     asked = {"dots": config.selection.references, "oracle": config.data.num_questions}.get(config.selection.name, 0)
-    most = max(config.train.questions, config.data.num_heldout, asked)
+    most = max(config.train.questions, config.eval.batch, asked)
     most = min(most, config.rollout.slots or most) - 1
     counts = range(most // shards * shards, 0, -shards)
     return [{"rollout.slots": n} for n in counts if n != config.rollout.slots]
@@ -500,7 +514,15 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not."""
     if not config.policy.path:
         raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
-    model = shapes.find(settings.find(config.policy.path))
+    path, shape = config.policy.path, config.policy.random.to_dict()
+    if shape["width"]:
+        model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)
+    else:
+        beside = os.path.join(ROOT, path)
+        model = shapes.find(beside if os.path.isdir(beside) and not os.path.isdir(path) else path)
+    if not config.data.num_questions:  # all that there are
+        known = sources.POOLS.get(config.data.name)
+        config = _changed(config, {"data.num_questions": known.size if known else _UNKNOWN})
     memory, assumed = read_memory(device_memory) if device_memory else None, []
     fixed = [config.mesh[axis] for axis in sharding.AXES]
     known = None if -1 in fixed else math.prod(fixed)

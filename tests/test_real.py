@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dots_jax import data as question_sets
-from dots_jax import main, selection
+from dots_jax import main, selection, validate
 from dots_jax.data import real, sources
 from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer as tok
@@ -191,6 +191,31 @@ def test_static_leaves_out_what_has_no_label(root):
         selection.make(c, selection.Context(8, labels * np.nan, None, 3, None, context.key))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["math", "orz", "deepscaler", "deepscaler:qwen2.5-math-7b", "deepscaler:qwen2.5-3b,grpo", "deepmath", "orz:tiny"],
+)
+def test_the_papers_runs_are_valid_and_fit_eight_gpus(name, tmp_path, monkeypatch, capsys):
+    file, _, arg = name.partition(":")
+    config = f"configs/{file}.py" + (f":{arg}" if arg else "")
+    c = main.load(config)
+    validate.check(c)
+    if "tiny" not in name:
+        assert (c.train.questions, c.learner.minibatches, c.rollout.group_size, c.train.steps) == (512, 8, 8, 60)
+        assert c.rollout.max_tokens == (4096 if "3b" in c.policy.path.lower() else 3072)
+    monkeypatch.chdir(tmp_path)
+    assert main.main([f"--config={config}", "--plan", "--devices=8", "--device_memory=80GB"]) == 0
+    assert "fits" in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_arguments_of_configs():
+    c = main.load("configs/math.py:rr,tiny,dots_paper")
+    assert (c.selection.name, c.policy.random.width, c.learner.loss) == ("uniform", 64, "plain")
+    for arg, said in (("tiny,qwen2.5-3b", "only one of"), ("qwen3", "a policy .*qwen2.5-3b.*, a preset .*, a method")):
+        with pytest.raises(UserError, match=said):
+            main.load(f"configs/math.py:{arg}")
+
+
 def test_no_network_is_one_line(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "DOTS_DATA"} | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     for args, said in (
@@ -225,6 +250,7 @@ def test_pools(data, qwen, name, rows, left, overlap):
     c.data.name, c.data.root, c.data.num_questions = name, str(data), 0
     pool, exam = question_sets.load(c, qwen)
     assert (len(pool), len(pool) + len(pool.left_out), len(exam)) == (left, rows, 1319 + 500 + 272 + 675)
+    assert all(len(sources.rows(n, sources.SETS, str(data))[0]) == s.size for n, s in sources.SETS.items())
     reasons = [reason for _, reason in pool.left_out]
     assert {s: reasons.count(f"in the evaluation set {s}") for s in overlap} == overlap
     assert sum("evaluation" in r for r in reasons) == sum(overlap.values())

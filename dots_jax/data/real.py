@@ -34,7 +34,7 @@ def load(data, evaluation, count_tokens: Callable[[Sequence[str]], Sequence[int]
 def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Questions:
     """The pool alone; `taken` is what evaluation sets hold: letters and digits of a question -> its set."""
     rows, origin = sources.rows(data.name, sources.POOLS, directory)
-    source = sources.POOLS.get(data.name, sources.Source((), "", data.label))
+    source = sources.POOLS.get(data.name, sources.Source((), "", 0, data.label))
     names = [f"{_stem(data.name)}:{i}" for i in range(len(rows))]
     labels = _labels(rows, data.label or source.label, origin)
     why, copies = {}, collections.defaultdict(list)  # row -> reason to leave it out; text -> rows

@@ -18,27 +18,30 @@ class Source(NamedTuple):
 
     files: tuple[str, ...]  # below the root, there or in train/ or eval/, without suffix; the first that is there
     hub: str  # dataset[:configuration]:split; "": local only
+    size: int  # questions there
     label: str = ""  # column of the external difficulty; "-" before it: larger is easier
     levels: tuple[int, ...] = ()  # that are taken, of the column `level`; (): all
 
 
 POOLS = {
     # The test questions that are not in MATH-500 are in the hub's training split.
-    "math": Source(("math",), "nlile/hendrycks-MATH-benchmark:train", "level", (3, 4, 5)),
+    "math": Source(("math",), "nlile/hendrycks-MATH-benchmark:train", 12000, "level", (3, 4, 5)),
     "deepscaler": Source(
-        ("deepscaler", "deepscaler40k"), "agentica-org/DeepScaleR-Preview-Dataset:train", "fail_rate_pct"
+        ("deepscaler", "deepscaler40k"), "agentica-org/DeepScaleR-Preview-Dataset:train", 40315, "fail_rate_pct"
     ),
-    "deepscaler10k": Source(("deepscaler10k",), "", "fail_rate_pct"),  # the authors' own subset
-    "orz": Source(("orz", "orz57k", "orz2k"), "Open-Reasoner-Zero/orz_math_57k_collection:train", "-num_correct"),
-    "deepmath": Source(("deepmath", "deepmath103k", "deepmath5k"), "zwhe99/DeepMath-103K:train", "difficulty"),
+    "deepscaler10k": Source(("deepscaler10k",), "", 10240, "fail_rate_pct"),  # the authors' own subset
+    "orz": Source(
+        ("orz", "orz57k", "orz2k"), "Open-Reasoner-Zero/orz_math_57k_collection:train", 57000, "-num_correct"
+    ),
+    "deepmath": Source(("deepmath", "deepmath103k", "deepmath5k"), "zwhe99/DeepMath-103K:train", 103000, "difficulty"),
 }
 SETS = {
-    "gsm8k": Source(("gsm8k",), "openai/gsm8k:main:test"),
-    "math500": Source(("math500",), "HuggingFaceH4/MATH-500:test"),
-    "minerva": Source(("minerva",), "math-ai/minervamath:test"),
-    "olympiadbench": Source(("olympiadbench",), "Hothan/OlympiadBench:OE_TO_maths_en_COMP:train"),
-    "amc23": Source(("amc23",), "math-ai/amc23:test"),
-    "aime24": Source(("aime24",), "HuggingFaceH4/aime_2024:train"),
+    "gsm8k": Source(("gsm8k",), "openai/gsm8k:main:test", 1319),
+    "math500": Source(("math500",), "HuggingFaceH4/MATH-500:test", 500),
+    "minerva": Source(("minerva",), "math-ai/minervamath:test", 272),
+    "olympiadbench": Source(("olympiadbench",), "Hothan/OlympiadBench:OE_TO_maths_en_COMP:train", 675),
+    "amc23": Source(("amc23",), "math-ai/amc23:test", 40),
+    "aime24": Source(("aime24",), "HuggingFaceH4/aime_2024:train", 30),
 }
 
 
