@@ -120,7 +120,7 @@ def ask(
       skip: numbers of batches that are not asked.
       **sampling: the other arguments of `rollout.sample`.
     """
-    batch, pending = batch or len(prompts), None
+    batch, pending = min(batch or len(prompts), len(prompts)), None
     room = np.minimum(max_tokens, config.max_positions - lengths)
     for number, start in enumerate(range(0, len(prompts), batch)):
         if number in skip:

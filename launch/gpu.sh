@@ -2,8 +2,8 @@
 # One host with NVIDIA GPUs:  launch/gpu.sh --config=configs/quickstart.py --workdir=runs/first
 #
 # Needs Python 3.11 or later with venv, a driver for CUDA 12 (the libraries come with the Python packages), 10 GB
-# of disk, and a package index for the first run. A policy of your own lies in a local directory (--config.policy.path);
-# HF_TOKEN is for fetching it there, the run itself asks no hub. DOTS_DATA=DIR is where question files lie.
+# of disk, and a package index for the first run. What is in no local directory (--config.policy.path, DOTS_DATA=DIR for
+# question files) comes from the Hugging Face hub, to HF_HOME; HF_TOKEN is for what it wants a token for.
 # The same command continues a run that was stopped. --config.mesh.* splits it over the GPUs, by default as data.
 #
 # DEVICE=cpu runs the same without GPUs; PYTHON=FILE takes an interpreter that has everything, and installs nothing.
