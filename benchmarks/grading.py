@@ -1,9 +1,9 @@
 """Answers graded per second; prints one JSON line: `DOTS_DATA=DIR python benchmarks/grading.py`.
 
-Ordinary answers: distinct gold answers of three training sets, shuffled; every other one is right, written a little
-differently, the rest are another question's. `quick` is the share that text or exact arithmetic decides (more in
-training, where whole numbers repeat), `math_verify_per_second` the rate of the others alone. On a busy machine `cpu_ms`
-says more: processor time of the processes per answer, without their start.
+Ordinary answers: those of questions drawn from three training sets; every other one is right, written a little
+differently, the rest are another question's. `quick` is the share that text or exact arithmetic decides,
+`math_verify_per_second` the rate of the others alone. On a busy machine `cpu_ms` says more: processor time of the
+processes per answer, without their start.
 """
 
 import json
@@ -22,9 +22,7 @@ SETS = ("deepscaler10k", "math", "deepmath5k")
 
 def pairs(data: Path, count: int, seed: int = 0) -> list[tuple[str, str]]:
     """Completions and golds."""
-    golds = [
-        a for s in SETS for a in dict.fromkeys(pq.read_table(data / "train" / f"{s}.parquet")["answer"].to_pylist())
-    ]
+    golds = [a for s in SETS for a in pq.read_table(data / "train" / f"{s}.parquet")["answer"].to_pylist()]
     random.Random(seed).shuffle(golds)
     golds = golds[: count + 1]
     answers = [_rewrite(golds[i + i % 2]) for i in range(count)]
