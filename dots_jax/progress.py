@@ -152,8 +152,8 @@ def first_screen(
         ("run", f"{config_name}: {method}"),
         ("device", f"{devices} {backend} device{plural}, mesh {mesh}"),
         ("policy", f"{policy_path} ({short(parameters)} parameters, {dtype})"),
-        ("questions", pool),
-        ("held out", heldout),
+        ("questions", _fill(pool)),
+        ("held out", _fill(heldout)),
         ("steps", f"{steps}, each generates at most {short(tokens_per_step)} tokens to train on"),
         ("workdir", workdir + (f" (continues after step {start_step})" if resumed else "")),
     )
@@ -244,8 +244,11 @@ def _percent(value) -> str:
     return "-" if value is None or value != value else f"{100 * value:.0f}"
 
 
+def _fill(text: str) -> str:
+    return textwrap.fill(text, WIDTH - 11, break_long_words=False, break_on_hyphens=False)
+
+
 def _table(*rows: tuple[str, str]) -> None:
     width = max(len(name) for name, _ in rows) + 2
     for name, text in rows:
-        lines = textwrap.wrap(text, WIDTH - width, break_long_words=False, break_on_hyphens=False) or [""]
-        print(f"{name:<{width}}" + f"\n{'':<{width}}".join(lines))
+        print(f"{name:<{width}}" + text.replace("\n", f"\n{'':<{width}}"))

@@ -104,12 +104,12 @@ def train(config, workdir: str) -> None:
             buffer = make_buffer() if emptied else replay.cut(buffer, mesh)
     barrier("all have read what is there")
     main_only(settings.write_config)(config, workdir)
+    main_only(data.write)(pool, workdir, lengths, continues=start > 0)
     if start:
         main_only(shutil.rmtree)(export, ignore_errors=True)  # of an earlier end
     log, groups = main_only(metrics.Metrics)(workdir), main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
     for file in (log, groups):
         file.truncate(start if start else -1)
-    main_only(data.write)(pool, workdir, lengths, continues=start > 0)
     settings.check_shared(workdir)
     most = max(rule.fresh_groups(step) for step in range(start + 1, steps + 1))
     main_only(progress.first_screen)(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dots_jax import data
+from dots_jax import data, main
 from dots_jax.data import arithmetic
 from dots_jax.errors import UserError
 from dots_jax.reward import exact
@@ -211,8 +211,10 @@ def test_bad_weights(weights):
 
 
 def test_load():
-    config = SimpleNamespace(name="arithmetic", num_questions=132, num_heldout=66, seed=1)
-    pool, heldout = data.load(config)
+    config = main.load("configs/quickstart.py")
+    config.data.update(num_questions=132, num_heldout=66, seed=1)
+    pool, heldout = data.load(config, None)
     assert (len(pool), len(heldout)) == (132, 66)
-    with pytest.raises(UserError, match="'algebra'.*arithmetic"):
-        data.load(SimpleNamespace(name="algebra"))
+    config.data.name, config.eval.sets = "algebra", __file__.replace(".py", ".json")
+    with pytest.raises(UserError, match="no question file .*test_arithmetic.json"):
+        data.load(config, None)

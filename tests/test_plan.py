@@ -28,6 +28,7 @@ def config(**changes):
     """Small numbers that divide over 8 devices, no predictor; `changes` have _ for the dot."""
     c = common.get_config()
     c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.chunk = 64, 193, 64
+    c.data.name = "arithmetic"
     c.train.questions, c.replay.capacity, c.data.num_heldout = 32, 48, 8
     c.selection.name, c.policy.dtype = "uniform", "float32"
     c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 32, 1, 64

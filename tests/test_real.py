@@ -146,7 +146,7 @@ def test_every_known_name_asks_the_hub_for_its_split(monkeypatch):
         ("a.parquet", "", "cannot be read as parquet"),
         ("a.parquet", None, "no question file"),
         ("a.csv", "problem,answer\n", "unknown questions"),
-        ("orzz", None, "unknown questions 'orzz'; choose one of: deepmath, deepscaler"),
+        ("orzz", None, "unknown questions 'orzz'; choose one of: arithmetic, deepmath, deepscaler"),
         ("deepscaler10k", None, "not on the hub, and .* has no deepscaler10k.parquet"),
     ],
 )
@@ -204,7 +204,8 @@ def test_the_papers_runs_are_valid_and_fit_eight_gpus(name, tmp_path, monkeypatc
         assert (c.train.questions, c.learner.minibatches, c.rollout.group_size, c.train.steps) == (512, 8, 8, 60)
         assert c.rollout.max_tokens == (4096 if "3b" in c.policy.path.lower() else 3072)
     monkeypatch.chdir(tmp_path)
-    assert main.main([f"--config={config}", "--plan", "--devices=8", "--device_memory=80GB"]) == 0
+    devices = 1 if "tiny" in name else 8
+    assert main.main([f"--config={config}", "--plan", f"--devices={devices}", "--device_memory=80GB"]) == 0
     assert "fits" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 

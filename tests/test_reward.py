@@ -65,7 +65,7 @@ def test_proxy():
     completions, texts = zip(*pairs, strict=True)
     rewards = proxy.grade(completions, texts)
     assert rewards.dtype == np.float32
-    np.testing.assert_allclose(rewards, [0, 0, 1, 0, 0.75, 0.25, 0])
+    np.testing.assert_allclose(rewards, [0, 0, 1 / 2, 0, 1 / 3, 0, 0], rtol=1e-6)
     graded, verdicts = reward.make("proxy").submit(completions, texts)()
     np.testing.assert_array_equal(graded, rewards)
     np.testing.assert_array_equal(verdicts, np.where(rewards >= 0.5, Verdict.CORRECT, Verdict.WRONG))

@@ -84,9 +84,10 @@ def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict
     elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[^:]+){1,2}", name):
         return _hub(name, name, directory), name
     else:
+        names = sorted({*known, *(["arithmetic"] if known is POOLS else [])})
         raise UserError(
-            f"unknown questions {name!r}; choose one of: {', '.join(sorted(known))}; or name a .parquet, .jsonl or "
-            ".json file, or a dataset of the hub as owner/dataset[:configuration]:split"
+            f"unknown questions {name!r}; choose one of: {', '.join(names)}; or name a .parquet, .jsonl or .json file, "
+            "or a dataset of the hub as owner/dataset[:configuration]:split"
         )
     return _mapped(_read(path), path), path
 
