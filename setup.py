@@ -14,8 +14,10 @@ setup(
     install_requires=[
         JAX,
         "absl-py",
+        "datasets",
         "etils[epath]",
         "flax>=0.12",
+        "huggingface-hub",
         "math-verify[antlr4-13-2]>=0.9",
         "matplotlib",
         "ml-collections",

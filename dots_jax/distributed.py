@@ -78,8 +78,12 @@ def initialize(
             initialization_timeout=seconds + 60,
         )
     except (RuntimeError, ValueError, OSError, KeyError) as error:
-        how = "" if explicit else "; where JAX does not find them itself give --coordinator and its fellows"
-        raise UserError(f"cannot join the other processes: {error}{how}") from error
+        how = (
+            ""
+            if explicit
+            else "; where JAX does not find them itself give --coordinator, --num_processes and --process_id"
+        )
+        raise UserError(f"cannot join the other processes: {str(error).rstrip('.')}{how}") from error
     finally:
         timer.cancel()
     _joined = True

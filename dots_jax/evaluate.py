@@ -8,8 +8,10 @@ import dataclasses
 import json
 import math
 import os
+import pathlib
 import re
 import sys
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
@@ -34,8 +36,11 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
                     .jsonl or .json file with the columns problem and answer, or owner/dataset[:configuration]:split
   --workdir=DIR     where completions.jsonl (one object for each completion, with its verdict) and results.json are
                     written (default: runs/evaluate); the same command continues one that was stopped
-  --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields, with their meaning, are in
-                    {default}
+  --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
+                    with their meaning and defaults, are in {default}
+
+example:
+  python -m dots_jax.evaluate --model=runs/orz/policy --sets=math500,aime24 --samples=4 --workdir=runs/orz-4
 """
 COMPLETIONS, RESULTS = "completions.jsonl", "results.json"
 
@@ -138,6 +143,7 @@ def ask(
             samples,
             max_tokens,
             limits=np.repeat(room[ids, None], samples, 1),
+            watch=grading.watch if grader.slow else None,
             **sampling,
         )
         wait = grading.finish(rollouts)
@@ -221,6 +227,9 @@ def evaluate(config, workdir: str) -> None:
     tokenizer = tok.load(directory)
     prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
     batch = min(config.batch, len(questions))
+    with config.unlocked():  # what continuing rests on beside the flags
+        config.model_files = _checksum(directory)
+        config.question_texts = zlib.crc32("\0".join(questions.texts + questions.answers).encode())
     rows, total = _there(config, workdir, len(questions), batch), -(-len(questions) // batch)
     settings.write_config(config, workdir)
     path = os.path.join(workdir, COMPLETIONS)
@@ -283,9 +292,11 @@ def results(rows: list[dict]) -> dict[str, dict]:
             **{v.name.lower(): sum(row["verdict"] == v.name.lower() for row in mine) for v in Verdict},
         }
     mean = float(np.mean([row["accuracy"] for row in table.values()]))
-    # The sets are asked independently; half of each interval stands for 1.96 standard errors.
-    half = math.sqrt(sum(((row["high"] - row["low"]) / 2) ** 2 for row in table.values())) / len(table)
-    return table | {"average": {"accuracy": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half)}}
+
+    def reach(end):  # the sets are asked independently: distances to the ends add up as deviations do
+        return math.sqrt(sum((row[end] - row["accuracy"]) ** 2 for row in table.values())) / len(table)
+
+    return table | {"average": {"accuracy": mean, "low": mean - reach("low"), "high": mean + reach("high")}}
 
 
 def show(table: dict[str, dict]) -> str:
@@ -325,6 +336,17 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
         by_batch[row["batch"]].append(row)
     sizes = {n: min(batch, questions - n * batch) * config.samples for n in by_batch}
     return [row for n, rows in sorted(by_batch.items()) if len(rows) == sizes[n] for row in rows]
+
+
+def _checksum(directory: str) -> int:
+    """Of the names, sizes and ends of a model's files; training changes the weights' ends too."""
+    total = 0
+    for path in sorted(pathlib.Path(directory).iterdir()):
+        if path.suffix in (".json", ".safetensors", ".txt", ".jinja"):
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 2**20))
+                total = zlib.crc32(f"{path.name} {path.stat().st_size}".encode() + file.read(), total)
+    return total
 
 
 def _write(path: str, rows: list[dict]) -> None:

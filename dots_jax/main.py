@@ -112,7 +112,8 @@ def run(
         return 130
     except OSError as error:  # a full disk, a file where a directory should be
         where = f" {error.filename}" if error.filename else ""
-        print(f"error: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
+        why = error.strerror or error
+        print(f"error: cannot read or write{where}: {why}; mend that, or use another --workdir", file=sys.stderr)
         return 2
     return 0
 
@@ -233,7 +234,11 @@ def _unknown_field(field: str, fields: list[str], name: str) -> str:
     near = difflib.get_close_matches(field, fields, 1, 0.6)
     leaf = [f for f in fields if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
     best = (leaf or near)[:1]
-    hint = f"did you mean config.{best[0]}?" if best else "configs/common.py lists the fields"
+    hint = (
+        f"did you mean config.{best[0]}?"
+        if best
+        else f"{name if name.endswith('.py') else 'configs/common.py'} lists the fields"
+    )
     return f"unknown config field config.{field} in {name}; {hint}"
 
 

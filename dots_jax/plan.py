@@ -388,8 +388,11 @@ def _advice(config, model, made: Plan, fused):
             if found:
                 changes, done = found
                 top = max(total for name, total in done.totals.items() if name in names)
-                rest = "" if done.fits else f" in {title}; elsewhere {_gib(done.peak)} are needed"
-                yield f"{_flags(changes)} fits: {_gib(top if rest else done.peak)}{rest}"
+                size = _gib(done.peak if done.fits else top)
+                rest = (
+                    f"fits: {size}" if done.fits else f"mends {title}, {size}; elsewhere {_gib(done.peak)} are needed"
+                )
+                yield f"{_flags(changes)} {rest}"
 
     def together(base: dict, devices):
         """`base` and the largest slots, rows and chunk with which all fits."""
@@ -528,7 +531,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     known = None if -1 in fixed else math.prod(fixed)
     here = [] if memory and (devices or known) else _accelerators()
     if devices is None:
-        devices = known or len(here) or _DEVICES
+        devices = known or len(here) or (1 if shape["width"] else _DEVICES)
         if not known:
             assumed.append(
                 f"{devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
@@ -543,7 +546,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         print(f"assumed: {line}")
     print(report(made), end="")
     if made.fits and made.peak > _PREALLOCATED * memory and not measured:
-        print("on GPUs set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95: JAX takes 75% of their memory by default")
+        print("on GPUs set XLA_CLIENT_MEM_FRACTION=.95: JAX takes 75% of their memory by default")
     return 0 if made.fits else 3
 
 

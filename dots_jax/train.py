@@ -29,9 +29,9 @@ from dots_jax.validate import check_loaded
 def train(config, workdir: str) -> None:
     """Runs the experiment, or continues the one in `workdir`. Raises UserError for what the user can mend."""
     # ---- What is already there ---------------------------------------------------------------------------------
+    settings.same_run(config, workdir)  # first: Orbax's threads speak up if the program ends as they start
     checkpoints = Checkpointer(os.path.join(workdir, "checkpoints"), config.train.keep)
     start, steps = checkpoints.latest() or 0, config.train.steps
-    settings.same_run(config, workdir)
     for file, first in ((metrics.FILE, 0), (metrics.GROUPS, 1)) if start else ():
         wanted = list(range(first, start + 1))
         if [row["step"] for row in metrics.read(workdir, file)][: len(wanted)] != wanted:
@@ -103,8 +103,8 @@ def train(config, workdir: str) -> None:
             emptied = buffer.ids is None
             buffer = make_buffer() if emptied else replay.cut(buffer, mesh)
     barrier("all have read what is there")
-    main_only(settings.write_config)(config, workdir)
     main_only(data.write)(pool, workdir, lengths, continues=start > 0)
+    main_only(settings.write_config)(config, workdir)
     if start:
         main_only(shutil.rmtree)(export, ignore_errors=True)  # of an earlier end
     log, groups = main_only(metrics.Metrics)(workdir), main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
@@ -122,6 +122,7 @@ def train(config, workdir: str) -> None:
         devices=mesh.size,
         mesh=" x ".join(f"{name} {size}" for name, size in mesh.shape.items())
         + (f", of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
+        reward=reward.ABOUT[config.reward],
         policy_path=config.policy.path,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         dtype=config.policy.dtype,
@@ -173,7 +174,7 @@ def train(config, workdir: str) -> None:
                 rng.stream(key, purpose, step),
                 config.rollout.group_size,
                 temperature=config.rollout.temperature,
-                watch=grading.watch if config.reward == "math" else None,
+                watch=grading.watch if grader.slow else None,
                 **sampling,
             )
             graded = grading.finish(rollouts)()

@@ -127,7 +127,10 @@ def check_loaded(config, rule, shards: int, model, longest_prompt: int, pool: in
     if pool != config.data.num_questions:
         config = config.copy_and_resolve_references()
         config.data.num_questions = pool
-        check(config)
+        try:
+            check(config)
+        except UserError as error:
+            raise UserError(f"{pool:,} questions are left of the pool: {error}") from error
     rows = config.learner.micro_rows
     if rows % shards:
         raise UserError(

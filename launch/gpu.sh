@@ -25,7 +25,7 @@ fi
 export JAX_PLATFORMS=$device # without it a host whose driver fails would train on its CPU
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
 # JAX takes 75% of the memory by default; what NCCL and cuBLAS need outside of it is far less than a quarter.
-export XLA_CLIENT_MEM_FRACTION=${XLA_CLIENT_MEM_FRACTION:-.9}
+export XLA_CLIENT_MEM_FRACTION=${XLA_CLIENT_MEM_FRACTION:-.95}
 # On several GPUs: gathers of fsdp and sums of gradients run beside the computation.
 export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
 exec "$PYTHON" -m dots_jax.main "$@"

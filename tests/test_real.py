@@ -36,6 +36,16 @@ def root(tmp_path, monkeypatch):
     return folder
 
 
+class Dataset(list):
+    """What of a hub's dataset is used."""
+
+    column_names = ("r1_solution_1",)
+
+    def remove_columns(self, names):
+        assert names == ["r1_solution_1"]
+        return self
+
+
 def write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -95,14 +105,20 @@ def test_what_publishers_call_their_columns(root, monkeypatch):
         {"question": "How many?", "answer": "3 + 4\n#### 7"},
         {"question": "How many?", "expected_answer": 7.0},
         conversation,
-        {"0": conversation[0], "1": conversation[1]},
+        {"0": conversation[0], "1": conversation[1], "num_correct": 3},
+        [  # as arrow makes them alike
+            {"from": "human", "value": "How many?", "ground_truth": None},
+            {"from": "assistant", "value": None, "ground_truth": {"value": "7"}},
+        ],
         chat | {"reward_model": {"ground_truth": "7", "style": "rule"}},
     ):
         path = root / "rows.json"
         path.write_text(json.dumps([row]))
         found, origin = sources.rows(str(path), sources.POOLS, "")
         assert {k: found[0][k] for k in wanted} == wanted and origin == str(path)
-        hub = types.SimpleNamespace(disable_progress_bars=lambda: None, load_dataset=lambda *a, row=row, **k: [row])
+        hub = types.SimpleNamespace(
+            disable_progress_bars=lambda: None, load_dataset=lambda *a, row=row, **k: Dataset([row])
+        )
         monkeypatch.setitem(sys.modules, "datasets", hub)
         assert sources.rows("owner/some:part:test", {}, "")[0][0]["answer"] == "7"
     assert sources._text(["1", "$2$"]) == "1, 2"
@@ -113,7 +129,7 @@ def test_every_known_name_asks_the_hub_for_its_split(monkeypatch):
 
     def load_dataset(*args, split):
         asked.append((*args, split))
-        return [{"problem": "p", "answer": "a"}]
+        return Dataset([{"problem": "p", "answer": "a"}])
 
     hub = types.SimpleNamespace(disable_progress_bars=lambda: None, load_dataset=load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", hub)
@@ -168,6 +184,8 @@ def test_bad_text_in_parquet_and_labels(root):
     with pytest.raises(UserError, match="config.data.root=nowhere is no directory"):
         load(settings("nowhere"))
     path = write(root / "hard.jsonl", [{"problem": "p", "answer": "1", "hardness": "very"}])
+    with pytest.raises(UserError, match="has no column hardnes with numbers.*it has problem, answer, hardness"):
+        load(settings(root, name=path, label="hardnes"))
     with pytest.raises(UserError, match="'very' in the column hardness is not a number"):
         load(settings(root, name=path, label="hardness"))
     c = settings(root)
@@ -180,7 +198,7 @@ def test_static_leaves_out_what_has_no_label(root):
     labels = np.array([3.0, np.nan, 1.0, 2.0, np.nan, 5.0, 4.0, 6.0])
     context = selection.Context(8, labels, None, 3, None, jax.random.key(0))
     c = settings(root)
-    c.selection.name = "static"
+    c.selection.name, c.train.questions = "static", 2
     static = selection.make(c, context)
     state, drawn = static.init(), []
     for step in (1, 2, 3):

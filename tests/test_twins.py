@@ -93,12 +93,12 @@ def test_the_whole_pipeline_and_its_continuation(run, root, tmp_path):
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4] and lines(workdir / "questions.jsonl") == questions
     assert all(row["verdicts/no_answer"] == 1 for row in rows[1:])  # nothing in a box, as random policies are
     assert set(rows[-1]["eval/by_level"]) == {"gsm8k", "math500"}
-    model, _ = policy.load(workdir / "policy")
     pool = root / "train" / "orz.jsonl"
     text = pool.read_text()
     pool.write_text(text.replace("WhatIsIsorz?", "WhoIsIsorz?"))
     done, _ = run(workdir, root, **FIELDS, **{"train.steps": 6}, code=2)
     pool.write_text(text)
+    model, _ = policy.load(workdir / "policy")  # is still there
     assert "this run began with other questions" in done.stderr and done.stderr.count("error") == 1
     assert model.width == 16 and tok.load(workdir / "policy").chat_template == TEMPLATE
 
@@ -123,13 +123,14 @@ def test_the_proxy_is_graded_and_static_takes_the_labels(run, root, tmp_path):
 @pytest.mark.parametrize("config", ["orz", "math", "deepscaler", "deepmath"])
 def test_real_twins(run, data, tmp_path, config):
     start = time.monotonic()
-    done, rows = run(tmp_path / "run", data, config=config)
+    done, rows = run(tmp_path / "run", data, config=config, reward="proxy")
     assert time.monotonic() - start < 600
-    assert rows[-1]["step"] == 30 and rows[-1]["replay/share"] > 0
+    assert rows[-1]["step"] == 30 and rows[-1]["replay/share"] > 0 and rows[1]["train/grad_norm"] > 0
     assert set(rows[-1]["eval/by_level"]) == {"gsm8k", "math500", "minerva", "olympiadbench"}
-    assert all(row["verdicts/no_answer"] + row["verdicts/wrong"] == 1 for row in rows[1:])
-    done, again = run(tmp_path / "run", data, config=config, **{"train.steps": 32})
+    _, again = run(tmp_path / "run", data, config=config, reward="proxy", **{"train.steps": 32})
     assert [row["step"] for row in again] == list(range(33))
+    _, rows = run(tmp_path / "math", data, config=config, **{"train.steps": 2})
+    assert all(row["verdicts/no_answer"] + row["verdicts/wrong"] == 1 for row in rows[1:])
 
 
 @pytest.mark.slow

@@ -58,4 +58,5 @@ def write(pool: Questions, workdir: str, lengths, continues: bool) -> None:
         with open(path, encoding="utf-8", errors="replace") as file:
             if file.read() != text:
                 raise UserError(f"{path} says that this run began with other questions; use another --workdir")
+    os.makedirs(workdir, exist_ok=True)
     metrics.replace(path, lambda partial: metrics.write_text(partial, text))

@@ -26,8 +26,9 @@ def load(data, evaluation, count_tokens: Callable[[Sequence[str]], Sequence[int]
     """
     directory = sources.root(data.root)
     exam, taken = load_sets(evaluation.sets, directory, evaluation.questions, data.seed)
-    for name in sources.SETS.keys() - set(exam.families):  # later evaluations may ask them
-        taken |= {_letters(row["problem"]): name for row in _at_hand(name, directory)}
+    for name, source in sources.SETS.items():  # later evaluations may ask those too that are there
+        if name not in exam.families and sources.local(source, directory):
+            taken |= {_letters(row["problem"]): name for row in sources.rows(name, sources.SETS, directory)[0]}
     return load_pool(data, directory, taken, count_tokens), exam
 
 
@@ -36,7 +37,7 @@ def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Ques
     rows, origin = sources.rows(data.name, sources.POOLS, directory)
     source = sources.POOLS.get(data.name, sources.Source((), "", 0, data.label))
     names = [f"{_stem(data.name)}:{i}" for i in range(len(rows))]
-    labels = _labels(rows, data.label or source.label, origin)
+    labels = _labels(rows, data.label or source.label, origin, wanted=bool(data.label))
     why, copies = {}, collections.defaultdict(list)  # row -> reason to leave it out; text -> rows
     filtered = source.levels and any("level" in row for row in rows)
     for i, row in enumerate(rows):
@@ -115,18 +116,11 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
     return Questions(tuple(texts), tuple(answers), tuple(families), levels, names=tuple(ids)), taken
 
 
-def _at_hand(name: str, directory: str) -> list[dict]:
-    """The rows of a set if the directory has it."""
-    local = {name: sources.SETS[name]._replace(hub="")}
-    try:
-        return sources.rows(name, local, directory)[0] if directory else []
-    except UserError:
-        return []
-
-
 def _stem(name: str) -> str:
     """Of a known name, a file or a dataset: what questions are called by."""
-    return re.sub(r"\.\w+$", "", re.split(r"[/\\]", name.split(":")[0])[-1])
+    if name.endswith(sources.SUFFIXES):
+        return re.split(r"[/\\]", name)[-1].rpartition(".")[0]
+    return name.split(":")[0].rpartition("/")[2]
 
 
 def _letters(text: str) -> str:
@@ -139,7 +133,7 @@ def _level(row: dict) -> int | None:
     return int(match[1]) if match else None
 
 
-def _labels(rows: list[dict], column: str, origin: str) -> np.ndarray:
+def _labels(rows: list[dict], column: str, origin: str, wanted: bool) -> np.ndarray:
     """External difficulty, float64 [rows], larger is harder, NaN where there is none."""
     name, sign = column.removeprefix("-"), -1 if column.startswith("-") else 1
 
@@ -152,6 +146,10 @@ def _labels(rows: list[dict], column: str, origin: str) -> np.ndarray:
             raise UserError(f"{origin}: {row[name]!r} in the column {name} is not a number; mend it") from error
 
     found = [one(row) if name else None for row in rows]
+    if wanted and all(x is None for x in found):
+        raise UserError(
+            f"{origin} has no column {name} with numbers, which config.data.label names; it has {', '.join(rows[0])}"
+        )
     return np.array([np.nan if x is None else sign * x for x in found])
 
 

@@ -1,6 +1,7 @@
 """Where real questions come from: local parquet and JSON files, or datasets of the Hugging Face hub."""
 
 import json
+import logging
 import os
 import re
 from typing import Any, NamedTuple
@@ -63,13 +64,7 @@ def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict
     Raises UserError for whatever cannot be found, downloaded or read.
     """
     if name in known:
-        tried = [
-            os.path.join(directory, folder, stem + suffix)
-            for stem in known[name].files
-            for folder in ("", "train", "eval")
-            for suffix in SUFFIXES
-        ]
-        path = next((p for p in tried if directory and os.path.isfile(p)), None)
+        path = local(known[name], directory)
         if path is None:
             if not known[name].hub:
                 raise UserError(
@@ -90,6 +85,17 @@ def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict
             "or a dataset of the hub as owner/dataset[:configuration]:split"
         )
     return _mapped(_read(path), path), path
+
+
+def local(source: Source, directory: str) -> str | None:
+    """The file of a source below `directory`, if there is one."""
+    tried = [
+        os.path.join(directory, folder, stem + suffix)
+        for stem in source.files
+        for folder in ("", "train", "eval")
+        for suffix in SUFFIXES
+    ]
+    return next((p for p in tried if directory and os.path.isfile(p)), None)
 
 
 def _read(path: str) -> list:
@@ -122,8 +128,8 @@ def _read(path: str) -> list:
             return found
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}; write it again as UTF-8") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        where = f"line {number}" if path.endswith(".jsonl") else str(error)
+    except (ValueError, RecursionError) as error:
+        where = f"line {number}" if path.endswith(".jsonl") else str(error)[:100]
         raise UserError(f"{path} is not JSON ({where}); mend or remove what stands there") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
@@ -133,9 +139,14 @@ def _hub(where: str, name: str, directory: str) -> list[dict]:
     dataset, *part, split = where.split(":")
     try:
         import datasets
-
+    except ImportError as error:
+        raise UserError(f"the questions {name!r} come from the Hugging Face hub: pip install datasets") from error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries: what comes of them is said below
+    try:
         datasets.disable_progress_bars()
         found = datasets.load_dataset(dataset, *part, split=split)
+        # Worked solutions, several of them in a row, would fill the host's memory.
+        found = found.remove_columns([name for name in found.column_names if "solution" in name])
     except Exception as error:  # dozens of kinds, from requests, the hub and pyarrow
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         beside = f" ({directory} has no file of it)" if directory else ""
@@ -155,7 +166,7 @@ def _mapped(found: list, origin: str) -> list[dict]:
 
 def _row(row: Any, number: int, origin: str) -> dict:
     if isinstance(row, dict) and {"0", "1"} <= row.keys():  # a list, as some readers hand it on
-        row = [row[key] for key in sorted(row, key=int)]
+        row = row | {"problem": row["0"], "answer": row["1"]}
     if isinstance(row, list) and len(row) == 2:  # a conversation: the question, and its answer
         row = {"problem": row[0], "answer": row[1]}
     if not isinstance(row, dict):
@@ -185,12 +196,12 @@ def _row(row: Any, number: int, origin: str) -> dict:
 def _text(value: Any) -> str:
     """Text of a column: numbers as written, of messages what the user says, of several values all of them."""
     if isinstance(value, dict):
-        value = next((value[k] for k in ("value", "content", "ground_truth") if k in value), "")
-        return _text(value)
+        known = ("value", "content", "ground_truth")
+        return _text(next((value[k] for k in known if value.get(k) is not None), None))
     if isinstance(value, list | tuple):
         if any(isinstance(x, dict) and "role" in x for x in value):
             value = [x.get("content") for x in value if isinstance(x, dict) and x.get("role") == "user"][-1:]
         return ", ".join(_text(x).strip().strip("$") for x in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return "" if value is None or value != value else str(value)

@@ -1,11 +1,13 @@
 """Where a policy comes from: a directory, the Hugging Face hub, or random weights of a small shape."""
 
+import dataclasses
+import json
 import os
 import re
 
 import jax
 
-from dots_jax import distributed
+from dots_jax import distributed, metrics
 from dots_jax.errors import UserError
 from dots_jax.main import ROOT
 from dots_jax.policy import huggingface, qwen2
@@ -37,19 +39,29 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         raise UserError(
             f"{path} is no directory here and cannot be had from the Hugging Face hub: {reason}; go online, or give a "
-            "directory with config.json, safetensors and tokenizer files"
+            "directory with config.json, safetensors and tokenizer files, or set config.data.root or DOTS_DATA to one "
+            f"that holds {'tokenizer/' + name.split('-')[0] if tokenizer_only else 'models/' + name}"
         ) from error
 
 
 def random(directory: str, tokenizer: str, shape, seed: int) -> str:
     """Writes a policy of random float32 weights with the tokenizer of the directory `tokenizer`; returns `directory`.
 
-    `shape` has the fields of `qwen2.Config` that the tokenizer does not decide; what is there already stays.
+    `shape` has the fields of `qwen2.Config` that the tokenizer does not decide. A directory that was made alike stays.
     """
-    if distributed.gather(os.path.isdir(directory)).all():
-        return directory
     vocabulary = len(tok.load(tokenizer))
     config = qwen2.Config(**shape, vocab_size=vocabulary, num_tokens=vocabulary)
+    note, recipe = os.path.join(directory, "random.json"), json.dumps(dataclasses.asdict(config) | {"seed": seed})
+    if distributed.gather(_reads(note, recipe)).all():
+        return directory
     huggingface.save(directory, config, qwen2.init(config, jax.random.key(seed)), tokenizer_dir=tokenizer)
+    distributed.main_only(metrics.write_text)(note, recipe)
     distributed.barrier("the random policy is written")
     return directory
+
+
+def _reads(path: str, text: str) -> bool:
+    if not os.path.isfile(path):
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read() == text

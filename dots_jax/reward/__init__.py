@@ -10,7 +10,7 @@ import numpy as np
 from dots_jax.errors import UserError
 from dots_jax.reward import exact
 
-__all__ = ["GRADERS", "Grader", "Immediate", "Verdict", "against", "exact", "grade", "make"]
+__all__ = ["ABOUT", "GRADERS", "Grader", "Immediate", "Verdict", "against", "exact", "grade", "make"]
 
 
 class Verdict(enum.IntEnum):
@@ -25,6 +25,8 @@ class Verdict(enum.IntEnum):
 
 class Grader(Protocol):
     """Grades completions, where it can in the background."""
+
+    slow: bool  # worth starting while others are still generated
 
     def submit(self, completions: Sequence[str], answers: Sequence[str]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """Starts grading; the function returned waits for rewards float32 [R] and verdicts int8 [R] of `Verdict`.
@@ -41,6 +43,8 @@ class Immediate:
 
     A reward of at least one half is CORRECT, any other WRONG.
     """
+
+    slow = False
 
     def __init__(self, function: Callable[[Sequence[str], Sequence[str]], np.ndarray]):
         self.function = function
@@ -69,6 +73,13 @@ GRADERS: dict[str, Callable[[int], Grader]] = {
     "exact": _immediate("exact"),
     "math": _math,
     "proxy": _immediate("proxy"),
+}
+
+
+ABOUT = {
+    "exact": "exact: what follows the last '>' is the answer",
+    "math": "math: the last \\boxed{} equals the answer",
+    "proxy": "proxy: not mathematics, but letters of the question; accuracies are its mean",
 }
 
 

@@ -138,6 +138,8 @@ class Pool:
     math-verify is not installed or does not start.
     """
 
+    slow = True
+
     def __init__(self, workers: int = 0, seconds: float = 5.0):
         if importlib.util.find_spec("math_verify") is None:
             raise UserError("config.reward 'math' wants a package that is not installed: pip install math-verify")

@@ -11,17 +11,18 @@ class Static(Uniform):
     """Shuffled epochs of one third of the pool in each third of the run (METHOD section 6, the paper's baseline).
 
     Questions without a label are not in it. State: "order" int32 [those with one], the thirds side by side, each in
-    its running epoch's order; "used" int32 [3]. Raises UserError where fewer than three questions have a label.
+    its running epoch's order; "used" int32 [3]. Raises UserError where a third is less than a batch.
     """
 
     def __init__(self, config, context):
         labels = np.asarray(context.labels, np.float64)
         ties = np.asarray(jax.random.permutation(context.key, len(labels)))  # equal labels in random order
         ties = ties[np.isfinite(labels[ties])]
-        if len(ties) < 3:
+        if len(ties) // 3 < config.train.questions:
             raise UserError(
                 f"config.selection.name=static wants an external difficulty, which {len(ties)} of the pool's "
-                f"{len(labels):,} questions have; name its column in config.data.label, or choose another selector"
+                f"{len(labels):,} questions have, for thirds of at least config.train.questions="
+                f"{config.train.questions}; name its column in config.data.label, or choose another selector"
             )
         self._order = ties[np.argsort(labels[ties], kind="stable")].astype(np.int32)
         self._ends = np.linspace(0, len(ties), 4).astype(int)
