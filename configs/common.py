@@ -195,9 +195,7 @@ def tiny(c: ConfigDict) -> None:
     c.predictor.width, c.predictor.steps, c.predictor.batch, c.predictor.references = 64, 25, 128, 64
     c.predictor.attend, c.predictor.learn_from, c.predictor.window, c.predictor.dropout = "window", "groups", 512, 0.0
     c.rollout.max_tokens, c.rollout.chunk = 16, 15
-    c.rollout.temperature = c.eval.temperature = (
-        0.1  # random weights make small logits: at 1 nothing is learned in minutes
-    )
+    c.rollout.temperature = c.eval.temperature = 0.1  # random weights make small logits: at 1 little is learned
     c.replay.capacity = 16
     c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 16, 1, 16
     c.learner.learning_rate, c.learner.remat = 1.5e-3, False
@@ -222,9 +220,8 @@ def apply(c: ConfigDict, words: str, policy: str | None = None) -> None:
             raise UserError(f"only one of {', '.join(kind)} at a time; the config's argument is {','.join(words)}")
     if policy and not any(word in POLICIES for word in words):
         words = [policy, *words]
-    for word in sorted(
-        words, key=lambda word: word not in POLICIES
-    ):  # policies first: the others change some of theirs
+    # Policies first: methods and presets change some of what they set.
+    for word in sorted(words, key=lambda word: word not in POLICIES):
         found = next((kind[word] for kind in kinds if word in kind), None)
         if found is None:
             known = [f"a policy ({', '.join(POLICIES)})"] * (policy is not None)

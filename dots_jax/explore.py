@@ -63,6 +63,8 @@ class Run:
             raise UserError(f"{workdir}/{metrics.GROUPS} lacks steps of {metrics.FILE}; give a workdir that is whole")
         if not any("predicted" in row for row in self.groups):
             raise UserError(f"{workdir}/{metrics.GROUPS} holds no predictions; give a run with selection.name=dots")
+        if "random" not in self.config.get("policy", {}):
+            raise UserError(f"{workdir} holds a run of an earlier version; open it with that one")
         self._policy = settings.policy(self.config, workdir)
         self.questions = data.load(self.config, tok.load(self._policy))[0]
 

@@ -158,6 +158,9 @@ def train(config, workdir: str) -> None:
         success, verdicts = held_out(step, **how)
         row = {"eval/accuracy": evaluate.accuracy(success, heldout), "eval/verdicts": verdicts}
         row["eval/by_level"] = evaluate.by_level(success, heldout)
+        if heldout.names:
+            sets = evaluate.by_set(heldout).items()
+            row["eval/intervals"] = {name: evaluate.interval(success[i], config.eval.samples) for name, i in sets}
         if config.eval.greedy and step in (0, steps):
             row["eval/greedy_accuracy"] = evaluate.accuracy(held_out(step, 1, temperature=0.0)[0], heldout)
         return row
@@ -201,7 +204,7 @@ def train(config, workdir: str) -> None:
                     phase = "uncounted" if selector.uncounted else "reference"
                     references, found, _ = roll_out(asked, phase, rng.Purpose.REFERENCE, step)
                     selected = selector.observe(selected, asked, found.sum(1), found.shape[1], step, asked=True)
-                    group |= {"asked": asked, "asked_successes": found.sum(1)}
+                    group |= {"asked": asked, "asked_successes": _sums(found)}
                     if known and step > 1:  # not yet fitted to them
                         group["asked_predicted"] = known[0][asked]
                         recent.append(_references(group, seen))
@@ -225,7 +228,7 @@ def train(config, workdir: str) -> None:
                 rewards = np.concatenate([found[taken], rewards])
             measured[place, :fresh] = np.where(seen[ids], np.nan, 1 - rewards.mean(1))
             seen[ids] = True
-            group |= {"ids": ids, "successes": rewards.sum(1)}
+            group |= {"ids": ids, "successes": _sums(rewards)}
             if known:
                 group["predicted"] = known[0][ids]
                 if place == 0:
@@ -289,6 +292,12 @@ def _resumable(state, buffer, selected, chosen, measured, ledger) -> dict:
         "measured": measured,
         "ledger": ledger.to_state(),
     }
+
+
+def _sums(rewards: np.ndarray) -> np.ndarray:
+    """Of each group [P, G]: whole numbers, where rewards are verdicts."""
+    sums = rewards.sum(1)
+    return sums.astype(int) if (sums % 1 == 0).all() else sums
 
 
 def _references(group: dict, seen: np.ndarray) -> np.ndarray:

@@ -92,7 +92,7 @@ def test_the_whole_pipeline_and_its_continuation(run, root, tmp_path):
     _, rows = run(workdir, root, **FIELDS, **{"train.steps": 4})
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4] and lines(workdir / "questions.jsonl") == questions
     assert all(row["verdicts/no_answer"] == 1 for row in rows[1:])  # nothing in a box, as random policies are
-    assert set(rows[-1]["eval/by_level"]) == {"gsm8k", "math500"}
+    assert set(rows[-1]["eval/by_level"]) == set(rows[-1]["eval/intervals"]) == {"gsm8k", "math500"}
     pool = root / "train" / "orz.jsonl"
     text = pool.read_text()
     pool.write_text(text.replace("WhatIsIsorz?", "WhoIsIsorz?"))
