@@ -139,4 +139,4 @@ def test_a_random_policy_learns_the_proxy_on_real_questions(run, data, tmp_path)
     for seed in range(3):
         _, rows = run(tmp_path / str(seed), data, reward="proxy", seed=seed)
         gains.append(rows[-1]["eval/accuracy"] - rows[0]["eval/accuracy"])
-    assert min(gains) > 0.1 and np.mean(gains) > 0.15
+    assert min(gains) > 0.1 and np.mean(gains) > 0.2
