@@ -12,7 +12,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dots_jax import distributed
 from dots_jax.errors import UserError
 
 
@@ -43,10 +42,7 @@ class Checkpointer:
 
     def latest(self) -> int | None:
         """The newest complete checkpoint's step; starts to remove what an interrupted save left behind."""
-        there = distributed.gather(epath.Path(self.directory).exists())
-        if there.any() and not there.all():
-            raise UserError(f"not all processes see {self.directory}; --workdir must be on a file system they share")
-        return self._manager.latest_step() if there.all() else None
+        return self._manager.latest_step() if epath.Path(self.directory).exists() else None
 
     def save(self, step: int, tree) -> None:
         """Copies `tree` and writes it in the background; a step that is already there stays as it is."""

@@ -87,7 +87,11 @@ def check_shared(workdir: str) -> None:
 
 def same_run(config, workdir: str) -> None:
     """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
-    if not any(os.path.exists(os.path.join(workdir, name)) for name in ("checkpoints", "config.json", metrics.FILE)):
+    names = ("checkpoints", "config.json", metrics.FILE)
+    there = distributed.gather([os.path.exists(os.path.join(workdir, name)) for name in names])
+    if (there != there[0]).any():
+        raise UserError(f"not all processes see the same in {workdir}; --workdir must be on a file system they share")
+    if not there.any():
         return
     old = flat(read(workdir))
     new = flat(json.loads(json.dumps(config.to_dict())))

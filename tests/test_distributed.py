@@ -136,7 +136,7 @@ def test_the_workdir_must_be_the_same_for_all(start, tmp_path, monkeypatch):
     (tmp_path / "1" / "checkpoints").mkdir(parents=True)
     said = finish(start(tmp_path, 2, 1, SMALL, lambda i: [f"--workdir={tmp_path / str(i)}"]), [[2], [2]])
     for i, (_, err) in enumerate(said):
-        assert f"error: not all processes see {tmp_path / str(i) / 'checkpoints'}" in err
+        assert f"error: not all processes see the same in {tmp_path / str(i)};" in err
     monkeypatch.setattr(settings.time, "sleep", lambda seconds: None)
     with pytest.raises(UserError, match="all processes share"):
         settings.check_shared(str(tmp_path))
