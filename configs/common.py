@@ -4,6 +4,10 @@ from ml_collections import ConfigDict
 
 from dots_jax.errors import UserError
 
+# The paper's, for runs and evaluations alike.
+SYSTEM = r"Let's think step by step and output the final answer within \boxed{}."
+SETS = "gsm8k,math500,minerva,olympiadbench"
+
 
 def get_config() -> ConfigDict:
     """The fields that all experiments share. `policy.path` and `data.name` are left to them."""
@@ -39,11 +43,10 @@ def get_config() -> ConfigDict:
     c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
     c.data.label = ""  # column of the external difficulty, "-" before it: larger is easier; "": the pool's own
     # Around each question, through the tokenizer's chat template; "": the bare question.
-    c.data.system = r"Let's think step by step and output the final answer within \boxed{}."
+    c.data.system = SYSTEM
 
-    c.reward = (
-        "math"  # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random policies
-    )
+    # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random policies
+    c.reward = "math"
 
     c.selection = ConfigDict()
     c.selection.name = "dots"  # how questions are chosen: uniform | dots | static | oracle
@@ -120,9 +123,7 @@ def get_config() -> ConfigDict:
     c.train.empty_buffer = False  # a run that continues drops its buffer if sizes have changed; False: an error
 
     c.eval = ConfigDict()
-    c.eval.sets = (
-        "gsm8k,math500,minerva,olympiadbench"  # also amc23, aime24, files, owner/dataset[:configuration]:split
-    )
+    c.eval.sets = SETS  # with commas between; also amc23, aime24, files, owner/dataset[:configuration]:split
     c.eval.questions = 0  # of each set, drawn by data.seed; 0: all
     c.eval.samples = 1  # completions per held-out question
     c.eval.temperature = 0.6  # 0: greedy

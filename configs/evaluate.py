@@ -2,18 +2,20 @@
 
 from ml_collections import ConfigDict
 
+from configs.common import SETS, SYSTEM
+
 
 def get_config():
     """Every field is also a flag of its own, such as --samples=4."""
     c = ConfigDict()
     c.model = ""  # Hugging Face directory, or a name on the hub
-    c.sets = "gsm8k,math500,minerva,olympiadbench"  # also amc23, aime24, a file, owner/dataset[:configuration]:split
+    c.sets = SETS  # with commas between; also amc23, aime24, a file, owner/dataset[:configuration]:split
     c.questions = 0  # of each set, drawn by the seed; 0: all
     c.samples = 1  # completions per question
     c.temperature = 0.6  # 0: greedy
     c.top_p = 0.95  # mass of the likeliest tokens that are sampled from; 1: all
     c.max_tokens = 3072  # per completion; fewer where the prompt leaves fewer positions
-    c.system = r"Let's think step by step and output the final answer within \boxed{}."  # "": the bare question
+    c.system = SYSTEM  # "": the bare question
     c.reward = "math"  # how completions are graded: math | exact | proxy
     c.root = ""  # directory of the question files; "": the environment's DOTS_DATA, else the hub
     c.dtype = "bfloat16"  # of the policy: bfloat16 | float32

@@ -5,10 +5,10 @@ python -m dots_jax.evaluate --model=DIR --sets=gsm8k,math500,minerva,olympiadben
 
 import collections
 import dataclasses
+import hashlib
 import json
 import math
 import os
-import pathlib
 import re
 import sys
 import zlib
@@ -22,7 +22,7 @@ from dots_jax import distributed, metrics, policy, reward, rollout, settings
 from dots_jax import main as flags
 from dots_jax.data import real, sources
 from dots_jax.errors import UserError
-from dots_jax.policy import find, sharding
+from dots_jax.policy import find, huggingface, sharding
 from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import Verdict
 
@@ -49,7 +49,6 @@ COMPLETIONS, RESULTS = "completions.jsonl", "results.json"
 class Answers:
     """What came of asking N questions, G completions each."""
 
-    ids: np.ndarray  # int [N], of the questions
     texts: np.ndarray  # str [N, G], completions
     rewards: np.ndarray  # float32 [N, G]
     verdicts: np.ndarray  # int8 [N, G]
@@ -87,7 +86,7 @@ class Grading:
 
         def wait():
             graded = distributed.from_main(judge, (rewards, verdicts))  # what times out there may not elsewhere
-            return Answers(np.arange(len(lengths)), self._texts, *graded, lengths, finished)
+            return Answers(self._texts, *graded, lengths, finished)
 
         return wait
 
@@ -107,8 +106,8 @@ def ask(
     batch: int = 0,
     skip: Collection[int] = (),
     **sampling,
-) -> Iterator[tuple[int, Answers]]:
-    """Asks every question `samples` times; yields batch after batch, one graded while the next is generated.
+) -> Iterator[tuple[int, np.ndarray, Answers]]:
+    """Asks every question `samples` times; yields each batch's number, questions and answers, while the next one runs.
 
     Args:
       params: the policy's parameters.
@@ -127,6 +126,11 @@ def ask(
     """
     batch, pending = min(batch or len(prompts), len(prompts)), None
     room = np.minimum(max_tokens, config.max_positions - lengths)
+
+    def collect(number, ids, wait):
+        found = wait()  # without what filled the batch up
+        return number, ids, Answers(*(getattr(found, f.name)[: len(ids)] for f in dataclasses.fields(Answers)))
+
     for number, start in enumerate(range(0, len(prompts), batch)):
         if number in skip:
             continue
@@ -148,21 +152,15 @@ def ask(
         )
         wait = grading.finish(rollouts)
         if pending:
-            yield _collect(*pending)
+            yield collect(*pending)
         pending = number, ids[asked], wait
     if pending:
-        yield _collect(*pending)
-
-
-def _collect(number: int, ids: np.ndarray, wait) -> tuple[int, Answers]:
-    found = wait()
-    parts = {f.name: getattr(found, f.name)[: len(ids)] for f in dataclasses.fields(Answers)}
-    return number, Answers(**parts | {"ids": ids})
+        yield collect(*pending)
 
 
 def run(*args, **options) -> Answers:
-    """All that `ask` yields, in one."""
-    parts = [answers for _, answers in ask(*args, **options)]
+    """All answers that `ask` yields, in one."""
+    parts = [answers for *_, answers in ask(*args, **options)]
     return Answers(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Answers)))
 
 
@@ -228,7 +226,7 @@ def evaluate(config, workdir: str) -> None:
     prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
     batch = min(config.batch, len(questions))
     with config.unlocked():  # what continuing rests on beside the flags
-        config.model_files = _checksum(directory)
+        config.model_files = hashlib.sha256(b"".join(huggingface.fingerprint(directory))).hexdigest()[:20]
         config.question_texts = zlib.crc32("\0".join(questions.texts + questions.answers).encode())
     rows, total = _there(config, workdir, len(questions), batch), -(-len(questions) // batch)
     settings.write_config(config, workdir)
@@ -242,7 +240,7 @@ def evaluate(config, workdir: str) -> None:
     sampling |= {name: config[name] for name in ("samples", "max_tokens", "temperature", "top_p", "chunk", "slots")}
     against, key = reward.against(config.reward, questions), jax.random.key(config.seed)
     try:
-        for number, found in ask(
+        for number, ids, found in ask(
             params, model, tokenizer, prompts, lengths, against, grader, key, batch=batch, skip=there, **sampling
         ):
             new = [
@@ -257,7 +255,7 @@ def evaluate(config, workdir: str) -> None:
                     "answer": questions.answers[i],
                     "completion": found.texts[n, j],
                 }
-                for n, i in enumerate(found.ids.tolist())
+                for n, i in enumerate(ids.tolist())
                 for j in range(config.samples)
             ]
             _write(path, new)
@@ -324,11 +322,10 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
         if os.path.exists(os.path.join(workdir, COMPLETIONS)):
             raise UserError(f"{workdir} has {COMPLETIONS} but no config.json; use another --workdir")
         return []
-    old, new = settings.flat(settings.read(workdir)), settings.flat(json.loads(json.dumps(config.to_dict())))
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name) and not name.startswith(("mesh", "root")):
+    for name, old, new in settings.differences(config, workdir):
+        if not name.startswith(("mesh", "root")):
             raise UserError(
-                f"{workdir} holds an evaluation with {name}={old.get(name)!r}, not {new.get(name)!r}; give the same "
+                f"{workdir} holds an evaluation with {name}={old!r}, not {new!r}; give the same "
                 "to continue it, or use another --workdir"
             )
     by_batch = collections.defaultdict(list)
@@ -336,17 +333,6 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
         by_batch[row["batch"]].append(row)
     sizes = {n: min(batch, questions - n * batch) * config.samples for n in by_batch}
     return [row for n, rows in sorted(by_batch.items()) if len(rows) == sizes[n] for row in rows]
-
-
-def _checksum(directory: str) -> int:
-    """Of the names, sizes and ends of a model's files; training changes the weights' ends too."""
-    total = 0
-    for path in sorted(pathlib.Path(directory).iterdir()):
-        if path.suffix in (".json", ".safetensors", ".txt", ".jinja"):
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - 2**20))
-                total = zlib.crc32(f"{path.name} {path.stat().st_size}".encode() + file.read(), total)
-    return total
 
 
 def _write(path: str, rows: list[dict]) -> None:

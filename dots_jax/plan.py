@@ -8,33 +8,30 @@ buffers that XLA was seen to hold at once. Its own analysis of programs compiled
 Letters as in `qwen2`: P questions, G completions of each, S prompt and T completion tokens, V, D, L, H, K, E, F.
 """
 
-import bisect
 import dataclasses
+import functools
 import itertools
 import math
-import os
 import re
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dots_jax import validate
+from dots_jax import advice, validate
 from dots_jax.data import sources
+from dots_jax.difficulty import embed
 from dots_jax.errors import UserError
 from dots_jax.learner import replay
-from dots_jax.main import ROOT
-from dots_jax.policy import attention, qwen2, shapes, sharding
+from dots_jax.policy import attention, find, qwen2, shapes, sharding
+from dots_jax.progress import gib
 from dots_jax.rollout import sampler
 
 GIB = 2**30
 UNITS = {"GB": 10**9, "GiB": GIB}
-_EMBED_TOKENS = 32768  # of `difficulty.embed`, over all devices
-_SPARE = 0.05  # of a device, that advice leaves free: the plan is not exact
 _UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
 _DEVICES, _MEMORY = 8, "80GB"  # where neither flags nor JAX say
 _PREALLOCATED = 0.75  # of a GPU's memory, that JAX uses unless it is told otherwise
-_MOST_DEVICES = 1024  # that a search for enough of them tries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +44,7 @@ class Plan:
     phases: dict[str, dict[str, int]]  # phase -> kind -> bytes on each device
     tokens: dict[str, float]  # of a training step, at most
     flops: dict[str, float]  # of a training step, at most; of one evaluation
+    sampled: int  # questions at most in a call of the sampler
     advice: tuple[str, ...] = ()  # changes that make it fit, each planned again
 
     @property
@@ -79,7 +77,32 @@ def plan(config, model: qwen2.Config, devices: int, device_bytes: float, fused: 
       UserError: the mesh is not of so many devices, or the batch does not divide over it.
     """
     made = _plan(config, model, devices, device_bytes, fused)
-    return made if made.fits else dataclasses.replace(made, advice=tuple(_advice(config, model, made, fused)))
+    if made.fits:
+        return made
+    attempt = functools.partial(_attempt, config, model, device_bytes, fused)
+    return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
+
+
+def _attempt(config, model, memory, fused, changes: dict, devices: int) -> Plan | None:
+    """The plan with `changes` on so many devices; None where they do not go together."""
+    try:
+        changed = _changed(config, changes)
+        validate.check(changed)
+        return _plan(changed, model, devices, memory, fused)
+    except UserError:
+        return None
+
+
+def _changed(config, changes: dict):
+    copy = config.copy_and_resolve_references()
+    copy.unlock()
+    for field, value in changes.items():
+        *path, name = field.split(".")
+        part = copy
+        for step in path:
+            part = part[step]
+        part[name] = value
+    return copy
 
 
 def _plan(config, model, devices, device_bytes, fused) -> Plan:
@@ -96,6 +119,7 @@ def _plan(config, model, devices, device_bytes, fused) -> Plan:
         phases=run.phases(),
         tokens=run.tokens(),
         flops=run.flops(),
+        sampled=max(P for P, _ in run.sampled.values()),
     )
 
 
@@ -131,8 +155,7 @@ class _Run:
         c = self.config
         if c.data.name == "arithmetic":
             return c.data.num_heldout
-        names = [name.strip() for name in c.eval.sets.split(",") if name.strip()]
-        sizes = [sources.SETS[name].size if name in sources.SETS else _UNKNOWN for name in names]
+        sizes = [sources.SETS[n].size if n in sources.SETS else _UNKNOWN for n in sources.names(c.eval.sets)]
         return max(1, sum(min(size, c.eval.questions or size) for size in sizes))
 
     @property
@@ -217,7 +240,7 @@ class _Run:
             return {"pool": held}
         size = jnp.dtype(c.embedding.dtype).itemsize
         longest = min(c.embedding.max_tokens, c.data.max_prompt_tokens)
-        rows = -(-max(1, _EMBED_TOKENS // longest) // self.shards)
+        rows = -(-max(1, embed.BATCH_TOKENS // longest) // self.shards)
         return {
             "pool": held,
             "embedding model": self.numbers() * size,
@@ -345,171 +368,6 @@ class _Run:
         }
 
 
-# ---- Advice --------------------------------------------------------------------------------------------------------
-
-
-_SAMPLING, _UPDATE = ("prefill", "decode"), ("loss", "backward")
-
-
-def _advice(config, model, made: Plan, fused):
-    """Yields lines: single changes that mend what does not fit, then changes that together do."""
-    devices, memory = math.prod(made.mesh.values()), made.device_bytes
-    room = (1 - _SPARE) * memory
-
-    def attempt(changes: dict, devices=devices):
-        try:
-            changed = _changed(config, changes)
-            validate.check(changed)
-            return _plan(changed, model, devices, memory, fused)
-        except UserError:
-            return None
-
-    def first(candidates, good, devices=devices):
-        """The first of the dicts of changes whose plan is good, and that plan; in a long list each needs less."""
-        if len(candidates) > 32 and good is not bool:
-            at = bisect.bisect_left(candidates, True, key=lambda x: bool((p := attempt(x, devices)) and good(p)))
-            candidates = candidates[at : at + 1]
-        for changes in candidates:
-            done = attempt(changes, devices)
-            if done and good(done):
-                return changes, done
-        return None
-
-    def all_fit(names):
-        return lambda p: all(total <= room for name, total in p.totals.items() if name in names)
-
-    failing = [name for name, total in made.totals.items() if total > memory]
-    for title, names in (("sampling", _SAMPLING), ("the update", _UPDATE)):
-        if not set(names) & set(failing):
-            continue
-        good = all_fit(names)
-        for candidates in _singles(config, made.mesh, names):
-            found = first(candidates, good)
-            if found:
-                changes, done = found
-                top = max(total for name, total in done.totals.items() if name in names)
-                size = _gib(done.peak if done.fits else top)
-                rest = (
-                    f"fits: {size}" if done.fits else f"mends {title}, {size}; elsewhere {_gib(done.peak)} are needed"
-                )
-                yield f"{_flags(changes)} {rest}"
-
-    def together(base: dict, devices):
-        """`base` and the largest slots, rows and chunk with which all fits."""
-        start = attempt(base, devices)
-        shards = start.mesh["data"] * start.mesh["fsdp"] if start else 1
-        changes = dict(base)
-        if start is None:  # perhaps only because the rows do not divide
-            sizes = {axis: base.get(f"mesh.{axis}", config.mesh[axis]) for axis in sharding.AXES}
-            try:
-                shards = math.prod(sharding.axis_sizes(*sizes.values(), devices)[:2])
-            except UserError:
-                return None
-        for names, kinds in ((_UPDATE, (_micro_rows, _chunks)), (_SAMPLING, (_slots,))):
-            for kind in kinds:
-                start = attempt(changes, devices)
-                if start and all_fit(names)(start):
-                    break
-                candidates = [changes | more for more in kind(config, shards)]
-                # Where no value is enough, go on from the least.
-                found = first(candidates, all_fit(names), devices) or first(candidates[::-1], bool, devices)
-                if found is None:
-                    return None
-                changes = found[0]
-        done = attempt(changes, devices)
-        return (changes, done) if done and done.peak <= room else None
-
-    bases = [{}, *({"policy.dtype": "bfloat16"} for _ in range(config.policy.dtype == "float32"))]
-    for base, mesh in itertools.product(bases, [{}, *_meshes(made.mesh)]):
-        found = together(base | mesh, devices)
-        if found:
-            changes, done = found
-            if len(changes) > 1:
-                yield f"together {_flags(changes)} fit: {_gib(done.peak)}"
-            return
-    base = bases[-1]
-    for factor in itertools.count(1):
-        count = devices * 2**factor
-        if count > _MOST_DEVICES:
-            yield f"nothing that was tried fits, not even {_MOST_DEVICES} such devices"
-            return
-        found = together(base | {"mesh.data": 1, "mesh.fsdp": count, "mesh.tensor": 1}, count)
-        if found:
-            changes, done = found
-            yield f"{count} such devices are needed: --devices={count} {_flags(changes)} fits: {_gib(done.peak)}"
-            return
-
-
-def _changed(config, changes: dict):
-    copy = config.copy_and_resolve_references()
-    copy.unlock()
-    for field, value in changes.items():
-        *path, name = field.split(".")
-        part = copy
-        for step in path:
-            part = part[step]
-        part[name] = value
-    return copy
-
-
-def _singles(config, mesh: dict, names):
-    """Yields, field by field, candidates from the mildest change on."""
-    shards = mesh["data"] * mesh["fsdp"]
-    if names == _SAMPLING:
-        yield _slots(config, shards)
-    if names == _UPDATE:
-        yield _micro_rows(config, shards)
-        yield _chunks(config, shards)
-        if not config.learner.remat:
-            yield [{"learner.remat": True}]
-    yield _capacities(config, shards)
-    for axis in ("fsdp", "tensor"):
-        yield [changes for changes in _meshes(mesh) if changes[f"mesh.{axis}"] > mesh[axis]]
-    if config.policy.dtype == "float32":
-        yield [{"policy.dtype": "bfloat16"}]
-
-
-def _slots(config, shards: int) -> list[dict]:
-    asked = {"dots": config.selection.references, "oracle": config.data.num_questions}.get(config.selection.name, 0)
-    most = max(config.train.questions, config.eval.batch, asked)
-    most = min(most, config.rollout.slots or most) - 1
-    counts = range(most // shards * shards, 0, -shards)
-    return [{"rollout.slots": n} for n in counts if n != config.rollout.slots]
-
-
-def _micro_rows(config, shards: int) -> list[dict]:
-    rows = config.train.questions // config.learner.minibatches * config.rollout.group_size
-    below = range(config.learner.micro_rows - 1, 0, -1)
-    return [{"learner.micro_rows": n} for n in below if rows % n == 0 and n % shards == 0]
-
-
-def _chunks(config, shards: int) -> list[dict]:
-    chunk = 2 ** ((config.learner.logits_chunk - 1).bit_length() - 1)
-    return [{"learner.logits_chunk": chunk >> i} for i in range(chunk.bit_length()) if chunk >> i >= 8]
-
-
-def _capacities(config, shards: int) -> list[dict]:
-    if config.replay.fresh == 1:
-        return []
-    return [{"replay.capacity": n} for n in range(config.replay.capacity - shards, 0, -shards)]
-
-
-def _meshes(mesh: dict) -> list[dict]:
-    """Meshes of as many devices with more of them along fsdp or tensor."""
-    count = math.prod(mesh.values())
-    sizes = [n for n in range(1, count + 1) if count % n == 0]
-    found = [
-        {"mesh.data": count // (f * t), "mesh.fsdp": f, "mesh.tensor": t}
-        for t, f in itertools.product(sizes, sizes)
-        if count % (f * t) == 0 and f >= mesh["fsdp"] and t >= mesh["tensor"]
-    ]
-    return [changes for changes in found if list(changes.values()) != list(mesh.values())]
-
-
-def _flags(changes: dict) -> str:
-    return " ".join(f"--config.{field}={value}" for field, value in changes.items())
-
-
 # ---- Words ---------------------------------------------------------------------------------------------------------
 
 
@@ -521,8 +379,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     if shape["width"]:
         model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)
     else:
-        beside = os.path.join(ROOT, path)
-        model = shapes.find(beside if os.path.isdir(beside) and not os.path.isdir(path) else path)
+        model = shapes.find(find.local(path, sources.root(config.data.root)) or path)
     if not config.data.num_questions:  # all that there are
         known = sources.POOLS.get(config.data.name)
         config = _changed(config, {"data.num_questions": known.size if known else _UNKNOWN})
@@ -540,7 +397,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     if memory is None:
         memory = measured or read_memory(_MEMORY)
         what = "what JAX may use of the ones here" if measured else "an H100's"
-        assumed.append(f"{_gib(memory)} of memory, {what} (--device_memory)")
+        assumed.append(f"{gib(memory)} of memory, {what} (--device_memory)")
     made = plan(config, model, devices, memory)
     for line in assumed:
         print(f"assumed: {line}")
@@ -572,7 +429,7 @@ def report(plan: Plan) -> str:
     """The plan in at most 100 columns."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     count = math.prod(plan.mesh.values())
-    lines = [f"{plan.parameters:,} parameters on {count} device(s) of {_gib(plan.device_bytes)}, {mesh}", ""]
+    lines = [f"{plan.parameters:,} parameters on {count} device(s) of {gib(plan.device_bytes)}, {mesh}", ""]
     kinds = dict.fromkeys(kind for parts in plan.phases.values() for kind, size in parts.items() if size)
     unit, name = (GIB, "GiB") if plan.peak > GIB / 10 else (2**20, "MiB")
     lines.append(f"{name} per device".ljust(20) + "".join(phase.rjust(11) for phase in plan.phases))
@@ -582,9 +439,9 @@ def report(plan: Plan) -> str:
     lines.append("total".ljust(20) + "".join(f"{total / unit:.2f}".rjust(11) for total in plan.totals.values()))
     where = max(plan.totals, key=plan.totals.get)
     share = plan.peak / plan.device_bytes
-    lines += ["", f"peak {_gib(plan.peak)} in {where}, {share:.0%} of a device"]
+    lines += ["", f"peak {gib(plan.peak)} in {where}, {share:.0%} of a device"]
     left = plan.device_bytes - plan.peak
-    lines[-1] += f": fits, {_gib(left)} are left" if plan.fits else f": does not fit, {_gib(-left)} are lacking"
+    lines[-1] += f": fits, {gib(left)} are left" if plan.fits else f": does not fit, {gib(-left)} are lacking"
     for line in plan.advice:
         lines += _wrap(f"  {line}")
     lines += ["", "a training step, if all completions are as long as they may be"]
@@ -605,7 +462,3 @@ def _wrap(line: str, width: int = 100) -> list[str]:
             out.append("     ")
         out[-1] += word
     return out
-
-
-def _gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB" if size > GIB / 10 else f"{size / 2**20:.1f} MiB"

@@ -216,6 +216,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def gib(size: float) -> str:
+    """Bytes as `69.4 GiB` or `12.5 MiB`."""
+    return f"{size / 2**30:.1f} GiB" if size > 2**30 / 10 else f"{size / 2**20:.1f} MiB"
+
+
 def short(value: float) -> str:
     """A count in three digits: `317k`, `1.54B`."""
     for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

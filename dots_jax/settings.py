@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from dots_jax import distributed, metrics
 from dots_jax.data import sources
@@ -85,6 +87,14 @@ def check_shared(workdir: str) -> None:
         raise UserError(f"--workdir={workdir} must be on a file system that all processes share; use another")
 
 
+def differences(config, workdir: str) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, value there and value here of what differs from the config in `workdir`; None: it is not there."""
+    old, new = flat(read(workdir)), flat(json.loads(json.dumps(config.to_dict())))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            yield name, old.get(name), new.get(name)
+
+
 def same_run(config, workdir: str) -> None:
     """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
     names = ("checkpoints", "config.json", metrics.FILE)
@@ -93,17 +103,15 @@ def same_run(config, workdir: str) -> None:
         raise UserError(f"not all processes see the same in {workdir}; --workdir must be on a file system they share")
     if not there.any():
         return
-    old = flat(read(workdir))
-    new = flat(json.loads(json.dumps(config.to_dict())))
     # A static curriculum is cut into thirds of the whole run.
-    free = FREE[1:] if old.get("selection.name") == "static" else FREE
+    free = FREE[1:] if config.selection.name == "static" else FREE
     free += BUFFER if config.train.empty_buffer else ()
-    for name in sorted(old.keys() | new.keys()):
-        if name in new and name not in old:
+    for name, old, new in differences(config, workdir):
+        if old is None:
             raise UserError(f"{workdir} holds a run of a version without config.{name}; use another --workdir")
-        if old.get(name) != new.get(name) and not name.startswith(free):
+        if not name.startswith(free):
             without = ", or --config.train.empty_buffer=True to do so without its buffer" * name.startswith(BUFFER)
             raise UserError(
-                f"{workdir} holds a run with config.{name}={old.get(name)!r}, not {new.get(name)!r}; "
+                f"{workdir} holds a run with config.{name}={old!r}, not {new!r}; "
                 f"give the same setting to continue it{without}, or use another --workdir"
             )

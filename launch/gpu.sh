@@ -8,24 +8,9 @@
 #
 # DEVICE=cpu runs the same without GPUs; PYTHON=FILE takes an interpreter that has everything, and installs nothing.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-device=${DEVICE:-cuda}
-if [[ -z ${PYTHON:-} ]]; then
-    PYTHON=.venv/bin/python
-    if [[ ! -e .venv/ready-$device ]]; then
-        packages=.
-        [[ $device == cpu ]] || packages=".[$device]"
-        python3 -m venv .venv
-        .venv/bin/pip install --quiet -e "$packages"
-        touch ".venv/ready-$device"
-    fi
-fi
-
-export JAX_PLATFORMS=$device # without it a host whose driver fails would train on its CPU
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
 # JAX takes 75% of the memory by default; what NCCL and cuBLAS need outside of it is far less than a quarter.
 export XLA_CLIENT_MEM_FRACTION=${XLA_CLIENT_MEM_FRACTION:-.95}
 # On several GPUs: gathers of fsdp and sums of gradients run beside the computation.
 export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
-exec "$PYTHON" -m dots_jax.main "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/host.sh" cuda "$@"

@@ -9,20 +9,4 @@
 #
 # DEVICE=cpu runs the same without TPUs; PYTHON=FILE takes an interpreter that has everything, and installs nothing.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-device=${DEVICE:-tpu}
-if [[ -z ${PYTHON:-} ]]; then
-    PYTHON=.venv/bin/python
-    if [[ ! -e .venv/ready-$device ]]; then
-        packages=.
-        [[ $device == cpu ]] || packages=".[$device]"
-        python3 -m venv .venv
-        .venv/bin/pip install --quiet -e "$packages"
-        touch ".venv/ready-$device"
-    fi
-fi
-
-export JAX_PLATFORMS=$device # without it a VM whose TPU is taken by another process would train on its CPU
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
-exec "$PYTHON" -m dots_jax.main "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/host.sh" tpu "$@"

@@ -76,7 +76,7 @@ def finish(processes, codes):
     said = [process.communicate(timeout=600) for process in processes]
     got = [process.returncode for process in processes]
     expected = all(code in allowed for code, allowed in zip(got, codes, strict=True))
-    assert expected, (got, [err[-2000:] for _, err in said])
+    assert expected, (got, [err[-9000:] for _, err in said])
     return said
 
 

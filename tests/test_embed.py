@@ -11,7 +11,7 @@ from dots_jax.data import arithmetic
 from dots_jax.difficulty import embed
 from dots_jax.errors import UserError
 from dots_jax.main import ROOT
-from dots_jax.policy import sharding
+from dots_jax.policy import find, sharding
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 TEXTS = arithmetic.make(40, 1, 0)[0].texts + ("s1=", "p" + "1234567" * 3 + "=")  # two padded lengths
@@ -143,3 +143,11 @@ def test_mistakes(made, mesh, tmp_path):
     policy.save(tmp_path / "nan", config, {**params, "norm": params["norm"] * np.nan}, tokenizer_dir=POLICY)
     with pytest.raises(UserError, match="question 0"):
         embed.make(["s1="], tmp_path / "nan", mesh, str(tmp_path / "c"), **HOW)
+
+
+def test_a_file_of_embeddings_is_no_model_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find.find("runs/pool.npy") == "runs/pool.npy"  # who reads it says that it is missing
+    (tmp_path / "runs").mkdir()
+    np.save("runs/pool.npy", np.zeros((2, 3)))
+    assert find.find("runs/pool.npy") == "runs/pool.npy"

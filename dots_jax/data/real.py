@@ -95,7 +95,7 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
     question -> its set. Raises UserError where one cannot be read, or holds a question without an answer.
     """
     texts, answers, families, ids, taken = [], [], [], [], {}
-    for name in filter(None, (name.strip() for name in names.split(","))):
+    for name in sources.names(names):
         rows, origin = sources.rows(name, sources.SETS, directory)
         stem, order = _stem(name), np.arange(len(rows))
         if stem in families:

@@ -55,6 +55,11 @@ def root(given: str) -> str:
     return found
 
 
+def names(text: str) -> list[str]:
+    """Of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict], str]:
     """The rows of a pool or set, each with "problem", "answer" and its other columns; and where they come from.
 
@@ -79,10 +84,10 @@ def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict
     elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[^:]+){1,2}", name):
         return _hub(name, name, directory), name
     else:
-        names = sorted({*known, *(["arithmetic"] if known is POOLS else [])})
+        choice = sorted({*known, *(["arithmetic"] if known is POOLS else [])})
         raise UserError(
-            f"unknown questions {name!r}; choose one of: {', '.join(names)}; or name a .parquet, .jsonl or .json file, "
-            "or a dataset of the hub as owner/dataset[:configuration]:split"
+            f"unknown questions {name!r}; choose one of: {', '.join(choice)}; or name a .parquet, .jsonl or .json "
+            "file, or a dataset of the hub as owner/dataset[:configuration]:split"
         )
     return _mapped(_read(path), path), path
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from dots_jax import distributed, metrics, policy
 from dots_jax.errors import UserError
-from dots_jax.policy import sharding
+from dots_jax.policy import huggingface, sharding
 from dots_jax.policy import tokenizer as tok
 
+BATCH_TOKENS = 32768  # at a time, over all devices
 _SHORTEST = 16  # tokens of the smallest padded length; each further one doubles
 
 
@@ -44,7 +45,7 @@ def make(
     *,
     dtype: str = "bfloat16",
     max_tokens: int = 1024,
-    batch_tokens: int = 32768,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> np.ndarray:
     """Mean over a text's tokens of the checkpoint's hidden states after the final norm, float32 [N, D].
 
@@ -185,12 +186,8 @@ def _read_block(path: str, shape: tuple):
 
 def _key(directory: str, texts, dtype: str, max_tokens: int) -> str:
     digest = hashlib.sha256(f"{dtype} {max_tokens} {_digest(texts)}".encode())
-    wanted = (".json", ".safetensors", ".txt", ".jinja")
-    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
-        if name.endswith(wanted):
-            digest.update(name.encode())
-            with open(os.path.join(directory, name), "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for part in huggingface.fingerprint(directory):
+        digest.update(part)
     return digest.hexdigest()[:20]
 
 

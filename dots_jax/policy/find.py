@@ -23,13 +23,8 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
     With `tokenizer_only` no weights are needed; `directory`/tokenizer/FAMILY then serves for owner/FAMILY-SIZE.
     Raises UserError where there is none.
     """
-    name = path.rstrip("/").rpartition("/")[2].lower()
-    places = [path, os.path.join(ROOT, path)]
-    if directory:
-        places += [os.path.join(directory, path), os.path.join(directory, "models", name)]
-        places += [os.path.join(directory, "tokenizer", name.split("-")[0])] if tokenizer_only else []
-    found = next((place for place in places if os.path.isdir(place)), None)
-    if found or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+    found = local(path, directory, tokenizer_only)
+    if found or path.endswith(".npy") or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return found or path  # who loads it says what is wrong
     try:
         from huggingface_hub import snapshot_download
@@ -40,8 +35,21 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
         raise UserError(
             f"{path} is no directory here and cannot be had from the Hugging Face hub: {reason}; go online, or give a "
             "directory with config.json, safetensors and tokenizer files, or set config.data.root or DOTS_DATA to one "
-            f"that holds {'tokenizer/' + name.split('-')[0] if tokenizer_only else 'models/' + name}"
+            f"that holds {'tokenizer/' + _name(path).split('-')[0] if tokenizer_only else 'models/' + _name(path)}"
         ) from error
+
+
+def local(path: str, directory: str = "", tokenizer_only: bool = False) -> str | None:
+    """What `find` finds without the hub, if anything; also the `.npy` of embeddings."""
+    places = [path, os.path.join(ROOT, path)]
+    if directory:
+        places += [os.path.join(directory, path), os.path.join(directory, "models", _name(path))]
+        places += [os.path.join(directory, "tokenizer", _name(path).split("-")[0])] if tokenizer_only else []
+    return next((place for place in places if os.path.exists(place)), None)
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2].lower()
 
 
 def random(directory: str, tokenizer: str, shape, seed: int) -> str:

@@ -1,5 +1,6 @@
 """Hugging Face model directories: weights straight into sharded arrays, and back."""
 
+import hashlib
 import json
 import math
 import os
@@ -122,6 +123,15 @@ def save(
         directory.rename(replaced)
     partial.rename(directory)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def fingerprint(directory: str | os.PathLike) -> Iterator[bytes]:
+    """Name and SHA-256, one after the other, of each file that makes the model and tokenizer what they are."""
+    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+        if name.endswith((".json", ".safetensors", ".txt", ".jinja")):
+            yield name.encode()
+            with open(os.path.join(directory, name), "rb") as file:
+                yield hashlib.file_digest(file, "sha256").digest()
 
 
 def _leaves(tree):
