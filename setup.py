@@ -18,6 +18,7 @@ setup(
         "etils[epath]",
         "flax>=0.12",
         "huggingface-hub",
+        "jinja2",  # of chat templates, which transformers loads only when one is used
         "math-verify[antlr4-13-2]>=0.9",
         "matplotlib",
         "ml-collections",
