@@ -1,10 +1,12 @@
 """Checkpoints: everything that the next step reads, written by Orbax."""
 
-import contextlib
 import json
 import logging
 import os
 import pathlib
+import re
+import sys
+import threading
 import zlib
 
 import jax
@@ -18,12 +20,13 @@ from dots_jax.errors import UserError
 class Checkpointer:
     """Numbered checkpoints in one directory, the newest `keep` of them; nothing is created before `save`.
 
-    Trees may hold jax arrays (not typed PRNG keys), numpy arrays and Python ints, floats and bools.
+    Trees may hold jax arrays (not typed PRNG keys), numpy arrays and Python ints, floats and bools. `run` identifies
+    the run, and what another one has saved is refused; "": whoever has saved it.
     """
 
-    def __init__(self, directory: str, keep: int = 2):
+    def __init__(self, directory: str, keep: int = 2, run: str = ""):
         self.directory = os.path.abspath(directory)
-        self._keep = keep
+        self._keep, self._run = keep, run
         self._opened = None
 
     @property
@@ -34,10 +37,10 @@ class Checkpointer:
                 cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_sums),
             )
-            with _quiet():
-                self._opened = ocp.CheckpointManager(
-                    self.directory, item_handlers=ocp.StandardCheckpointHandler(), options=options
-                )
+            _silence()
+            self._opened = ocp.CheckpointManager(
+                self.directory, item_handlers=ocp.StandardCheckpointHandler(), options=options
+            )
         return self._opened
 
     def latest(self) -> int | None:
@@ -45,14 +48,16 @@ class Checkpointer:
         return self._manager.latest_step() if epath.Path(self.directory).exists() else None
 
     def save(self, step: int, tree) -> None:
-        """Copies `tree` and writes it in the background; a step that is already there stays as it is."""
+        """Copies `tree` and writes it in the background; a step that is already there stays as it is.
+
+        Raises UserError where this or the save before could not be written, as `wait` and `close` do.
+        """
         flat = {}
         for name, leaf in _flatten(tree):
             # numpy arrays are copied: the caller may change them while the writer still reads
             flat[name] = leaf if isinstance(leaf, jax.Array) else np.array(leaf)
         if step not in self._manager.all_steps():
-            with _quiet():
-                self._manager.save(step, args=ocp.args.StandardSave(flat))
+            self._write(lambda: self._manager.save(step, args=ocp.args.StandardSave(flat)))
 
     def restore(self, step: int, abstract_tree, optional: str | None = None):
         """The tree saved at `step`, in the structure of `abstract_tree`.
@@ -61,26 +66,28 @@ class Checkpointer:
 
         A `jax.ShapeDtypeStruct` or jax array becomes a jax array with that leaf's sharding (of the first device
         if it names none), a numpy array a numpy array, a Python number a number of that type. Raises UserError if
-        files are damaged or a name, shape or dtype differs.
+        the checkpoint is of another run, cannot be read, or a name, shape or dtype differs; `damage` sees more.
         """
         path = os.path.join(self.directory, str(step))
         leaves = _flatten(abstract_tree)
         wanted = {name: _abstract(leaf) for name, leaf in leaves}
-        _check_sums(path)
-        with _quiet():
-            try:
-                saved = dict(self._manager.item_metadata(step))
-            except Exception as error:
-                raise _unreadable(path, error) from error
+        try:
+            if self._run and _read_sums(pathlib.Path(path))["run"] != self._run:
+                raise UserError(f"checkpoint {path} is of another run; take it away, or use another --workdir")
+            saved = dict(self._manager.item_metadata(step))
             dropped = _differing(saved, wanted, optional)
             # Orbax reads whole trees: what is dropped comes to the host on the way.
             wanted = {n: x for n, x in wanted.items() if n not in dropped}
             wanted |= {n: np.empty(saved[n].shape, saved[n].dtype) for n in dropped & saved.keys()}
             _compare(path, saved, wanted)
-            try:
-                flat = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
-            except Exception as error:
-                raise _unreadable(path, error) from error
+            flat = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {path} cannot be read ({_reason(error)}); move that directory away to continue from the "
+                "checkpoint before it, or use another --workdir"
+            ) from error
         flat |= dict.fromkeys(dropped)
         values = [
             type(leaf)(flat[name]) if isinstance(leaf, bool | int | float) else flat[name] for name, leaf in leaves
@@ -88,24 +95,52 @@ class Checkpointer:
         return jax.tree.unflatten(jax.tree.structure(abstract_tree), values)
 
     def wait(self) -> None:
-        """Returns when the last save is on disk; raises what went wrong while writing it."""
+        """Returns when the last save is on disk."""
         if self._opened is not None:
-            self._opened.wait_until_finished()
+            self._write(self._opened.wait_until_finished)
 
     def close(self) -> None:
         """Waits and lets the background threads go."""
         if self._opened is not None:
-            with _quiet():
-                self._opened.close()
+            self._write(self._opened.close)
             self._opened = None
+
+    def _write(self, function) -> None:
+        try:
+            function()
+        except Exception as error:  # of Orbax, tensorstore and the system: many kinds
+            raise UserError(
+                f"a checkpoint in {self.directory} cannot be written ({_reason(error)}); make room, then the same "
+                "command continues from the checkpoint before it"
+            ) from error
 
     def _write_sums(self) -> None:
         """Runs on the main process, when all have written their files and before the directory gets its final name."""
         for path in pathlib.Path(self.directory).glob(f"*{_PARTIAL}"):
-            (path / _SUMS).write_text(json.dumps(dict(_sums(path))))
+            sums = {"run": self._run, "files": dict(_sums(path))}
+            (path / _SUMS).write_text(json.dumps(sums | {"crc32": _sum_of(sums)}))
 
 
 _SUMS, _PARTIAL = "crc32.json", ".orbax-checkpoint-tmp"
+
+
+def steps(directory: str) -> list[int]:
+    """Of the checkpoints there, oldest first; what an interrupted save has left is none."""
+    return sorted(int(name) for name in os.listdir(directory) if name.isdigit()) if os.path.isdir(directory) else []
+
+
+def damage(path: str) -> str:
+    """What is wrong with the files of a checkpoint; "" where they are as they were written.
+
+    Reads them all: Orbax would take a flipped bit for a weight.
+    """
+    try:
+        wanted, found = _read_sums(pathlib.Path(path))["files"], dict(_sums(pathlib.Path(path)))
+    except (OSError, ValueError) as error:
+        return str(error)
+    missing = [name for name in wanted if name not in found]
+    changed = [name for name in wanted if name in found and found[name] != wanted[name]]
+    return f"{missing[0]} is missing" if missing else f"{changed[0]} is damaged" if changed else ""
 
 
 def _sums(path: pathlib.Path):
@@ -120,20 +155,19 @@ def _sums(path: pathlib.Path):
             yield name, total
 
 
-def _check_sums(path: str) -> None:
-    """Raises UserError at the first file that is not as it was written: Orbax would read a flipped bit."""
-    if not os.path.exists(os.path.join(path, _SUMS)):
-        return
-    path = pathlib.Path(path)
+def _sum_of(sums: dict) -> int:
+    return zlib.crc32(json.dumps([sums["run"], sums["files"]]).encode())
+
+
+def _read_sums(path: pathlib.Path) -> dict:
+    """What `_write_sums` wrote. Raises ValueError."""
     try:
-        wanted, found = json.loads((path / _SUMS).read_text()), dict(_sums(path))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    for name, crc in wanted.items():
-        if name not in found:
-            raise _unreadable(path, FileNotFoundError(f"{name} is missing"))
-        if found[name] != crc:
-            raise _unreadable(path, ValueError(f"{name} is damaged"))
+        sums = json.loads((path / _SUMS).read_text())
+        if sums["crc32"] == _sum_of(sums):
+            return sums
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{_SUMS} is missing or damaged")
 
 
 def _flatten(tree) -> list:
@@ -183,23 +217,26 @@ def _compare(path: str, saved: dict, wanted: dict) -> None:
         )
 
 
-def _unreadable(path, error: Exception) -> UserError:
-    lines = str(error).strip().splitlines() or [""]
-    return UserError(
-        f"checkpoint {path} cannot be read ({type(error).__name__}: {lines[0][:120]}); delete that directory to "
-        "continue from the checkpoint before it, or use another --workdir"
-    )
+def _reason(error: Exception) -> str:
+    """The error's first line, or what the system said of it."""
+    text = str(error).strip()
+    found = re.search(r"No space left on device|File too large|Disk quota exceeded|Permission denied", text)
+    return found[0] if found else f"{type(error).__name__}: {text.splitlines()[0][:120] if text else ''}"
 
 
-@contextlib.contextmanager
-def _quiet():
-    """Orbax reports its routine through absl's logger; what goes wrong is raised as well."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _silence() -> None:
+    """Keeps Orbax's threads from the screen: what goes wrong in them is raised where the run waits for them.
+
+    They report through absl's logger; tensorstore's own threads, where a write has failed, through `sys.excepthook`.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    hook = sys.excepthook
+    if not getattr(hook, "main_thread_only", False):
+
+        def show(*error):
+            if threading.current_thread() is threading.main_thread():
+                hook(*error)
+
+        show.main_thread_only = True
+        sys.excepthook = show

@@ -130,6 +130,12 @@ class Silent:
         """Whatever is made on the main process is silent on the others."""
         return Silent()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
 
 def barrier(name: str) -> None:
     """Returns when all processes have come here."""

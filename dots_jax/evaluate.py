@@ -5,13 +5,11 @@ python -m dots_jax.evaluate --model=DIR --sets=gsm8k,math500,minerva,olympiadben
 
 import collections
 import dataclasses
-import hashlib
 import json
 import math
 import os
 import re
 import sys
-import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
@@ -20,9 +18,10 @@ import numpy as np
 
 from dots_jax import distributed, metrics, policy, reward, rollout, settings
 from dots_jax import main as flags
+from dots_jax import workdir as workdirs
 from dots_jax.data import real, sources
 from dots_jax.errors import UserError
-from dots_jax.policy import find, huggingface, sharding
+from dots_jax.policy import find, sharding
 from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import Verdict
 
@@ -42,7 +41,7 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
 example:
   python -m dots_jax.evaluate --model=runs/orz/policy --sets=math500,aime24 --samples=4 --workdir=runs/orz-4
 """
-COMPLETIONS, RESULTS = "completions.jsonl", "results.json"
+RESULTS = "results.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +215,11 @@ def evaluate(config, workdir: str) -> None:
 
     Raises UserError for what the user can mend.
     """
+    with workdirs.Claim(workdir) as claim:
+        _evaluate(config, workdir, claim)
+
+
+def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     if not config.model:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
     root = sources.root(config.root)
@@ -225,12 +229,12 @@ def evaluate(config, workdir: str) -> None:
     tokenizer = tok.load(directory)
     prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
     batch = min(config.batch, len(questions))
-    with config.unlocked():  # what continuing rests on beside the flags
-        config.model_files = hashlib.sha256(b"".join(huggingface.fingerprint(directory))).hexdigest()[:20]
-        config.question_texts = zlib.crc32("\0".join(questions.texts + questions.answers).encode())
+    prints = settings.fingerprints(directory, {}, questions=questions)
     rows, total = _there(config, workdir, len(questions), batch), -(-len(questions) // batch)
-    settings.write_config(config, workdir)
-    path = os.path.join(workdir, COMPLETIONS)
+    settings.same_inputs(prints, workdir)
+    claim.take()
+    settings.write_config(config, workdir, prints)
+    path = os.path.join(workdir, metrics.COMPLETIONS)
     metrics.replace(path, lambda partial: _write(partial, rows))
     there = {row["batch"] for row in rows}
     print(f"{len(questions):,} questions, {config.samples} completions of each, by {config.model}")
@@ -318,9 +322,9 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
 
     Raises UserError where the settings differ, or the workdir holds something else.
     """
-    if not os.path.exists(os.path.join(workdir, "config.json")):
-        if os.path.exists(os.path.join(workdir, COMPLETIONS)):
-            raise UserError(f"{workdir} has {COMPLETIONS} but no config.json; use another --workdir")
+    if not workdirs.has_begun(workdir):
+        if os.path.exists(os.path.join(workdir, metrics.COMPLETIONS)):
+            settings.read(workdir)  # raises where it is somebody else's
         return []
     for name, old, new in settings.differences(config, workdir):
         if not name.startswith(("mesh", "root")):
@@ -329,7 +333,7 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
                 "to continue it, or use another --workdir"
             )
     by_batch = collections.defaultdict(list)
-    for row in metrics.read(workdir, COMPLETIONS, key="batch"):
+    for row in metrics.read(workdir, metrics.COMPLETIONS, key="batch"):
         by_batch[row["batch"]].append(row)
     sizes = {n: min(batch, questions - n * batch) * config.samples for n in by_batch}
     return [row for n, rows in sorted(by_batch.items()) if len(rows) == sizes[n] for row in rows]
@@ -348,4 +352,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    flags.end(main())

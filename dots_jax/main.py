@@ -1,6 +1,7 @@
 """The command line: `python -m dots_jax.main --config=FILE --workdir=DIR --config.field=value`."""
 
 import difflib
+import errno
 import functools
 import importlib.util
 import inspect
@@ -97,7 +98,7 @@ def run(
     on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
     in the current directory, then beside the package. `own` declares flags of the program's own and gets their values.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv, workdir = list(sys.argv[1:] if argv is None else argv), None
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
@@ -111,11 +112,19 @@ def run(
         print("\ninterrupted; the same command continues from the last checkpoint, if there is one", file=sys.stderr)
         return 130
     except OSError as error:  # a full disk, a file where a directory should be
-        where = f" {error.filename}" if error.filename else ""
-        why = error.strerror or error
-        print(f"error: cannot read or write{where}: {why}; mend that, or use another --workdir", file=sys.stderr)
+        where, why = error.filename or workdir, error.strerror or error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = "make room, then the same command continues" if full else "mend that, or use another --workdir"
+        print(f"error: cannot read or write {where}: {why}; {mend}", file=sys.stderr)
         return 2
     return 0
+
+
+def end(code: int) -> None:
+    """Ends the process; at once where something failed, since threads that still write would have their say."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if code else sys.exit(0)
 
 
 def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = None) -> tuple[ConfigDict, str]:
@@ -261,4 +270,4 @@ def _line(error: Exception, file: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -1,9 +1,11 @@
 """What a run has measured: `metrics.jsonl` and `groups.jsonl` (the truth), TensorBoard events and `curves.png`."""
 
+import contextlib
 import json
 import math
 import os
 import sys
+import time
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from dots_jax.progress import short
 
 FILE = "metrics.jsonl"
 GROUPS = "groups.jsonl"
+COMPLETIONS = "completions.jsonl"  # of an evaluation
 
 
 class Lines:
@@ -64,10 +67,10 @@ class Metrics:
         row = self._lines.write(step, values)
         if self._events is None:
             self._open()
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float):
-                self._events.add_scalar(name, value, row["step"])
-        self._events.flush()
+        scalars = [
+            {"tag": name, "simple_value": value} for name, value in row.items() if isinstance(value, int | float)
+        ]
+        self._event(row["step"], summary={"value": [scalar for scalar in scalars if scalar["tag"] != "step"]})
 
     def close(self) -> None:
         """Closes both files."""
@@ -77,15 +80,25 @@ class Metrics:
             self._events = None
 
     def _open(self) -> None:
+        """The writer without its thread: where a disk is full that would wait forever."""
         sys.modules.setdefault("torch", None)  # tensorboardX would load torch where it is installed: seconds
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter
         finally:
             if sys.modules["torch"] is None:
                 del sys.modules["torch"]
 
-        events = os.path.join(self._workdir, "tensorboard")
-        self._events = SummaryWriter(events, purge_step=self._purge_step)
+        directory = os.path.join(self._workdir, "tensorboard")
+        os.makedirs(directory, exist_ok=True)
+        self._events = EventsWriter(os.path.join(directory, "events"))
+        if self._purge_step is not None:  # hides what an earlier start has written of these steps
+            self._event(self._purge_step, session_log={"status": "START"})
+
+    def _event(self, step: int, **content) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
+        self._events.flush()
 
 
 def read(workdir: str, name: str = FILE, key: str = "step") -> list[dict]:
@@ -246,5 +259,10 @@ def write_text(path: str, text: str) -> None:
 def replace(path: str, write) -> None:
     """Calls `write` with a path beside `path` and renames, so that a reader never sees half a file."""
     partial = f"{path}.{os.getpid()}.partial"  # of this process: others may write the same file
-    write(partial)
-    os.replace(partial, path)
+    try:
+        write(partial)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise

@@ -4,7 +4,6 @@ python -m dots_jax.pretrain --config=configs/quickstart_pretrain.py --workdir=as
 """
 
 import functools
-import sys
 import tempfile
 
 import jax
@@ -99,4 +98,4 @@ def _batches(generator, tokenizer, config, exclude, mistakes):
 
 
 if __name__ == "__main__":
-    sys.exit(flags.run(pretrain, "configs/quickstart_pretrain.py", HELP))
+    flags.end(flags.run(pretrain, "configs/quickstart_pretrain.py", HELP))

@@ -11,13 +11,33 @@ import numpy as np
 
 WIDTH = 100
 COLLAPSED = 0.5  # effective sample size, as a share of the replayed tokens, below which replay is called harmful
+_FRUITLESS = (  # what all steps of a round show where nothing is learned, the likeliest cause first, and what to do
+    (
+        {"train/truncated": 1},
+        "every completion was cut; raise config.rollout.max_tokens, or see whether the policy can write at all",
+    ),
+    (
+        {"verdicts/no_answer": 1},
+        "no completion held an answer to grade; see whether the policy follows config.data.system",
+    ),
+    (
+        {"train/reward": 0},
+        "no completion earned a reward; take an easier pool (config.data), a stronger policy, or check its weights",
+    ),
+    ({"train/reward": 1}, "every completion was right; take a harder pool (config.data)"),
+    (
+        {"train/useful_groups": 0},
+        "every group was all right or all wrong; raise config.rollout.group_size or config.rollout.temperature",
+    ),
+)
 
 
 class Progress:
     """A bar on a terminal, a plain line every ten steps and at each evaluation elsewhere; written to stderr."""
 
-    def __init__(self, total_steps: int, start_step: int = 0, stream=None):
+    def __init__(self, total_steps: int, start_step: int = 0, stream=None, round_steps: int = 1):
         self._total, self._stream = total_steps, stream or sys.stderr
+        self._round = collections.deque(maxlen=round_steps)  # metrics of the last steps
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
         self._accuracy = self._compile = None
         self._predictor = {}  # the last measures of its predictions
@@ -71,8 +91,15 @@ class Progress:
             print(line, file=self._stream, flush=True)
 
     def _alarm(self, step: int, metrics: dict) -> None:
-        """Says in a line, once each, that importance weights have collapsed or a measure is not a number."""
+        """Says in a line, once each, that a whole round taught nothing, weights have collapsed, or a measure is NaN."""
         alarms = {}
+        if "train/reward" in metrics:
+            self._round.append(metrics)
+        if len(self._round) == self._round.maxlen:
+            for signs, meaning in _FRUITLESS:
+                if all(row.get(key) == value for row in self._round for key, value in signs.items()):
+                    alarms[meaning] = f"no new group taught anything in {len(self._round)} steps: {meaning}"
+                    break
         if metrics.get("replay/share"):
             weight = float(metrics["replay/effective_sample_size"])
             if weight < COLLAPSED:

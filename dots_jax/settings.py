@@ -1,16 +1,22 @@
 """The settings of a run, kept in its workdir, and where the files that they name lie."""
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from dots_jax import distributed, metrics
-from dots_jax.data import sources
-from dots_jax.errors import UserError
-from dots_jax.policy import find
+import numpy as np
 
+from dots_jax import distributed, metrics
+from dots_jax import workdir as workdirs
+from dots_jax.data import sources
+from dots_jax.data.questions import Questions
+from dots_jax.errors import UserError
+from dots_jax.policy import find, huggingface
+
+_FINGERPRINTS = "fingerprints"  # in config.json, beside the config
 # What may change when a run continues.
 FREE = (
     "train.steps",
@@ -56,24 +62,54 @@ def flat(tree: dict, prefix: str = "") -> dict:
 
 def read(workdir: str) -> dict:
     """The config of the run in `workdir`. Raises UserError where there is none."""
+    return _read(workdir)[0]
+
+
+def _read(workdir: str) -> tuple[dict, dict]:
+    """The config, and the fingerprints of what the run rests on."""
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
             config = json.load(file)
-        if not isinstance(config, dict):
-            raise ValueError
-    except (OSError, ValueError) as error:
+        return config, config.pop(_FINGERPRINTS, {})
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{workdir} holds no readable config.json of a run; name another directory") from error
-    return config
 
 
-def write_config(config, workdir: str) -> None:
-    """Writes `config` to the workdir. Raises UserError where that is not possible."""
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        with open(os.path.join(workdir, "config.json"), "w", encoding="utf-8") as file:
-            json.dump(config.to_dict(), file, indent=2)
-    except OSError as error:
-        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
+def write_config(config, workdir: str, fingerprints: dict) -> None:
+    """Writes `config`, and the fingerprints of what the run rests on, to the workdir; whole or not at all."""
+    text = json.dumps(config.to_dict() | {_FINGERPRINTS: fingerprints}, indent=2)
+    metrics.replace(os.path.join(workdir, "config.json"), lambda partial: metrics.write_text(partial, text))
+
+
+def fingerprints(directory: str, files: dict[str, str], **questions: Questions) -> dict[str, str]:
+    """Name -> checksum of what a run rests on beside its config.
+
+    That is the policy and the tokenizer in `directory`, `files` (name -> a file, or a model's directory), and
+    questions with their answers and labels.
+    """
+    parts = {"policy": {}, "tokenizer": {}}
+    for name, digest in huggingface.fingerprint(directory).items():
+        parts["policy" if name.endswith(".safetensors") or name == "config.json" else "tokenizer"][name] = digest
+    parts |= {name: huggingface.fingerprint(path) for name, path in files.items() if path}
+    parts |= {name: [q.texts, q.answers, np.asarray(q.labels).tolist()] for name, q in questions.items()}
+    return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest()[:20] for name, part in parts.items()}
+
+
+def same_inputs(found: dict[str, str], workdir: str) -> None:
+    """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
+    began = _read(workdir)[1] if workdirs.has_begun(workdir) else found
+    for name, value in found.items():
+        if began.get(name) != value:
+            raise UserError(
+                f"{workdir} began with another {name.replace('_', ' ')} than is there now; bring the old one back to "
+                "continue, or use another --workdir"
+            )
+
+
+def identity(config, fingerprints: dict[str, str]) -> str:
+    """A checksum of all that may not change when a run continues; its checkpoints hold it."""
+    fixed = {name: value for name, value in flat(config.to_dict()).items() if not name.startswith(FREE + BUFFER)}
+    return hashlib.sha256(json.dumps([fixed, fingerprints], sort_keys=True).encode()).hexdigest()[:20]
 
 
 def check_shared(workdir: str) -> None:
@@ -101,7 +137,9 @@ def same_run(config, workdir: str) -> None:
     there = distributed.gather([os.path.exists(os.path.join(workdir, name)) for name in names])
     if (there != there[0]).any():
         raise UserError(f"not all processes see the same in {workdir}; --workdir must be on a file system they share")
-    if not there.any():
+    if not workdirs.has_begun(workdir):  # a config.json alone, of a run that never started, says nothing
+        if os.path.exists(os.path.join(workdir, metrics.FILE)):
+            read(workdir)  # raises where it is somebody else's
         return
     # A static curriculum is cut into thirds of the whole run.
     free = FREE[1:] if config.selection.name == "static" else FREE

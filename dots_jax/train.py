@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection, settings
+from dots_jax import workdir as workdirs
 from dots_jax.checkpoint import Checkpointer, abstract
 from dots_jax.difficulty import embed, measures
-from dots_jax.distributed import barrier, main_only, to_host
+from dots_jax.distributed import barrier, from_main, is_main, main_only, to_host
 from dots_jax.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.ledger import Ledger
@@ -28,14 +29,14 @@ from dots_jax.validate import check_loaded
 
 def train(config, workdir: str) -> None:
     """Runs the experiment, or continues the one in `workdir`. Raises UserError for what the user can mend."""
+    with main_only(workdirs.Claim)(workdir) as claim:
+        _train(config, workdir, claim)
+
+
+def _train(config, workdir: str, claim: workdirs.Claim) -> None:
     # ---- What is already there ---------------------------------------------------------------------------------
-    settings.same_run(config, workdir)  # first: Orbax's threads speak up if the program ends as they start
-    checkpoints = Checkpointer(os.path.join(workdir, "checkpoints"), config.train.keep)
-    start, steps = checkpoints.latest() or 0, config.train.steps
-    for file, first in ((metrics.FILE, 0), (metrics.GROUPS, 1)) if start else ():
-        wanted = list(range(first, start + 1))
-        if [row["step"] for row in metrics.read(workdir, file)][: len(wanted)] != wanted:
-            raise UserError(f"{workdir}/{file} lacks steps up to checkpoint {start}; use another --workdir")
+    settings.same_run(config, workdir)
+    start, steps = int(from_main(lambda: np.int32(workdirs.last_step(workdir)), np.int32(0))), config.train.steps
     if start >= steps:
         said = f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir"
         main_only(print)(said)
@@ -44,6 +45,8 @@ def train(config, workdir: str) -> None:
     # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
+    if config.policy.random.width:
+        claim.take()
     directory, export = settings.policy(config, workdir), os.path.join(workdir, "policy")
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
@@ -78,6 +81,11 @@ def train(config, workdir: str) -> None:
     reference = jax.tree.map(jnp.copy, params) if hyper.kl else None
     del params
     embedder = settings.embedder(config, directory)
+    rests_on = {"predictor": config.predictor.path, "embeddings": embedder if embedder != directory else ""}
+    prints = main_only(settings.fingerprints)(directory, rests_on, pool=pool, evaluation_set=heldout)
+    main_only(settings.same_inputs)(prints, workdir)
+    run = settings.identity(config, prints) if is_main() else ""
+    checkpoints = Checkpointer(os.path.join(workdir, workdirs.CHECKPOINTS), config.train.keep, run)
     context = selection.Context(
         num_questions=len(pool),
         labels=pool.levels if pool.labels is None else pool.labels,
@@ -103,8 +111,9 @@ def train(config, workdir: str) -> None:
             emptied = buffer.ids is None
             buffer = make_buffer() if emptied else replay.cut(buffer, mesh)
     barrier("all have read what is there")
-    main_only(data.write)(pool, workdir, lengths, continues=start > 0)
-    main_only(settings.write_config)(config, workdir)
+    claim.take()
+    main_only(data.write)(pool, workdir, lengths)
+    main_only(settings.write_config)(config, workdir, prints)
     if start:
         main_only(shutil.rmtree)(export, ignore_errors=True)  # of an earlier end
     log, groups = main_only(metrics.Metrics)(workdir), main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
@@ -140,7 +149,7 @@ def train(config, workdir: str) -> None:
         if "asked_predicted" in group:
             recent.append(_references(group, seen))
         seen[group["ids"] + group.get("asked", [])] = True
-    bar = main_only(progress.Progress)(steps, start)
+    bar = main_only(progress.Progress)(steps, start, round_steps=config.selection.every)
     bar.stage("compiling")
 
     def held_out(step, samples, **how):

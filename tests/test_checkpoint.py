@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dots_jax import checkpoint
 from dots_jax.checkpoint import Checkpointer
 from dots_jax.errors import UserError
 
@@ -106,21 +107,43 @@ def flip(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, os.remove])
-@pytest.mark.parametrize("which", ["arrays", "metadata"])
-def test_damage_is_the_users_to_mend(saved, damage, which, capfd):
-    damage(
-        largest_file(saved / "5" / "default" / "ocdbt.process_0")
-        if which == "arrays"
-        else saved / "5/default/_METADATA"
-    )
+@pytest.mark.parametrize("which", ["arrays", "metadata", "sums"])
+def test_damage_is_seen(saved, damage, which):
+    files = {
+        "arrays": largest_file(saved / "5" / "default" / "ocdbt.process_0"),
+        "metadata": saved / "5/default/_METADATA",
+        "sums": saved / "5/crc32.json",
+    }
+    assert checkpoint.damage(str(saved / "5")) == "" and checkpoint.steps(str(saved)) == [2, 5]
+    damage(files[which])
+    assert files[which].name in checkpoint.damage(str(saved / "5"))
+    assert checkpoint.damage(str(saved / "2")) == ""
+
+
+def test_what_orbax_cannot_read_is_one_line(saved, capfd):
+    os.remove(saved / "5" / "default" / "_METADATA")
     checkpointer = Checkpointer(str(saved), keep=2)
-    step = checkpointer.latest()
-    with pytest.raises(UserError, match="cannot be read.*delete that directory.*--workdir") as error:
-        checkpointer.restore(step, make(0))
+    with pytest.raises(UserError, match="cannot be read.*move that directory away.*--workdir") as error:
+        checkpointer.restore(5, make(0))
     assert str(saved / "5") in str(error.value)
     assert_same(checkpointer.restore(2, make(0)), make(2))
     checkpointer.close()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    tree = {"a": np.arange(3)}
+    mine = Checkpointer(str(tmp_path), run="mine")
+    mine.save(1, tree)
+    mine.close()
+    other = Checkpointer(str(tmp_path), run="other")
+    with pytest.raises(UserError, match="is of another run.*--workdir"):
+        other.restore(1, tree)
+    other.close()
+    for run in ("mine", ""):
+        same = Checkpointer(str(tmp_path), run=run)
+        assert_same(same.restore(1, tree), tree)
+        same.close()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from dots_jax import evaluate
+from dots_jax import evaluate, metrics
 from dots_jax.data import arithmetic
 from dots_jax.main import ROOT
 from dots_jax.reward import Verdict
@@ -50,7 +50,7 @@ def whole(run, tmp_path_factory):
 
 
 def completions(workdir):
-    return [json.loads(line) for line in (workdir / evaluate.COMPLETIONS).read_text().splitlines()]
+    return [json.loads(line) for line in (workdir / metrics.COMPLETIONS).read_text().splitlines()]
 
 
 def test_completions_and_table(whole):
@@ -74,11 +74,11 @@ def test_completions_and_table(whole):
 
 
 def test_a_stopped_evaluation_continues(run, whole, tmp_path, capsys):
-    text = (whole / evaluate.COMPLETIONS).read_text()
+    text = (whole / metrics.COMPLETIONS).read_text()
     (tmp_path / "config.json").write_text((whole / "config.json").read_text())
-    (tmp_path / evaluate.COMPLETIONS).write_text(text[: int(0.7 * len(text))])  # torn within the second or third batch
+    (tmp_path / metrics.COMPLETIONS).write_text(text[: int(0.7 * len(text))])  # torn within the second or third batch
     assert run(tmp_path) == 0
-    assert (tmp_path / evaluate.COMPLETIONS).read_text() == text
+    assert (tmp_path / metrics.COMPLETIONS).read_text() == text
     assert "of which 0" not in capsys.readouterr().out
     assert run(tmp_path) == 0 and "of which 3 are there" in capsys.readouterr().out  # nothing is left to do
     assert run(tmp_path, samples=4) == 2

@@ -2,6 +2,7 @@ import io
 import json
 import math
 import os
+import struct
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,17 +73,21 @@ def test_float32_loses_nothing(number, tmp_path):
     assert np.float32(read(str(tmp_path))[0]["x"]) == np.float32(number)
 
 
-def test_truncate_purges_tensorboard_from_the_next_step(tmp_path, monkeypatch):
-    import tensorboardX
+def test_tensorboard_has_the_scalars_and_hides_steps_that_are_made_again(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-    asked = []
-    real = tensorboardX.SummaryWriter
-    monkeypatch.setattr(tensorboardX, "SummaryWriter", lambda *a, **k: asked.append(k) or real(*a, **k))
     metrics = Metrics(str(tmp_path))
     metrics.truncate(7)
-    metrics.write(8, {"x": 1.0})
+    metrics.write(8, {"x": 1.5, "list": [1], "text": "a"})
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    data, events = file.read_bytes(), []  # flushed: a kill loses nothing
     metrics.close()
-    assert asked == [{"purge_step": 8}]
+    while data:  # records: length, its checksum, the event, its checksum
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    assert [(e.step, e.session_log.status) for e in events[1:2]] == [(8, SessionLog.START)]
+    assert [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value] == [(8, "x", 1.5)]
 
 
 def test_read_of_nothing(tmp_path):
@@ -135,3 +140,24 @@ def test_collapsed_weights_and_broken_numbers_are_said_once():
     assert len(lines) == 2 and all(line.startswith("warning: step 3: ") for line in lines)
     assert "effective sample size 31%" in lines[0] and "learning_rate" in lines[0]
     assert lines[1].endswith("train/entropy_useful: not a number")
+
+
+def test_a_round_that_teaches_nothing_is_said_once():
+    def said(*rows):
+        out = io.StringIO()
+        progress = Progress(100, stream=out, round_steps=2)
+        for step, row in enumerate(rows, 1):
+            progress.update(step, {"train/reward": 0.5, "train/useful_groups": 0.5, "train/truncated": 0.5} | row)
+        return out.getvalue().splitlines()
+
+    dull = {"train/useful_groups": 0.0}
+    assert said(dull, {}, dull, {}, {"eval/x": 1}) == []
+    for row, words in (
+        (dull, "all right or all wrong"),
+        (dull | {"train/reward": np.float32(0)}, "no completion earned a reward"),
+        (dull | {"train/reward": np.float32(1)}, "every completion was right"),
+        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0}, "no completion held an answer"),
+        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0, "train/truncated": 1.0}, "every completion was cut"),
+    ):
+        (line,) = said({}, row, row, row, row)
+        assert line.startswith("warning: step 3: no new group taught anything in 2 steps: ") and words in line

@@ -16,6 +16,7 @@ from dots_jax import explore, policy
 from dots_jax.difficulty import measures
 from dots_jax.main import ROOT
 from dots_jax.policy import tokenizer as tok
+from dots_jax.workdir import Claim
 
 QUICKSTART = os.path.join(ROOT, "assets", "quickstart_policy")
 STEPS = 12
@@ -74,6 +75,13 @@ def rows(workdir):
     """The lines of metrics.jsonl without what time and machine decide."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in lines]
+
+
+def assert_same(workdir, other):
+    """Bit for bit: metrics, groups, predictor and policy."""
+    assert rows(workdir) == rows(other)
+    for name in ("groups.jsonl", "predictor.safetensors", "policy/model.safetensors"):
+        assert (workdir / name).read_bytes() == (other / name).read_bytes(), name
 
 
 @pytest.fixture(scope="module")
@@ -213,11 +221,7 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
     process.communicate()
     out, _ = finish(start(workdir))
     assert "continues after step" in out
-    assert rows(workdir) == rows(whole[0])
-    a, b = (policy.load(w / "policy")[1] for w in (workdir, whole[0]))
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-    for name in ("groups.jsonl", "predictor.safetensors"):
-        assert (workdir / name).read_bytes() == (whole[0] / name).read_bytes(), name
+    assert_same(workdir, whole[0])
 
 
 @pytest.mark.parametrize(
@@ -254,7 +258,7 @@ def test_other_methods(start, tmp_path, method, fields):
 
 
 def test_started_again(whole, start, tmp_path):
-    """On a finished run, with another setting, on a damaged checkpoint: each says so in a line."""
+    """On a finished run, with another setting, without its lines, on other files: each says so in a line."""
     workdir = tmp_path / "copy"
     shutil.copytree(whole[0], workdir)
     out, _ = finish(start(workdir))
@@ -266,18 +270,45 @@ def test_started_again(whole, start, tmp_path):
     _, err = finish(start(workdir), 2)
     assert err.count("\n") == 1 and "metrics.jsonl lacks steps" in err
     (workdir / "metrics.jsonl").write_text(log)
-    (workdir / "groups.jsonl").rename(workdir / "lost")
-    _, err = finish(start(workdir), 2)
-    assert err.count("\n") == 1 and "groups.jsonl lacks steps" in err
-    (workdir / "lost").rename(workdir / "groups.jsonl")
+    shutil.copytree(QUICKSTART, tmp_path / "policy")
+    (workdir / "checkpoints" / str(STEPS)).rename(tmp_path / "newest")
+    config = json.loads((workdir / "config.json").read_text())
+    for name, value in config["fingerprints"].items():
+        config["fingerprints"][name] = "other"
+        (workdir / "config.json").write_text(json.dumps(config))
+        _, err = finish(start(workdir), 2)
+        assert err.count("\n") == 1 and f"began with another {name.replace('_', ' ')} than is there" in err
+        config["fingerprints"][name] = value
+    (workdir / "config.json").write_text(json.dumps(config))
+    (tmp_path / "newest").rename(workdir / "checkpoints" / str(STEPS))
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(whole, start, tmp_path):
+    """The run goes on from there and ends as it had."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole[0], workdir)
     newest = workdir / "checkpoints" / str(STEPS)
-    files = [f for f in newest.rglob("*") if f.is_file() and f.stat().st_size > 200]
-    for file in files:
-        file.write_bytes(file.read_bytes()[:100])
-    before = (workdir / "metrics.jsonl").read_bytes()
-    _, err = finish(start(workdir, **{"train.steps": STEPS + 2}), 2)
-    assert err.count("\n") == 1 and str(newest) in err
-    assert (workdir / "metrics.jsonl").read_bytes() == before
+    file = max((f for f in newest.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    file.write_bytes(file.read_bytes()[:100])
+    before = sorted(f.name for f in newest.iterdir())
+    out, err = finish(start(workdir))
+    (line,) = [line for line in err.splitlines() if line.startswith("warning: checkpoint")]
+    assert f"{file.name} is damaged" in line and f"continues from step {STEPS - 3}" in line
+    assert f"(continues after step {STEPS - 3})" in out
+    assert sorted(f.name for f in (workdir / "checkpoints_aside" / str(STEPS)).iterdir()) == before
+    assert_same(workdir, whole[0])
+
+
+def test_a_workdir_has_one_run_at_a_time(whole, start, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole[0], workdir)
+    with Claim(str(workdir)):
+        _, err = finish(start(workdir), 2)
+    assert err.count("\n") == 1 and f"is in use by process {os.getpid()} on " in err
+    assert not (workdir / "lock").exists()
+    (workdir / "lock").write_text("process 1 on elsewhere\n")  # of one that was killed
+    out, _ = finish(start(workdir))
+    assert "is finished" in out
 
 
 @pytest.mark.parametrize(
@@ -320,6 +351,14 @@ def test_weights_that_are_not_finite(start, tmp_path):
     policy.save(tmp_path / "nan", config, params, tokenizer_dir=QUICKSTART)
     _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "nan"}), 2)
     assert err.count("\n") == 1 and "NaN" in err and not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_dead_are_said_once(start, tmp_path):
+    config, params = policy.load(QUICKSTART)
+    policy.save(tmp_path / "dead", config, jax.tree.map(lambda x: x * 0, params), tokenizer_dir=QUICKSTART)
+    _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "dead", "train.steps": 5}))
+    (line,) = [line for line in err.splitlines() if line.startswith("warning")]
+    assert line.startswith("warning: step 2: no new group taught anything in 2 steps: no completion earned a reward")
 
 
 def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):

@@ -10,7 +10,6 @@ import numpy as np
 from dots_jax import metrics
 from dots_jax.data import arithmetic, real
 from dots_jax.data.questions import Questions
-from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer as tok
 
 FILE = "questions.jsonl"
@@ -37,11 +36,9 @@ def describe(questions: Questions, lengths) -> str:
     return "; ".join(parts + ([f"from {questions.about}"] if questions.about else []))
 
 
-def write(pool: Questions, workdir: str, lengths, continues: bool) -> None:
+def write(pool: Questions, workdir: str, lengths) -> None:
     """`workdir/questions.jsonl`: id, name, prompt tokens, label and checksum of every question of the pool, and what
     was left out with its reason; nothing for questions without names.
-
-    Raises UserError where a run that `continues` had other questions.
     """
     if pool.names is None:
         return
@@ -53,10 +50,4 @@ def write(pool: Questions, workdir: str, lengths, continues: bool) -> None:
     ]
     rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
     text = "".join(json.dumps({k: v for k, v in row.items() if v == v}) + "\n" for row in rows)  # NaN: no label
-    path = os.path.join(workdir, FILE)
-    if continues and os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            if file.read() != text:
-                raise UserError(f"{path} says that this run began with other questions; use another --workdir")
-    os.makedirs(workdir, exist_ok=True)
-    metrics.replace(path, lambda partial: metrics.write_text(partial, text))
+    metrics.replace(os.path.join(workdir, FILE), lambda partial: metrics.write_text(partial, text))

@@ -186,8 +186,7 @@ def _read_block(path: str, shape: tuple):
 
 def _key(directory: str, texts, dtype: str, max_tokens: int) -> str:
     digest = hashlib.sha256(f"{dtype} {max_tokens} {_digest(texts)}".encode())
-    for part in huggingface.fingerprint(directory):
-        digest.update(part)
+    digest.update(json.dumps(huggingface.fingerprint(directory)).encode())
     return digest.hexdigest()[:20]
 
 

@@ -105,18 +105,11 @@ def save(
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-
-    fields = config.to_hf(np.dtype(params["embed"].dtype).name)
-    if source is not None:
-        for name in _COPIED:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, partial / name)
-        if (source / "config.json").is_file():
-            given = _read_json(source / "config.json")
-            fields |= {key: given[key] for key in ("bos_token_id", "eos_token_id") if key in given}
-    _write_json(partial / "config.json", fields)
-    _write_weights(partial, tensors, max_shard_bytes)
-
+    try:
+        _write(partial, config, params, source, tensors, max_shard_bytes)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     replaced = directory.with_name(f".{directory.name}.replaced")
     if directory.exists():
         shutil.rmtree(replaced, ignore_errors=True)
@@ -125,13 +118,27 @@ def save(
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def fingerprint(directory: str | os.PathLike) -> Iterator[bytes]:
-    """Name and SHA-256, one after the other, of each file that makes the model and tokenizer what they are."""
-    for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
-        if name.endswith((".json", ".safetensors", ".txt", ".jinja")):
-            yield name.encode()
-            with open(os.path.join(directory, name), "rb") as file:
-                yield hashlib.file_digest(file, "sha256").digest()
+def _write(directory: Path, config, params, source: Path | None, tensors: list, max_shard_bytes: int) -> None:
+    fields = config.to_hf(np.dtype(params["embed"].dtype).name)
+    if source is not None:
+        for name in _COPIED:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, directory / name)
+        if (source / "config.json").is_file():
+            given = _read_json(source / "config.json")
+            fields |= {key: given[key] for key in ("bos_token_id", "eos_token_id") if key in given}
+    _write_json(directory / "config.json", fields)
+    _write_weights(directory, tensors, max_shard_bytes)
+
+
+def fingerprint(path: str | os.PathLike) -> dict[str, str]:
+    """Name -> SHA-256 of the file `path`, or of each file that makes the model and tokenizer in a directory."""
+    path, found = Path(path), {}
+    for file in sorted(path.iterdir()) if path.is_dir() else [path] * path.exists():
+        if file == path or file.suffix == ".safetensors" or file.name in (*_COPIED, "config.json", _INDEX):
+            with file.open("rb") as opened:
+                found[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
 
 
 def _leaves(tree):

@@ -1,0 +1,137 @@
+"""A run's directory: who holds it, what a refused start leaves there, and from which step a run continues."""
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+from typing import IO
+
+from dots_jax import checkpoint, metrics
+from dots_jax.errors import UserError
+
+LOCK = "lock"
+CHECKPOINTS, ASIDE = "checkpoints", "checkpoints_aside"
+_RECORDS = ((metrics.FILE, 0), (metrics.GROUPS, 1))  # files of one line per step, and their first step
+
+
+class Claim:
+    """One process's hold on a workdir, as a context.
+
+    An existing workdir is locked at once, a new one when `take` makes it. The system frees the lock of a process that
+    ends, however it ends. A run that is refused before it has measured anything leaves no file behind. Raises UserError
+    where another process holds the workdir.
+    """
+
+    def __init__(self, workdir: str):
+        self._workdir, self._lock = workdir, None
+        parents = [os.path.abspath(workdir)]
+        while not os.path.exists(parents[-1]):
+            parents.append(os.path.dirname(parents[-1]))
+        self._new = parents[:-1]  # directories that `take` makes, innermost first
+        self._before = set() if self._new else set(os.listdir(workdir))
+
+    def __enter__(self) -> "Claim":
+        if not self._new:
+            self.take()
+        return self
+
+    def take(self) -> None:
+        """Makes the workdir where it is new, and locks it."""
+        if self._lock is None:
+            try:
+                os.makedirs(self._workdir, exist_ok=True)
+                self._lock = _lock(self._workdir)
+            except OSError as error:
+                raise UserError(f"cannot write to --workdir={self._workdir}: {error.strerror}; use another") from error
+
+    def __exit__(self, kind, *_) -> None:
+        if self._lock is None:
+            return
+        if kind and issubclass(kind, UserError | OSError) and not has_begun(self._workdir):
+            for name in set(os.listdir(self._workdir)) - self._before - {LOCK}:
+                path = os.path.join(self._workdir, name)
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+        os.remove(os.path.join(self._workdir, LOCK))
+        self._lock.close()
+        for path in self._new:
+            with contextlib.suppress(OSError):  # it holds something
+                os.rmdir(path)
+
+
+def _lock(workdir: str) -> IO | None:
+    """The open lock file, which names the process that holds it."""
+    import fcntl
+
+    path = os.path.join(workdir, LOCK)
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise UserError(
+                f"{workdir} is in use by {holder}; wait for it or end it, or use another --workdir"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        with contextlib.suppress(FileNotFoundError):  # its last holder has removed it in the meantime
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        file.close()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+    return file
+
+
+def has_begun(workdir: str) -> bool:
+    """Whether a run or an evaluation has left something measured there, or a checkpoint."""
+    return bool(
+        checkpoint.steps(os.path.join(workdir, CHECKPOINTS))
+        or metrics.read(workdir)
+        or metrics.read(workdir, metrics.COMPLETIONS, key="batch")
+    )
+
+
+def last_step(workdir: str) -> int:
+    """The step after which the run there continues: of the newest checkpoint that is whole; 0 where there is none.
+
+    The lines of `metrics.jsonl` and `groups.jsonl` must reach it. Newer checkpoints are moved to `checkpoints_aside`,
+    each with a warning. Raises UserError where no checkpoint is left.
+    """
+    whole, lacking = min((_whole(workdir, *record), record[0]) for record in _RECORDS)
+    bad, directory = {}, os.path.join(workdir, CHECKPOINTS)
+    for step in checkpoint.steps(directory)[::-1]:
+        short = f"{lacking} lacks steps after {whole}" if whole < step else ""
+        reason = short or checkpoint.damage(os.path.join(directory, str(step)))
+        if not reason:
+            break
+        bad[step] = reason
+    else:
+        step = 0
+    if bad and not step:
+        reasons = "; ".join(f"{step}: {reason}" for step, reason in bad.items())
+        raise UserError(f"no checkpoint in {directory} can be continued from ({reasons}); use another --workdir")
+    for torn, reason in bad.items():
+        aside = os.path.join(workdir, ASIDE, str(torn))
+        shutil.rmtree(aside, ignore_errors=True)
+        os.makedirs(os.path.dirname(aside), exist_ok=True)
+        os.rename(os.path.join(directory, str(torn)), aside)
+        print(
+            f"warning: checkpoint {torn} is moved to {aside} ({reason}); the run continues from step {step}",
+            file=sys.stderr,
+        )
+    return step
+
+
+def _whole(workdir: str, name: str, first: int) -> int:
+    """The last step up to which a file has every line."""
+    step = first - 1
+    for row in metrics.read(workdir, name):
+        if row["step"] != step + 1:
+            break
+        step += 1
+    return step

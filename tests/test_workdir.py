@@ -1,0 +1,146 @@
+"""What a workdir keeps of a refused, a damaged or a second start."""
+
+import json
+import multiprocessing
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from dots_jax import workdir as workdirs
+from dots_jax.checkpoint import Checkpointer
+from dots_jax.errors import UserError
+from dots_jax.workdir import Claim
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Of a run that was ended after step 7, with checkpoints of steps 3 and 6."""
+    checkpointer = Checkpointer(str(tmp_path / "checkpoints"), run="r")
+    for step in (3, 6):
+        checkpointer.save(step, {"a": np.arange(1000) * step})
+    checkpointer.close()
+    write(tmp_path, 8, 8)
+    return tmp_path
+
+
+def write(workdir, metrics, groups):
+    """That many steps of either file, groups without step 0, and a torn line."""
+    for name, steps in (("metrics.jsonl", range(metrics)), ("groups.jsonl", range(1, groups))):
+        (workdir / name).write_text("".join(json.dumps({"step": i}) + "\n" for i in steps) + '{"step":')
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "missing":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "zeroed":
+        path.write_bytes(bytes(len(data)))
+    else:
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "zeroed", "flipped"])
+def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsys):
+    """All but Orbax's own notes of how and when it was written."""
+    files = [f.relative_to(workdir) for f in (workdir / "checkpoints" / "6").rglob("*") if f.is_file()]
+    files = [f for f in files if f.name not in ("_CHECKPOINT_METADATA", "commit_success.txt")]
+    assert len(files) > 6
+    for file in files:
+        copy = tmp_path_factory.mktemp("copies") / "run"
+        shutil.copytree(workdir, copy)
+        damage(copy / file, how)
+        assert workdirs.last_step(str(copy)) == 3
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and file.name in err and "continues from step 3" in err
+        assert os.listdir(copy / "checkpoints") == ["3"] and os.listdir(copy / "checkpoints_aside") == ["6"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "groups", "step", "lacking"),
+    [(8, 8, 6, ""), (7, 8, 6, ""), (6, 8, 3, "metrics.jsonl"), (8, 6, 3, "groups.jsonl"), (4, 4, 3, "groups.jsonl")],
+)
+def test_the_newest_checkpoint_that_the_lines_reach(workdir, metrics, groups, step, lacking, capsys):
+    write(workdir, metrics, groups)
+    assert workdirs.last_step(str(workdir)) == step
+    err = capsys.readouterr().err
+    assert err.count("\n") == (1 if lacking else 0) and lacking in err
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "both checkpoints"])
+def test_where_nothing_is_left_nothing_is_touched(workdir, what, capsys):
+    if what == "both checkpoints":
+        for step in "36":
+            (workdir / "checkpoints" / step / "crc32.json").write_text("{}")
+    else:
+        (workdir / what).write_text("")
+    before = sorted(workdir.rglob("*"))
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be continued from \(6: .*; 3: .*--workdir"):
+        workdirs.last_step(str(workdir))
+    assert sorted(workdir.rglob("*")) == before and capsys.readouterr().err == ""
+
+
+def test_no_checkpoint(tmp_path):
+    assert workdirs.last_step(str(tmp_path / "new")) == 0 and not workdirs.has_begun(str(tmp_path / "new"))
+    write(tmp_path, 0, 0)  # killed within the first line
+    assert workdirs.last_step(str(tmp_path)) == 0 and not workdirs.has_begun(str(tmp_path))
+    write(tmp_path, 1, 0)
+    assert workdirs.has_begun(str(tmp_path))
+
+
+def test_a_refused_start_leaves_what_was_there(tmp_path):
+    new, old = tmp_path / "a" / "b", tmp_path / "old"
+    old.mkdir()
+    (old / "mine").write_text("")
+    for workdir in (new, old):
+        with pytest.raises(UserError), Claim(str(workdir)) as claim:
+            claim.take()
+            (workdir / "random_policy").mkdir()
+            (workdir / "config.json").write_text("{}")
+            raise UserError("refused")
+    assert [p.name for p in tmp_path.rglob("*")] == ["old", "mine"]
+    for error in (UserError, OSError):  # a run that has measured something keeps it
+        with pytest.raises(error), Claim(str(new)) as claim:
+            claim.take()
+            (new / "metrics.jsonl").write_text('{"step": 0}\n')
+            raise error
+    assert os.listdir(new) == ["metrics.jsonl"]
+    with Claim(str(tmp_path / "never")):
+        pass
+    assert not (tmp_path / "never").exists()
+
+
+def hold(workdir, held, release):
+    with Claim(workdir) as claim:
+        claim.take()
+        held.set()
+        release.wait(60)
+        os._exit(0)  # as a kill: the lock file stays
+
+
+def test_one_holder_at_a_time(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(str(tmp_path / "run"), held, release))
+    process.start()
+    assert held.wait(60)
+    for _ in range(2):
+        with (
+            pytest.raises(UserError, match=f"in use by process {process.pid} on .*--workdir"),
+            Claim(str(tmp_path / "run")),
+        ):
+            pass
+    release.set()
+    process.join()
+    assert os.listdir(tmp_path / "run") == ["lock"]
+    with (
+        Claim(str(tmp_path / "run")),
+        pytest.raises(UserError, match=f"process {os.getpid()} on"),
+        Claim(str(tmp_path / "run")),
+    ):
+        pass
+    assert os.listdir(tmp_path / "run") == []
