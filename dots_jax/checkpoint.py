@@ -1,12 +1,12 @@
 """Checkpoints: everything that the next step reads, written by Orbax."""
 
+import functools
 import json
 import logging
 import os
 import pathlib
 import re
 import sys
-import threading
 import zlib
 
 import jax
@@ -224,19 +224,13 @@ def _reason(error: Exception) -> str:
     return found[0] if found else f"{type(error).__name__}: {text.splitlines()[0][:120] if text else ''}"
 
 
+@functools.cache  # once a process
 def _silence() -> None:
     """Keeps Orbax's threads from the screen: what goes wrong in them is raised where the run waits for them.
 
-    They report through absl's logger; tensorstore's own threads, where a write has failed, through `sys.excepthook`.
+    They report through absl's logger; tensorstore, whose writes end after one has failed, through `sys.unraisablehook`.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    hook = sys.excepthook
-    if not getattr(hook, "main_thread_only", False):
-
-        def show(*error):
-            if threading.current_thread() is threading.main_thread():
-                hook(*error)
-
-        show.main_thread_only = True
-        sys.excepthook = show
+    show = sys.unraisablehook
+    sys.unraisablehook = lambda error: None if str(error.exc_value) == "Event loop is closed" else show(error)

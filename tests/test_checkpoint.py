@@ -1,12 +1,14 @@
 import dataclasses
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dots_jax import checkpoint
+from dots_jax import checkpoint, main
 from dots_jax.checkpoint import Checkpointer
 from dots_jax.errors import UserError
 
@@ -164,3 +166,33 @@ def test_another_runs_tree_is_refused_by_field(saved, change, said):
         checkpointer.restore(5, change(make(0)))
     assert "--workdir" in str(error.value)
     checkpointer.close()
+
+
+_LIMITED = """
+import os, resource, sys
+import jax.numpy as jnp
+from dots_jax.checkpoint import Checkpointer
+from dots_jax.errors import UserError
+trees = [{str(i): jnp.arange(1000.0 * size + i) for i in range(40)} for size in (1, 200)]
+checkpointer = Checkpointer(sys.argv[1])
+checkpointer.save(1, trees[0])
+checkpointer.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    checkpointer.save(2, trees[1])
+    checkpointer.close()
+except UserError as error:
+    print(error)
+assert (checkpointer.restore(1, trees[0])["7"] == trees[0]["7"]).all()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_no_room_is_one_line(tmp_path):
+    """A limit on file sizes stands in for a full disk; the checkpoint before it stays."""
+    command = [sys.executable, "-c", _LIMITED, str(tmp_path / "c")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=main.ROOT, timeout=600)
+    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1, done.stderr
+    assert "cannot be written (File too large); make room" in done.stdout
+    assert checkpoint.steps(str(tmp_path / "c")) == [1]
