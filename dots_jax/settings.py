@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from dots_jax import distributed, metrics
+from dots_jax import distributed, metrics, validate
 from dots_jax.data import sources
 from dots_jax.errors import UserError
 from dots_jax.policy import find
@@ -58,7 +58,7 @@ def read(workdir: str) -> dict:
     """The config of the run in `workdir`. Raises UserError where there is none."""
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            config = json.load(file)
+            config = validate.parse(file.read())
         if not isinstance(config, dict):
             raise ValueError
     except (OSError, ValueError) as error:
