@@ -164,8 +164,9 @@ class Run:
 
 def _config(workdir: str) -> ConfigDict:
     """The config of the run in `workdir`. Raises UserError where it is not one of this version."""
+    found = settings.read(workdir)
     try:
-        config = ConfigDict(settings.read(workdir))
+        config = ConfigDict(found)
         flags.same_fields(config, flags.load(os.path.join(flags.ROOT, COMMON)), COMMON)
         validate.check(config)
     except (UserError, ValueError) as error:  # ValueError: names with dots

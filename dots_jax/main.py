@@ -130,6 +130,7 @@ def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = N
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)
     config = load(name)
+    same_fields(config, load(os.path.join(ROOT, default_config)), default_config)
     fields = _fields(config)
     for arg in argv:
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
@@ -152,7 +153,6 @@ def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = N
         raise UserError(f"{str(error).replace('flag --', '--')}; --help shows the flags") from error
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}: everything is a flag, --help shows them")
-    same_fields(config, load(os.path.join(ROOT, default_config)), default_config)
     validate.check(config)
     path, _, arg = name.partition(":")
     stem = os.path.splitext(os.path.basename(path))[0]

@@ -357,7 +357,8 @@ class Kind(NamedTuple):
 
 def whole(low: int = 0, high: int = _ANY) -> Kind:
     """A whole number."""
-    return Kind(lambda x: _whole(x) and low <= x <= high, f"a whole number from {low:,} to {high:,}")
+    wanted = f"a whole number of at least {low}" if high == _ANY else f"a whole number from {low:,} to {high:,}"
+    return Kind(lambda x: _whole(x) and low <= x <= high, wanted)
 
 
 def number(low: float = -1e30, high: float = 1e30) -> Kind:
@@ -372,10 +373,9 @@ def one_of(names, wanted: str) -> Kind:
 
 def some(kind: Kind, length: int | None = None) -> Kind:
     """A list of `length` values of one kind."""
-    count = "" if length is None else f"{length} times "
     return Kind(
         lambda x: isinstance(x, list) and length in (None, len(x)) and all(map(kind.test, x)),
-        f"a list of {count}{kind.wanted}",
+        f"a list{'' if length is None else f' of {length}'}, each {kind.wanted}",
     )
 
 

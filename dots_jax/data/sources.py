@@ -179,7 +179,12 @@ def _row(row: Any, number: int, origin: str) -> dict:
     values = []
     for wanted in (PROBLEM, ANSWER):
         column = next((name for name in wanted if row.get(name) is not None), None)
-        text = "" if column is None else _text(row[column])
+        try:
+            text = "" if column is None else _text(row[column])
+        except RecursionError:
+            raise UserError(
+                f"row {number} of {origin}: the {wanted[0]} is nested too deeply; mend or remove it"
+            ) from None
         if column is None and not any(name in row for name in wanted):
             raise UserError(
                 f"{origin} lacks a column {wanted[0]!r}: row {number} has {', '.join(map(str, row)) or 'nothing'}; "

@@ -17,15 +17,18 @@ ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models
 def load(directory: str | os.PathLike):
     """The tokenizer in `directory`; never asks the network. Raises UserError if there is none."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing: it is not needed
-    from transformers import AutoTokenizer  # slow to import
+    from transformers import AutoTokenizer, logging  # slow to import
 
+    logging.set_verbosity_error()  # what it warns of is checked here
     directory = Path(directory)
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise UserError(
             f"no tokenizer in {directory}: neither tokenizer.json nor vocab.json; give a Hugging Face model directory"
         )
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        _ids(tokenizer, ["1"])  # some of what its files say is only read now
+        return tokenizer
     except Exception as error:  # transformers and tokenizers raise many kinds for a damaged file
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"cannot read the tokenizer in {directory}: {reason}; copy its files again") from error
