@@ -149,7 +149,7 @@ def check(config) -> None:
             _check_real(f"config.{field}", value, test, wanted)
     for group in ("policy.random", "model"):
         shape = _get(config, group)
-        if isinstance(shape, ConfigDict) and _get(shape, "width"):  # the model of configs/evaluate.py is a path
+        if isinstance(shape, ConfigDict) and (group == "model" or shape.width):  # in configs/evaluate.py it is a path
             check_shape(shape, lambda field, group=group: f"config.{group}.{field}")
             _check_made(group, shape)
     for fields in _ARRAYS:
@@ -341,8 +341,9 @@ def _check_whole(name: str, value, low: int, high: int) -> None:
 
 
 def _check_real(name: str, value, test: Callable[[float], bool], wanted: str) -> None:
-    if not (_number(value) and test(value) and (not value or abs(value) > 1e-30)):
-        _refuse(name, value, f"a number {wanted}")
+    tiny = _number(value) and 0 < abs(value) < 1e-30  # float32 would make it 0
+    if tiny or not (_number(value) and test(value)):
+        _refuse(name, value, f"a number {wanted}" + ", and no nearer to 0 than 1e-30" * tiny)
 
 
 # ---- Files read again ----------------------------------------------------------------------------------------------

@@ -96,8 +96,8 @@ def encode(tokenizer, texts: Sequence[str], max_tokens: int, system: str = "") -
     for text in texts:
         if len(text) > _room(tokenizer, max_tokens):
             raise UserError(
-                f"question {_short(text)} has {len(text):,} characters, but config.data.max_prompt_tokens is "
-                f"{max_tokens}; raise the limit or remove the question"
+                f"question {_short(text)} has {len(text):,} characters, too many for the {max_tokens} tokens that "
+                "there is room for; remove the question"
             )
     rows = _ids(tokenizer, texts)
     characters = sorted(set("".join(texts)))  # one the vocabulary cannot spell is dropped without a word
