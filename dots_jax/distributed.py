@@ -61,8 +61,10 @@ def initialize(
         where, count, index = given.values()
         if not re.fullmatch(r"\S+:\d{1,5}", where) or not 0 < int(where.rpartition(":")[2]) < 2**16:
             raise UserError(f"--coordinator={where} must be HOST:PORT, such as 10.0.0.1:8476")
-        if not 0 <= index < count:
-            raise UserError(f"--process_id={index} must be from 0 to below --num_processes={count}")
+        if not 0 <= index < count <= 2**20:
+            raise UserError(
+                f"--process_id={index} must be from 0 to below --num_processes={count}, and that at most {2**20:,}"
+            )
     seconds = _whole(environ, "DOTS_JOIN_SECONDS", 1) or _JOIN_SECONDS
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # read where the devices are CPUs
     jax.config.update("jax_enable_preemption_service", False)  # would swallow SIGTERM

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import distributed, metrics, policy, reward, rollout, settings
+from dots_jax import distributed, metrics, policy, reward, rollout, settings, validate
 from dots_jax import main as flags
 from dots_jax import workdir as workdirs
 from dots_jax.data import real, sources
@@ -42,6 +42,17 @@ example:
   python -m dots_jax.evaluate --model=runs/orz/policy --sets=math500,aime24 --samples=4 --workdir=runs/orz-4
 """
 RESULTS = "results.json"
+_ROW = {  # of COMPLETIONS
+    "batch": validate.whole(),
+    "question": validate.TEXT,
+    "sample": validate.whole(),
+    "verdict": validate.one_of([v.name.lower() for v in Verdict], "a verdict"),
+    "reward": validate.number(0, 1),
+    "tokens": validate.whole(),
+    "ended": validate.FLAG,
+    "answer": validate.TEXT,
+    "completion": validate.TEXT,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +136,7 @@ def ask(
     """
     batch, pending = min(batch or len(prompts), len(prompts)), None
     room = np.minimum(max_tokens, config.max_positions - lengths)
+    max_tokens = int(room.max())
 
     def collect(number, ids, wait):
         found = wait()  # without what filled the batch up
@@ -230,7 +242,8 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
     batch = min(config.batch, len(questions))
     prints = settings.fingerprints(directory, {}, questions=questions)
-    rows, total = _there(config, workdir, len(questions), batch), -(-len(questions) // batch)
+    stop_ids = tok.stop_ids(directory, tokenizer)
+    rows, total = _there(config, workdir, questions, batch), -(-len(questions) // batch)
     settings.same_inputs(prints, workdir)
     claim.take()
     settings.write_config(config, workdir, prints)
@@ -240,7 +253,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     print(f"{len(questions):,} questions, {config.samples} completions of each, by {config.model}")
     print(f"in {total} batches, of which {len(there)} are there, to {path}", flush=True)
     grader = reward.make(config.reward)
-    sampling = {"stop_ids": tok.stop_ids(directory, tokenizer), "mesh": mesh}
+    sampling = {"stop_ids": stop_ids, "mesh": mesh}
     sampling |= {name: config[name] for name in ("samples", "max_tokens", "temperature", "top_p", "chunk", "slots")}
     against, key = reward.against(config.reward, questions), jax.random.key(config.seed)
     try:
@@ -317,13 +330,14 @@ def show(table: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
+def _there(config, workdir: str, questions, batch: int) -> list[dict]:
     """The completions of whole batches that an evaluation of the same settings has left in `workdir`.
 
     Raises UserError where the settings differ, or the workdir holds something else.
     """
+    path = os.path.join(workdir, metrics.COMPLETIONS)
     if not workdirs.has_begun(workdir):
-        if os.path.exists(os.path.join(workdir, metrics.COMPLETIONS)):
+        if os.path.exists(path):
             settings.read(workdir)  # raises where it is somebody else's
         return []
     for name, old, new in settings.differences(config, workdir):
@@ -332,11 +346,17 @@ def _there(config, workdir: str, questions: int, batch: int) -> list[dict]:
                 f"{workdir} holds an evaluation with {name}={old!r}, not {new!r}; give the same "
                 "to continue it, or use another --workdir"
             )
-    by_batch = collections.defaultdict(list)
-    for row in metrics.read(workdir, metrics.COMPLETIONS, key="batch"):
+    by_batch, whole = collections.defaultdict(list), []
+    for row in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_ROW):
         by_batch[row["batch"]].append(row)
-    sizes = {n: min(batch, questions - n * batch) * config.samples for n in by_batch}
-    return [row for n, rows in sorted(by_batch.items()) if len(rows) == sizes[n] for row in rows]
+    for number, rows in sorted(by_batch.items()):
+        names = questions.names[number * batch : (number + 1) * batch]
+        wanted = [(name, sample) for name in names for sample in range(config.samples)]
+        found = [(row["question"], row["sample"]) for row in rows]
+        if found != wanted[: len(found)] or not wanted:
+            raise UserError(f"batch {number} in {path} is not of this evaluation's questions; use another --workdir")
+        whole += rows if found == wanted else []
+    return whole
 
 
 def _write(path: str, rows: list[dict]) -> None:

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 from ml_collections import ConfigDict
 
-from dots_jax import data, metrics, report, settings
+from dots_jax import data, metrics, report, settings, validate
+from dots_jax import main as flags
 from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer as tok
@@ -22,6 +23,7 @@ COLUMNS = (
     "references_pearson",
     "pearson",
 )
+COMMON = "configs/common.py"
 LEGEND = """\
 Mean ± deviation over runs. Difficulty as predicted in each round against what was measured after it, all rounds but the
 first together. uniform: the next round's references, drawn uniformly, that had never been measured before; references:
@@ -56,17 +58,16 @@ class Run:
 
     def __init__(self, workdir: str):
         self.workdir = workdir
-        self.config = ConfigDict(settings.read(workdir))
-        self.groups = metrics.read(workdir, metrics.GROUPS)
+        self.config = _config(workdir)
+        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": validate.whole()})
         steps = [row["step"] for row in metrics.read(workdir)][1:]
         if not self.groups or [row["step"] for row in self.groups][: len(steps)] != steps:
             raise UserError(f"{workdir}/{metrics.GROUPS} lacks steps of {metrics.FILE}; give a workdir that is whole")
         if not any("predicted" in row for row in self.groups):
             raise UserError(f"{workdir}/{metrics.GROUPS} holds no predictions; give a run with selection.name=dots")
-        if "random" not in self.config.get("policy", {}):
-            raise UserError(f"{workdir} holds a run of an earlier version; open it with that one")
         self._policy = settings.policy(self.config, workdir)
         self.questions = data.load(self.config, tok.load(self._policy))[0]
+        _check(self.groups, self.config, len(self.questions), f"{workdir}/{metrics.GROUPS}")
 
     @functools.cached_property
     def embeddings(self) -> np.ndarray:
@@ -125,6 +126,8 @@ class Run:
         "references_" of all references, a uniform draw from the pool.
         """
         rounds, E = self.rounds[1:], self.embeddings
+        if not rounds:
+            raise UserError(f"{self.workdir} has fewer than two whole selection rounds; let it run on")
         new, measured, uniform = (
             np.concatenate([getattr(r, n) for r in rounds]) for n in ("new", "measured", "uniform")
         )
@@ -159,6 +162,34 @@ class Run:
         return r.ages >= 0 if self.config.predictor.attend == "window" else r.ages == 0
 
 
+def _config(workdir: str) -> ConfigDict:
+    """The config of the run in `workdir`. Raises UserError where it is not one of this version."""
+    found = settings.read(workdir)
+    try:
+        config = ConfigDict(found)
+        flags.same_fields(config, flags.load(os.path.join(flags.ROOT, COMMON)), COMMON)
+        validate.check(config)
+    except (UserError, ValueError) as error:  # ValueError: names with dots
+        raise UserError(f"{workdir} holds no run that this version can open: {error}") from error
+    return config
+
+
+def _check(groups: list[dict], config, questions: int, path: str) -> None:
+    """Raises UserError at the first row that lacks what its step has, or holds what cannot be."""
+    ids, predicted = validate.whole(0, questions - 1), validate.number()
+    for row in groups:
+        where = f"step {row['step']} of {path}"
+        validate.check_row(row, {"rollouts": validate.whole(1), "ids": validate.some(ids)}, where)
+        successes = validate.number(0, row["rollouts"])
+        of_each = {"successes": (successes, "ids"), "predicted": (predicted, "ids")}
+        if (row["step"] - 1) % config.selection.every == 0:
+            validate.check_row(row, {"asked": validate.some(ids), "pool": validate.some(validate.whole(), 20)}, where)
+            of_each |= {"asked_successes": (successes, "asked")}
+            of_each |= {"asked_predicted": (predicted, "asked")} if row["step"] > 1 else {}
+        kinds = {name: validate.some(kind, len(row[of])) for name, (kind, of) in of_each.items()}
+        validate.check_row(row, kinds, where)
+
+
 def _labels(row: dict, asked: bool, skip: int = 0) -> list[tuple]:
     """(id, difficulty, step) of a row's references (`asked`) or of its training groups, but for the first `skip`."""
     groups = zip(
@@ -174,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
         if not workdirs or workdirs[0].startswith("-"):
             raise UserError("usage: python -m dots_jax.explore WORKDIR ...  (of runs with selection.name=dots)")
         tables = [Run(workdir).compare() for workdir in workdirs]
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     rows = [[name, *(report.spread([t[name][c] for t in tables], "{:.3f}") for c in COLUMNS)] for name in tables[0]]

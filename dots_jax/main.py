@@ -49,6 +49,15 @@ In the workdir: config.json, metrics.jsonl and groups.jsonl (one object per step
 curves.png, checkpoints, predictor.safetensors, and the trained policy in Hugging Face layout.
 """
 
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a tuple such as (0.9, 0.99)",
+}
+_ALSO = {float: (float, int), tuple: (tuple, list)}  # what else does for it
+
 
 def main(argv: list[str] | None = None) -> int:
     """Trains, or plans, as the flags say; returns the exit code."""
@@ -64,7 +73,6 @@ def main(argv: list[str] | None = None) -> int:
 
     def train(config, workdir):
         nonlocal code, leave
-        _same_fields(config)
         if own.plan:
             from dots_jax import plan  # imports jax: wrong flags are reported before
 
@@ -131,6 +139,7 @@ def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = N
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)
     config = load(name)
+    same_fields(config, load(os.path.join(ROOT, default_config)), default_config)
     fields = _fields(config)
     for arg in argv:
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
@@ -217,12 +226,18 @@ def _take(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:
     return value, rest
 
 
-def _same_fields(config: ConfigDict) -> None:
-    """Raises UserError at the first field that the config lacks, or has and nothing reads."""
-    known, given = _fields(load("configs/common.py")), _fields(config)
+def same_fields(config: ConfigDict, like: ConfigDict, name: str) -> None:
+    """Raises UserError at the first field of `like`, the config of the file `name`, that the config lacks or has of
+    another kind, and at the first that it has besides.
+    """
+    known, given = _fields(like), _fields(config)
     for field in known:
         if field not in given:
-            raise UserError(f"the config lacks the field {field}; start it from configs.common.get_config()")
+            raise UserError(f"the config lacks the field {field}; start it from {name}")
+        value, kind = (functools.reduce(lambda part, step: part[step], field.split("."), c) for c in (config, like))
+        kind = type(kind)
+        if not isinstance(value, _ALSO.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
+            raise UserError(f"config.{field}={value!r} must be {_KINDS[kind]}")
     for field in given:
         if field not in known:
             raise UserError(_unknown_field(field, known, "the config file"))
@@ -257,8 +272,7 @@ def _wrong_type(message: str, config: ConfigDict) -> str:
     if match is None:
         return message
     kind = type(functools.reduce(lambda part, name: part[name], match[1].split("."), config))
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "a tuple such as (0.9, 0.99)"}
-    return f"--config.{match[1]}={match[2]} is not {kinds.get(kind, 'a ' + kind.__name__)}"
+    return f"--config.{match[1]}={match[2]} is not {_KINDS[kind]}"
 
 
 def _line(error: Exception, file: str) -> str:

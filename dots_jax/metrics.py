@@ -6,10 +6,13 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
+from dots_jax.errors import UserError
 from dots_jax.progress import short
+from dots_jax.validate import Kind, check_row, parse
 
 FILE = "metrics.jsonl"
 GROUPS = "groups.jsonl"
@@ -101,20 +104,26 @@ class Metrics:
         self._events.flush()
 
 
-def read(workdir: str, name: str = FILE, key: str = "step") -> list[dict]:
-    """The complete lines of `workdir/name`, a dictionary with `key` each; empty if there is no such file."""
+def read(workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, Kind] | None = None) -> list[dict]:
+    """The complete lines of `workdir/name`, a dictionary with `key` each; empty if there is no such file.
+
+    With `kinds` of values all lines but the last, which may be torn, must be whole and have them. Raises UserError.
+    """
     path = os.path.join(workdir, name)
     if not os.path.exists(path):
         return []
     rows = []
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             try:
-                row = json.loads(line) if line.endswith("\n") else None
-            except json.JSONDecodeError:
+                row = parse(line) if line.endswith("\n") else None
+            except ValueError:
                 row = None
             if not isinstance(row, dict) or key not in row:
+                if kinds and next(file, None):
+                    raise UserError(f"line {number} of {path} is no JSON object with a {key!r}; mend or remove it")
                 break  # torn by a kill; whatever follows is not to be trusted
+            check_row(row, kinds or {}, f"line {number} of {path}")
             rows.append(row)
     return rows
 

@@ -418,7 +418,7 @@ def _accelerators() -> list:
 
 def read_memory(text: str) -> float:
     """Bytes of `80GB` or `79.6GiB`. Raises UserError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*([A-Za-z]+)", text)
     units = {name.lower(): size for name, size in UNITS.items()}
     if not match or match[2].lower() not in units or not float(match[1]):
         raise UserError(f"--device_memory={text} is not a size; give one such as 80GB (10^9 bytes each) or 79.6GiB")

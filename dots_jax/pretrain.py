@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from dots_jax import main as flags
-from dots_jax import rng
+from dots_jax import rng, validate
 from dots_jax.data import arithmetic
 from dots_jax.errors import UserError
 from dots_jax.policy import huggingface, qwen2, scoring
@@ -36,11 +36,12 @@ def _loss(params, config, tokens, prompt_lengths, lengths):
 
 def pretrain(config, directory: str) -> None:
     """Runs the recipe of `configs/quickstart_pretrain.py` and writes the policy to `directory`."""
-    if config.batch < 1 or not 0 <= config.warmup < config.steps:
-        raise UserError(
-            f"config.batch={config.batch}, config.warmup={config.warmup}, config.steps={config.steps}: "
-            "batch must be at least 1, and warmup at least 0 and below steps"
-        )
+    if config.warmup >= config.steps:
+        raise UserError(f"config.warmup={config.warmup} must be below config.steps={config.steps}")
+    by_level = {name: list(config[name]) for name in ("level_weights", "mistakes")}
+    validate.check_row(
+        by_level, dict.fromkeys(by_level, validate.some(validate.number(0, 1e3), arithmetic.LEVELS)), "config"
+    )
     huggingface.check_target(directory)
     with tempfile.TemporaryDirectory() as files:
         tokenizer = tok.build_characters(arithmetic.ALPHABET, files)

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from dots_jax import metrics, settings
+from dots_jax import metrics, settings, validate
 from dots_jax.errors import UserError
 from dots_jax.ledger import PHASES, SAMPLING
 from dots_jax.progress import short
@@ -51,6 +51,25 @@ _SELECTOR = ("selection.", "predictor.", "embedding.")  # fields that may follow
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5230")  # Okabe and Ito
 _BASELINE = "#4d4d4d"
 _NONE = "–"
+_SETTINGS = {  # that a run has, whatever its version
+    "seed": validate.whole(0, 2**32 - 1),
+    "selection.name": validate.TEXT,
+    "train.steps": validate.whole(),
+    "replay.fresh": validate.optional(validate.number(0, 1)),
+}
+_MEASURED = validate.optional(validate.number())
+_COUNTED = validate.optional(validate.number(0))
+_ROW = {  # of metrics.jsonl
+    "step": validate.whole(),
+    "eval/accuracy": validate.optional(validate.number(0, 1)),
+    "seconds": _COUNTED,
+    **{f"ledger/generated_{phase}": _COUNTED for phase in (*SAMPLING, "tokens")},
+    **{f"ledger/seconds_{phase}": _COUNTED for phase in PHASES},
+    "ledger/uncounted_tokens": _COUNTED,
+    "train/useful_groups": _MEASURED,
+    "predictor/pearson": _MEASURED,
+    "predictor/reference_pearson": _MEASURED,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +120,12 @@ def load(argument: str) -> Run:
         label, workdir = "", argument
     if not os.path.isdir(workdir):
         raise UserError(f"no workdir {workdir!r}; give directories that dots_jax.main has written")
-    run = Run(workdir, label, settings.flat(settings.read(workdir)), metrics.read(workdir))
+    config = settings.flat(settings.read(workdir))
+    validate.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
+    run = Run(workdir, label, config, metrics.read(workdir, kinds=_ROW))
+    for one, other in itertools.pairwise(run.rows):
+        if one["step"] >= other["step"]:
+            raise UserError(f"{workdir}/{metrics.FILE}: step {other['step']} follows step {one['step']}; mend it")
     if not run.rows:
         raise UserError(f"{workdir} holds no {metrics.FILE}, or nothing in it yet; leave it out")
     if not run.exams:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dots_jax import distributed, metrics
+from dots_jax import distributed, metrics, validate
 from dots_jax import workdir as workdirs
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
@@ -69,7 +69,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
     """The config, and the fingerprints of what the run rests on."""
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            config = json.load(file)
+            config = validate.parse(file.read())
         return config, config.pop(_FINGERPRINTS, {})
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{workdir} holds no readable config.json of a run; name another directory") from error

@@ -1,75 +1,125 @@
-"""Checks of a config's values: what can be refused before anything is loaded, and what needs policy and mesh."""
+"""Checks of values: a config's, before anything is loaded and with policy and mesh; and those of files read again."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from dots_jax.errors import UserError
 
-_COUNTS = (
-    "data.num_heldout",
-    "data.max_prompt_tokens",
-    "selection.every",
-    "selection.references",
-    "embedding.max_tokens",
-    "predictor.width",
-    "predictor.window",
-    "predictor.steps",
-    "predictor.batch",
-    "rollout.max_tokens",
-    "rollout.chunk",
-    "replay.capacity",
-    "learner.minibatches",
-    "learner.micro_rows",
-    "learner.length_buckets",
-    "learner.logits_chunk",
-    "train.steps",
-    "train.questions",
-    "train.eval_every",
-    "train.checkpoint_every",
-    "train.keep",
-    "eval.samples",
-    "samples",  # this and the others without a group: of configs/evaluate.py
-    "max_tokens",
-    "chunk",
-    "batch",
-)
-_FROM_ZERO = (
-    "seed",
-    "data.seed",
-    "data.num_questions",
-    "policy.random.width",
-    "eval.questions",
-    "eval.batch",
-    "questions",
-    "slots",
-    "selection.reuse",
-    "predictor.references",
-    "rollout.slots",
-    "replay.max_age",
-    "replay.until",
-    "learner.warmup",
-)
-_FLOORS = (  # field, lowest whole number
-    *((field, 1) for field in _COUNTS),
-    ("rollout.group_size", 2),  # a group of one has no advantage
-    *((field, 0) for field in _FROM_ZERO),
+# The most of each thing counted: beyond it no machine has the memory, and nobody the time.
+_ANY = 2**31 - 1  # indices on devices have 32 bits; nothing is made of so many
+_QUESTIONS = 10**7  # their embeddings, of 896 float32 each, are 36 GB on the host
+_STEPS = 10**6  # twelve days at a second each
+_TOKENS = 2**20  # the longest Qwen2.5 has 1,010,000 positions
+_ROWS = 10**6  # of a step; the paper has 4,096
+_GROUP = 10**5  # completions of a question
+_WIDTH = 2**15  # a square matrix of float32 is 4 GiB
+_NUMBERS = 2**31  # in an array: 8 GiB of four bytes each
+_RANDOM = 10**10  # parameters of a policy that is made at once on one device: 40 GB of float32
+
+SHAPE = {  # of a model; the largest published one has 80 layers, 64 heads and 152,064 tokens
+    "width": (1, _WIDTH),
+    "num_layers": (1, 1000),
+    "num_heads": (1, 1024),
+    "num_kv_heads": (1, 1024),
+    "mlp_width": (1, 2**18),
+    "max_positions": (1, _ANY),
+    "vocab_size": (1, 2**22),
+}
+LIMITS = {  # field: lowest and highest whole number
+    "seed": (0, 2**32 - 1),
+    "policy.random.width": (0, _WIDTH),
+    "data.num_questions": (0, _QUESTIONS),
+    "data.num_heldout": (1, _QUESTIONS),
+    "data.seed": (0, 2**32 - 1),
+    "data.max_prompt_tokens": (1, _TOKENS),
+    "selection.every": (1, _ROWS),
+    "selection.references": (1, _ROWS),
+    "selection.reuse": (0, _ROWS),
+    "embedding.max_tokens": (1, _TOKENS),
+    "predictor.width": (1, _WIDTH),
+    "predictor.window": (1, _QUESTIONS),
+    "predictor.steps": (1, _STEPS),
+    "predictor.batch": (1, _ROWS),
+    "predictor.references": (0, _ROWS),
+    "rollout.group_size": (2, _GROUP),  # a group of one has no advantage
+    "rollout.max_tokens": (1, _TOKENS),
+    "rollout.chunk": (1, _ANY),
+    "rollout.slots": (0, _ANY),
+    "replay.capacity": (1, _QUESTIONS),
+    "replay.max_age": (0, _ANY),
+    "replay.until": (0, _ANY),
+    "learner.minibatches": (1, _ROWS),
+    "learner.micro_rows": (1, _ROWS),
+    "learner.length_buckets": (1, 1000),  # each is a program to compile
+    "learner.logits_chunk": (1, _ANY),
+    "learner.warmup": (0, _ANY),
+    "train.steps": (1, _STEPS),
+    "train.questions": (1, _ROWS),
+    "train.eval_every": (1, _ANY),
+    "train.checkpoint_every": (1, _ANY),
+    "train.keep": (1, _ANY),
+    "eval.questions": (0, _ANY),
+    "eval.samples": (1, _GROUP),
+    "eval.batch": (0, _ANY),
+    # Without a group: of configs/evaluate.py, difficulty_fit.py and quickstart_pretrain.py.
+    "questions": (0, _ANY),
+    "samples": (1, _GROUP),
+    "max_tokens": (1, _ANY),  # no more than the model has positions for
+    "chunk": (1, _ANY),
+    "slots": (0, _ANY),
+    "batch": (1, _ROWS),
+    "references": (2, _ROWS),
+    "width": (1, _WIDTH),
+    "epochs": (1, _STEPS),
+    "patience": (1, _ANY),
+    "num_questions": (1, _QUESTIONS),
+    "num_heldout": (1, _QUESTIONS),
+    "data_seed": (0, 2**32 - 1),
+    "steps": (1, _STEPS),
+    "warmup": (0, _ANY),
+}
+_ARRAYS = (  # fields whose product is the size of an array; a 0 stands for all of something and is left out
+    ("train.questions", "rollout.group_size", "rollout.max_tokens"),
+    ("selection.references", "rollout.group_size", "rollout.max_tokens"),
+    ("replay.capacity", "rollout.group_size", "rollout.max_tokens"),
+    ("eval.batch", "eval.samples"),
+    ("data.num_heldout", "eval.samples"),
+    ("selection.every", "train.questions"),
+    ("predictor.batch", "predictor.references"),
+    ("predictor.window", "predictor.width"),
+    ("batch", "samples"),
+    ("batch", "references"),
 )
 _REALS = (  # field, test, what is wanted
     ("selection.target", lambda x: 0 <= x <= 1, "from 0 to 1"),
     ("selection.temperature", lambda x: x > 0, "above 0"),
     ("predictor.half_life", lambda x: x > 0, "above 0"),
-    ("predictor.learning_rate", lambda x: x > 0, "above 0"),
+    ("predictor.learning_rate", lambda x: 0 < x <= 10, "above 0 and at most 10"),
     ("predictor.weight_decay", lambda x: x >= 0, "0 or above"),
     ("predictor.dropout", lambda x: 0 <= x < 1, "from 0 to below 1"),
     ("rollout.temperature", lambda x: x > 0, "above 0"),
     ("eval.temperature", lambda x: x >= 0, "0 (greedy) or above"),
     ("eval.top_p", lambda x: 0 < x <= 1, "above 0 and at most 1"),
-    ("temperature", lambda x: x >= 0, "0 (greedy) or above"),
-    ("top_p", lambda x: 0 < x <= 1, "above 0 and at most 1"),
     ("replay.fresh", lambda x: 0 < x <= 1, "above 0 and at most 1"),
     ("learner.cap", lambda x: x > 0, "above 0"),
     ("learner.clip", lambda x: 0 < x < 1, "between 0 and 1"),
     ("learner.kl", lambda x: x >= 0, "0 or above"),
-    ("learner.learning_rate", lambda x: x > 0, "above 0"),
+    ("learner.learning_rate", lambda x: 0 < x <= 10, "above 0 and at most 10"),
     ("learner.weight_decay", lambda x: x >= 0, "0 or above"),
     ("learner.max_grad_norm", lambda x: x > 0, "above 0"),
+    ("temperature", lambda x: x >= 0, "0 (greedy) or above"),
+    ("top_p", lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    ("learning_rate", lambda x: 0 < x <= 10, "above 0 and at most 10"),
+    ("dropout", lambda x: 0 <= x < 1, "from 0 to below 1"),
+    ("noise", lambda x: 0 <= x <= 100, "from 0 to 100"),
+    ("average", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("teacher", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("careless_after", lambda x: 0 <= x <= 1, "from 0 to 1"),
 )
 _NAMES = {
     "reward": ("exact", "math", "proxy"),
@@ -77,6 +127,7 @@ _NAMES = {
     "dtype": ("float32", "bfloat16"),
     "embedding.dtype": ("float32", "bfloat16"),
     "predictor.calibration": ("code", "paper", "none"),
+    "calibration": ("code", "paper", "none"),
     "predictor.attend": ("reference", "window"),
     "predictor.learn_from": ("none", "reference", "groups"),
     "replay.start": ("round", "full"),
@@ -90,30 +141,35 @@ _ABSENT = object()
 
 def check(config) -> None:
     """Raises UserError at the first value that no run can use; fields that the config lacks are not checked."""
-    for field, low in _FLOORS:
-        value = _get(config, field)
-        if value is not _ABSENT and not (_whole(value) and value >= low):
-            _refuse(field, value, f"a whole number of at least {low}")
-    for field in ("seed", "data.seed"):
-        if _get(config, field) is not _ABSENT and _get(config, field) >= 2**32:
-            _refuse(field, _get(config, field), "below 2**32")
+    for field, limits in LIMITS.items():
+        if (value := _get(config, field)) is not _ABSENT:
+            _check_whole(f"config.{field}", value, *limits)
     for field, test, wanted in _REALS:
-        value = _get(config, field)
-        if value is not _ABSENT and not (_number(value) and test(value)):
-            _refuse(field, value, f"a number {wanted}")
+        if (value := _get(config, field)) is not _ABSENT:
+            _check_real(f"config.{field}", value, test, wanted)
+    for group in ("policy.random", "model"):
+        shape = _get(config, group)
+        if isinstance(shape, ConfigDict) and (group == "model" or shape.width):  # in configs/evaluate.py it is a path
+            check_shape(shape, lambda field, group=group: f"config.{group}.{field}")
+            _check_made(group, shape)
+    for fields in _ARRAYS:
+        sizes = {f: size for f in fields if (size := _get(config, f)) is not _ABSENT and size}
+        if len(sizes) > 1 and math.prod(sizes.values()) > _NUMBERS:
+            said = " x ".join(f"config.{f}={size}" for f, size in sizes.items())
+            raise UserError(f"{said} is more than any machine holds ({_NUMBERS:,} numbers in an array); lower one")
     for field, names in _NAMES.items():
         value = _get(config, field)
-        if value is not _ABSENT and value not in names:
-            _refuse(field, value, f"one of {', '.join(names)}")
+        if value is not _ABSENT and not (isinstance(value, str) and value in names):
+            _refuse(f"config.{field}", value, f"one of {', '.join(names)}")
     betas = _get(config, "learner.betas")
     if betas is not _ABSENT and not (
         isinstance(betas, tuple | list) and len(betas) == 2 and all(_number(b) and 0 <= b < 1 for b in betas)
     ):
-        _refuse("learner.betas", betas, "two numbers of at least 0 and below 1")
+        _refuse("config.learner.betas", betas, "two numbers of at least 0 and below 1")
     axes = [_get(config, f"mesh.{axis}") for axis in _AXES]
     for axis, size in zip(_AXES, axes, strict=True):
-        if size is not _ABSENT and not (_whole(size) and (size >= 1 or size == -1)):
-            _refuse(f"mesh.{axis}", size, "a number of devices, or -1 for what the other axes leave")
+        if size is not _ABSENT and not (_whole(size) and (1 <= size <= _ANY or size == -1)):
+            _refuse(f"config.mesh.{axis}", size, "a number of devices, or -1 for what the other axes leave")
     if axes.count(-1) > 1:
         raise UserError(f"config.mesh has -1 on {axes.count(-1)} axes; only one can take what the others leave")
     _check_batch(config)
@@ -246,10 +302,127 @@ def _pool(config):
 
 def _get(config, field: str):
     for name in field.split("."):
-        if name not in config:
+        if not isinstance(config, ConfigDict) or name not in config:
             return _ABSENT
         config = config[name]
     return config
+
+
+def check_shape(shape: Mapping, name: Callable[[str], str]) -> None:
+    """Raises UserError where no model has the `shape` (fields of `qwen2.Config`); `name` says how a field is called."""
+    for field, limits in SHAPE.items():
+        if field in shape:
+            _check_whole(name(field), shape[field], *limits)
+    for field in ("rope_theta", "norm_eps"):
+        _check_real(name(field), shape[field], lambda x: x > 0, "above 0")
+    width, heads, shared = (shape[field] for field in ("width", "num_heads", "num_kv_heads"))
+    if width % heads or width // heads % 2:
+        raise UserError(f"{name('width')}={width} must be an even number of times {name('num_heads')}={heads}")
+    if heads % shared:
+        raise UserError(f"{name('num_heads')}={heads} must be a multiple of {name('num_kv_heads')}={shared}")
+
+
+def _check_made(group: str, shape: Mapping) -> None:
+    """Raises UserError where a policy of random weights would be too large to be made."""
+    D, F, L = (shape[field] for field in ("width", "mlp_width", "num_layers"))
+    count = L * (2 * D * D + 2 * D * D * shape["num_kv_heads"] // shape["num_heads"] + 3 * D * F)
+    if count > _RANDOM:
+        raise UserError(
+            f"config.{group} has a shape of {count:,} parameters; random weights are for at most {_RANDOM:,}, lower "
+            "width, mlp_width or num_layers"
+        )
+
+
+def _check_whole(name: str, value, low: int, high: int) -> None:
+    if not (_whole(value) and value >= low):
+        _refuse(name, value, f"a whole number of at least {low}")
+    if value > high:
+        _refuse(name, value, f"at most {high:,}")
+
+
+def _check_real(name: str, value, test: Callable[[float], bool], wanted: str) -> None:
+    tiny = _number(value) and 0 < abs(value) < 1e-30  # float32 would make it 0
+    if tiny or not (_number(value) and test(value)):
+        _refuse(name, value, f"a number {wanted}" + ", and no nearer to 0 than 1e-30" * tiny)
+
+
+# ---- Files read again ----------------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """What a value of a row of JSON can be."""
+
+    test: Callable[[Any], bool]
+    wanted: str
+
+
+def whole(low: int = 0, high: int = _ANY) -> Kind:
+    """A whole number."""
+    wanted = f"a whole number of at least {low}" if high == _ANY else f"a whole number from {low:,} to {high:,}"
+    return Kind(lambda x: _whole(x) and low <= x <= high, wanted)
+
+
+def number(low: float = -1e30, high: float = 1e30) -> Kind:
+    """A finite number."""
+    return Kind(lambda x: _number(x) and low <= x <= high, f"a number from {low:g} to {high:g}")
+
+
+def one_of(names, wanted: str) -> Kind:
+    """One of some texts."""
+    return Kind(lambda x: isinstance(x, str) and x in names, wanted)
+
+
+def some(kind: Kind, length: int | None = None) -> Kind:
+    """A list of `length` values of one kind."""
+    return Kind(
+        lambda x: isinstance(x, list) and length in (None, len(x)) and all(map(kind.test, x)),
+        f"a list{'' if length is None else f' of {length}'}, each {kind.wanted}",
+    )
+
+
+def optional(kind: Kind) -> Kind:
+    """A value of that kind, or null, or absent."""
+    return Kind(lambda x: x is None or kind.test(x), f"{kind.wanted}, or null")
+
+
+TEXT = Kind(lambda x: isinstance(x, str), "text")
+FLAG = Kind(lambda x: isinstance(x, bool), "true or false")
+
+
+def check_row(row: Mapping, kinds: Mapping[str, Kind], where: str) -> None:
+    """Raises UserError at the first of `kinds` of which the row has a value of another kind, or none."""
+    for name, kind in kinds.items():
+        if not kind.test(row.get(name)):
+            found = f"{_short(row[name])}, not" if name in row else "missing; it must be"
+            raise UserError(f"{where}: {name!r} is {found} {kind.wanted}; mend or remove it")
+
+
+def parse(text: str):
+    """The value of JSON `text`. Raises ValueError for whatever it is instead, also where it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """The JSON object in a file. Raises UserError where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = parse(file.read())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not JSON ({str(error).splitlines()[0]}); copy the file again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not JSON of an object, but of {type(found).__name__}; copy the file again")
+    return found
+
+
+def _short(value) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        text = "a very long number"
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _whole(value) -> bool:
@@ -257,8 +430,9 @@ def _whole(value) -> bool:
 
 
 def _number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    """A number that float32 holds, with room for what is computed from it."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
 
-def _refuse(field: str, value, wanted: str):
-    raise UserError(f"config.{field}={value!r} must be {wanted}")
+def _refuse(name: str, value, wanted: str):
+    raise UserError(f"{name}={_short(value)} must be {wanted}")

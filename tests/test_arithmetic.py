@@ -161,7 +161,7 @@ def test_exhausted_level_leaves_its_share(monkeypatch):
         arithmetic.demonstrations(np.random.default_rng(0), 1, [1], everything)
 
 
-@pytest.mark.parametrize("arguments", [(0, 1, 0), (1, -1, 0), (1, 1, -1)])
+@pytest.mark.parametrize("arguments", [(0, 1, 0), (1, -1, 0), (1, 1, -1), (10**6, 1, 0)])
 def test_out_of_range(arguments):
     with pytest.raises(UserError, match="config.data"):
         arithmetic.make(*arguments)

@@ -203,9 +203,9 @@ def test_broken_config(export, text):
     "fields, part",
     [
         ({"model_type": "llama"}, "llama"),
-        ({"hidden_size": None}, "wrong kind"),
-        ({"num_attention_heads": 0}, "wrong kind"),
-        ({"rope_theta": "big", "rope_parameters": None}, "wrong kind"),
+        ({"hidden_size": None}, "hidden_size=None must be a whole number"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0 must be a whole number of at least 1"),
+        ({"rope_theta": "big", "rope_parameters": None}, "rope_theta='big' must be a number"),
     ],
 )
 def test_other_config(export, fields, part):

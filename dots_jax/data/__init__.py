@@ -23,7 +23,7 @@ def load(config, tokenizer) -> tuple[Questions, Questions]:
     data = config.data
     if data.name == "arithmetic":
         return arithmetic.make(data.num_questions, data.num_heldout, data.seed)
-    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, data.system))
+    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, data.system, data.max_prompt_tokens))
 
 
 def describe(questions: Questions, lengths) -> str:

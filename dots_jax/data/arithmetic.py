@@ -18,6 +18,7 @@ ALPHABET = "0123456789+-=,>adprsw"
 MAX_PROMPT = 16  # characters
 MAX_COMPLETION = 31  # characters; the end token is one more
 PATIENCE = 300  # known questions in a row after which a level counts as exhausted
+MOST = 10**6  # questions, pool and held-out set together: they take half a minute to make
 
 Example = tuple[str, str, str]  # prompt, completion, answer
 
@@ -145,6 +146,11 @@ def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Qu
     ):
         if value < least:
             raise UserError(f"config.data.{name} is {value}; it must be at least {least}")
+    if num_questions + num_heldout > MOST:
+        raise UserError(
+            f"config.data.num_questions + num_heldout is {num_questions + num_heldout:,}, but arithmetic makes at most "
+            f"{MOST:,} distinct questions; ask for fewer"
+        )
     cells = [(family, level) for family in FAMILIES for level in range(1, LEVELS + 1)]
     order, *streams = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(cells) + 1))
     seen, remaining = set(), list(range(len(cells)))

@@ -129,7 +129,7 @@ def _letters(text: str) -> str:
 
 def _level(row: dict) -> int | None:
     """The number in the column `level`, such as 3 or "Level 3"."""
-    match = re.fullmatch(r"(?:level )?(\d+)(?:\.0)?", str(row.get("level")).casefold())
+    match = re.fullmatch(r"(?:level )?(\d{1,9})(?:\.0)?", str(row.get("level")).casefold())
     return int(match[1]) if match else None
 
 
@@ -142,8 +142,10 @@ def _labels(rows: list[dict], column: str, origin: str, wanted: bool) -> np.ndar
             return _level(row)
         try:
             return None if row.get(name) is None else float(row[name])
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{origin}: {row[name]!r} in the column {name} is not a number; mend it") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(
+                f"{origin}: {str(row[name])[:40]!r} in the column {name} is not a number; mend it"
+            ) from error
 
     found = [one(row) if name else None for row in rows]
     if wanted and all(x is None for x in found):

@@ -1,12 +1,12 @@
 """Where real questions come from: local parquet and JSON files, or datasets of the Hugging Face hub."""
 
-import json
 import logging
 import os
 import re
 from typing import Any, NamedTuple
 
 from dots_jax.errors import UserError
+from dots_jax.validate import parse
 
 # The first of these columns that a row has; several spellings, because every publisher has one of his own.
 PROBLEM = ("problem", "question", "prompt", "query", "instruction")
@@ -119,7 +119,7 @@ def _read(path: str) -> list:
     try:
         with open(path, encoding="utf-8") as file:
             if path.endswith(".json"):
-                found = json.load(file)
+                found = parse(file.read())
                 if not isinstance(found, list):
                     raise UserError(
                         f"{path} holds no JSON list; write a list of objects, or one object a line (.jsonl)"
@@ -129,11 +129,11 @@ def _read(path: str) -> list:
             for line in file:
                 number += 1
                 if line.strip():
-                    found.append(json.loads(line))
+                    found.append(parse(line))
             return found
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}; write it again as UTF-8") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         where = f"line {number}" if path.endswith(".jsonl") else str(error)[:100]
         raise UserError(f"{path} is not JSON ({where}); mend or remove what stands there") from error
     except OSError as error:
@@ -179,7 +179,12 @@ def _row(row: Any, number: int, origin: str) -> dict:
     values = []
     for wanted in (PROBLEM, ANSWER):
         column = next((name for name in wanted if row.get(name) is not None), None)
-        text = "" if column is None else _text(row[column])
+        try:
+            text = "" if column is None else _text(row[column])
+        except RecursionError:
+            raise UserError(
+                f"row {number} of {origin}: the {wanted[0]} is nested too deeply; mend or remove it"
+            ) from None
         if column is None and not any(name in row for name in wanted):
             raise UserError(
                 f"{origin} lacks a column {wanted[0]!r}: row {number} has {', '.join(map(str, row)) or 'nothing'}; "

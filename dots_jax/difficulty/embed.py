@@ -17,6 +17,7 @@ from dots_jax import distributed, metrics, policy
 from dots_jax.errors import UserError
 from dots_jax.policy import huggingface, sharding
 from dots_jax.policy import tokenizer as tok
+from dots_jax.validate import read_json
 
 BATCH_TOKENS = 32768  # at a time, over all devices
 _SHORTEST = 16  # tokens of the smallest padded length; each further one doubles
@@ -111,23 +112,24 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
     except Exception as error:  # whatever a file of another kind makes of numpy's readers
         reason = getattr(error, "strerror", None) or "not a .npy file of numbers"
         raise UserError(f"cannot read the embeddings {path}: {reason}; give a .npy file [N, D]") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu":
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu" or not found.shape[1]:
         raise UserError(f"{path} holds no matrix of numbers; embeddings are a .npy file [N, D]")
     if len(found) != count:
         raise UserError(f"{path} holds {len(found):,} embeddings for {count:,} questions; give those of this pool")
+    with np.errstate(over="ignore"):
+        found = found.astype(np.float32)
     broken = np.flatnonzero(~np.isfinite(found).all(1))
     if len(broken):
-        raise UserError(f"row {broken[0]} of the embeddings {path} holds NaN or infinity; make them anew")
+        raise UserError(f"row {broken[0]} of the embeddings {path} holds NaN or infinity as float32; make them anew")
     about = f"{path.removesuffix('.npy')}.json"
     if texts is not None and os.path.exists(about):
         try:
-            with open(about, encoding="utf-8") as file:
-                made_for = json.load(file).get("texts")
-        except (OSError, ValueError, AttributeError) as error:
+            made_for = read_json(about).get("texts")
+        except UserError as error:
             raise UserError(f"cannot read {about}, which says what {path} is; delete it or make both anew") from error
         if made_for not in (None, _digest(texts)):
             raise UserError(f"{path} was made for other questions, says {about}; give the embeddings of this pool")
-    return found.astype(np.float32)
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))

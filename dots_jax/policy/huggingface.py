@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from dots_jax import distributed
 from dots_jax.errors import UserError
 from dots_jax.policy import qwen2
+from dots_jax.validate import read_json
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -125,7 +126,7 @@ def _write(directory: Path, config, params, source: Path | None, tensors: list, 
             if (source / name).is_file():
                 shutil.copyfile(source / name, directory / name)
         if (source / "config.json").is_file():
-            given = _read_json(source / "config.json")
+            given = read_json(source / "config.json")
             fields |= {key: given[key] for key in ("bos_token_id", "eos_token_id") if key in given}
     _write_json(directory / "config.json", fields)
     _write_weights(directory, tensors, max_shard_bytes)
@@ -145,16 +146,6 @@ def _leaves(tree):
     return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({str(error).splitlines()[0]}); copy the file again") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path} is not a JSON object; copy the file again")
-    return fields
-
-
 def _write_json(path: Path, fields: dict) -> None:
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
@@ -167,9 +158,7 @@ def read_config(directory: str | os.PathLike) -> qwen2.Config:
         raise UserError(f"{directory} has no config.json; give a Hugging Face model directory")
     count = _count_tokens(directory)
     try:
-        config = qwen2.Config.from_hf(_read_json(path), count)
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(f"{path} has a field of the wrong kind: {error}") from error
+        config = qwen2.Config.from_hf(read_json(path), count)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
     if count is not None and count > config.vocab_size:
@@ -183,7 +172,7 @@ def read_config(directory: str | os.PathLike) -> qwen2.Config:
 def _count_tokens(directory: Path) -> int | None:
     """Largest id of the tokenizer in `directory`, added tokens included, plus one; None if there is none."""
     files = {
-        name: _read_json(directory / name)
+        name: read_json(directory / name)
         for name in ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer_config.json")
         if (directory / name).is_file()
     }
@@ -240,7 +229,7 @@ class _Weights:
             self._path = dict.fromkeys(self._open(single).keys(), single)
         elif index.is_file():
             self._source = index
-            files = _read_json(index).get("weight_map")
+            files = read_json(index).get("weight_map")
             if not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
                 raise UserError(f"{index} has no weight_map from tensor to file; copy the file again")
             self._path = {name: directory / file for name, file in files.items()}

@@ -12,10 +12,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from dots_jax import validate
 from dots_jax.errors import UserError
 from dots_jax.policy import attention, sharding
 
 _F32 = jnp.float32
+_NAMES = {  # fields of `Config` as config.json has them
+    "vocab_size": "vocab_size",
+    "width": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "mlp_width": "intermediate_size",
+    "norm_eps": "rms_norm_eps",
+    "max_positions": "max_position_embeddings",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,37 +55,30 @@ class Config:
         """From the fields of a Hugging Face `config.json`, rotary base in either spelling.
 
         Raises:
-          UserError: another architecture, a missing field, or a feature Qwen2.5 does not use.
+          UserError: another architecture, a field that is missing or impossible, or a feature Qwen2.5 does not use.
         """
         if fields.get("model_type") != "qwen2":
             raise UserError(f"model_type is {fields.get('model_type')!r}: only 'qwen2' (Qwen2, Qwen2.5) is supported")
-        rope = fields.get("rope_parameters") or {}
-        scaling = fields.get("rope_scaling") or {}
-        kinds = {rope.get("rope_type"), scaling.get("rope_type"), scaling.get("type")}
-        if kinds - {None, "default"} or fields.get("use_sliding_window"):
+        rope, scaling = fields.get("rope_parameters"), fields.get("rope_scaling")
+        for name, value in (("rope_parameters", rope), ("rope_scaling", scaling)):
+            if not isinstance(value, dict | None):
+                raise UserError(f"{name} is {type(value).__name__}, not an object")
+        rope, scaling = rope or {}, scaling or {}
+        kinds = (rope.get("rope_type"), scaling.get("rope_type"), scaling.get("type"))
+        if any(kind not in (None, "default") for kind in kinds) or fields.get("use_sliding_window"):
             raise UserError("rope scaling and sliding-window attention are not supported (Qwen2.5 ships without them)")
+        theta = rope.get("rope_theta", fields.get("rope_theta", 10000.0))
+        tied = fields.get("tie_word_embeddings", False)
+        if not isinstance(tied, bool):
+            raise UserError(f"tie_word_embeddings={tied!r} must be true or false")
         try:
-            config = cls(
-                vocab_size=fields["vocab_size"],
-                width=fields["hidden_size"],
-                num_layers=fields["num_hidden_layers"],
-                num_heads=fields["num_attention_heads"],
-                num_kv_heads=fields["num_key_value_heads"],
-                mlp_width=fields["intermediate_size"],
-                rope_theta=float(rope.get("rope_theta", fields.get("rope_theta", 10000.0))),
-                norm_eps=fields["rms_norm_eps"],
-                tie_embeddings=bool(fields.get("tie_word_embeddings", False)),
-                max_positions=fields["max_position_embeddings"],
-                num_tokens=min(num_tokens or fields["vocab_size"], fields["vocab_size"]),
-            )
+            shape = {ours: fields[theirs] for ours, theirs in _NAMES.items()}
         except KeyError as e:
             raise UserError(f"config.json has no field {e}") from None
-        if config.width % config.num_heads or config.num_heads % config.num_kv_heads:
-            raise UserError(
-                f"config.json: hidden_size {config.width}, {config.num_heads} query heads and "
-                f"{config.num_kv_heads} key/value heads do not divide"
-            )
-        return config
+        validate.check_shape(shape | {"rope_theta": theta}, lambda field: _NAMES.get(field, field))
+        vocabulary = shape["vocab_size"]
+        tokens = min(num_tokens or vocabulary, vocabulary)
+        return cls(**shape, rope_theta=float(theta), tie_embeddings=tied, num_tokens=tokens)
 
     def to_hf(self, dtype: str) -> dict:
         """The fields of `config.json`, rotary base in both spellings."""

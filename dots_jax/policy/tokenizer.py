@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dots_jax.errors import UserError
+from dots_jax.validate import read_json, whole
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
 ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both
@@ -16,15 +17,18 @@ ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models
 def load(directory: str | os.PathLike):
     """The tokenizer in `directory`; never asks the network. Raises UserError if there is none."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is missing: it is not needed
-    from transformers import AutoTokenizer  # slow to import
+    from transformers import AutoTokenizer, logging  # slow to import
 
+    logging.set_verbosity_error()  # what it warns of is checked here
     directory = Path(directory)
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise UserError(
             f"no tokenizer in {directory}: neither tokenizer.json nor vocab.json; give a Hugging Face model directory"
         )
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        _ids(tokenizer, ["1"])  # some of what its files say is only read now
+        return tokenizer
     except Exception as error:  # transformers and tokenizers raise many kinds for a damaged file
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"cannot read the tokenizer in {directory}: {reason}; copy its files again") from error
@@ -57,12 +61,28 @@ def prompts(tokenizer, texts: Sequence[str], system: str = "") -> list[str]:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    return [one(text) for text in texts]
+    try:
+        return [one(text) for text in texts]
+    except Exception as error:  # whatever the template does
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"the policy's chat template fails: {reason}; mend it, or set config.data.system to nothing"
+        ) from error
 
 
-def count(tokenizer, texts: Sequence[str], system: str = "") -> list[int]:
-    """Tokens of each question's prompt."""
-    return [len(row) for row in _ids(tokenizer, prompts(tokenizer, texts, system))]
+def count(tokenizer, texts: Sequence[str], system: str = "", most: int | None = None) -> list[int]:
+    """Tokens of each question's prompt; of one that is far too long for `most` tokens, more than that."""
+    texts = prompts(tokenizer, texts, system)
+    long = [most is not None and len(text) > _room(tokenizer, most) for text in texts]
+    rows = iter(_ids(tokenizer, [text for text, skip in zip(texts, long, strict=True) if not skip]))
+    return [most + 1 if skip else len(next(rows)) for skip in long]
+
+
+def _room(tokenizer, tokens: int) -> int:
+    """Characters that no text of so many tokens exceeds; to tokenize one of millions takes minutes."""
+    if not hasattr(tokenizer, "longest_token"):
+        tokenizer.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
+    return 4 * tokens * tokenizer.longest_token  # a normalizer makes one character of four at most
 
 
 def encode(tokenizer, texts: Sequence[str], max_tokens: int, system: str = "") -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +93,12 @@ def encode(tokenizer, texts: Sequence[str], max_tokens: int, system: str = "") -
     Raises UserError for a text that is empty, longer than `max_tokens`, or not in the tokenizer's alphabet.
     """
     texts = prompts(tokenizer, texts, system)
+    for text in texts:
+        if len(text) > _room(tokenizer, max_tokens):
+            raise UserError(
+                f"question {_short(text)} has {len(text):,} characters, too many for the {max_tokens} tokens that "
+                "there is room for; remove the question"
+            )
     rows = _ids(tokenizer, texts)
     characters = sorted(set("".join(texts)))  # one the vocabulary cannot spell is dropped without a word
     lacking = {c for c, row in zip(characters, _ids(tokenizer, characters), strict=True) if not row}
@@ -110,7 +136,7 @@ def stop_ids(directory: str | os.PathLike, tokenizer) -> tuple[int, ...]:
     They are eos_token_id of generation_config.json and of config.json, the tokenizer's own, and `ENDS` where it has
     them: a base model in a chat template may end on either.
 
-    Raises UserError if there is none, or if a file is not JSON.
+    Raises UserError if there is none, if a file is not JSON, or names an id that the tokenizer lacks.
     """
     added = tokenizer.get_added_vocab()
     ids = {tokenizer.eos_token_id, *(added[end] for end in ENDS if end in added)}
@@ -118,11 +144,15 @@ def stop_ids(directory: str | os.PathLike, tokenizer) -> tuple[int, ...]:
         path = Path(directory) / name
         if not path.is_file():
             continue
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON: {error}; copy the file again") from error
-        ids.update(found if isinstance(found, list) else [found])
+        found = read_json(path).get("eos_token_id")
+        found = found if isinstance(found, list) else [found]
+        wrong = [x for x in found if x is not None and not whole(0, len(tokenizer) - 1).test(x)]
+        if wrong:
+            raise UserError(
+                f"eos_token_id in {path} is {str(found)[:60]}, but the tokenizer's ids are whole numbers from 0 to "
+                f"{len(tokenizer) - 1}; mend or remove it"
+            )
+        ids.update(found)
     ids.discard(None)
     if not ids:
         raise UserError(f"no end token in {directory}: set eos_token_id in its generation_config.json")
