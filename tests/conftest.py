@@ -1,4 +1,6 @@
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 # Before jax is imported: 8 devices on the host, for the tests of sharding, and quick compilation of programs run once.
@@ -16,6 +18,26 @@ import pytest
 
 from dots_jax import policy
 from dots_jax.policy import qwen2
+
+
+@pytest.fixture
+def backstop():
+    """A context that raises TimeoutError after so many seconds of processor time, for what would else take hours."""
+
+    def ring(*_):
+        raise TimeoutError
+
+    @contextlib.contextmanager
+    def limit(seconds):
+        before = signal.signal(signal.SIGPROF, ring)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+    return limit
 
 
 @pytest.fixture(scope="session")
