@@ -1,4 +1,5 @@
 import contextlib
+import importlib.metadata
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,8 @@ FLAGS = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 )
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know
+    FLAGS += ("--xla_cpu_use_fusion_emitters=false",)  # takes a quarter of the time
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -38,6 +41,19 @@ def backstop():
             signal.signal(signal.SIGPROF, before)
 
     return limit
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """An environment for processes on one device, quick to compile; what one has compiled the next ones load."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one directory for all workers
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(base / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_FLAGS": " ".join(FLAGS[1:]),
+    }
 
 
 @pytest.fixture(scope="session")

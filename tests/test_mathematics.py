@@ -371,8 +371,9 @@ def test_deadline_is_processor_time(fake, monkeypatch):
     fake()
     monkeypatch.setattr(mathematics, "PATIENCE", 1e6)  # no other deadline
     pool = mathematics.Pool(2, seconds=0.6)
-    answers = ["work", "endless", "work and work", "x"]
-    expected = [Verdict.WRONG, Verdict.TIMEOUT, Verdict.WRONG, Verdict.WRONG]
+    verdicts(pool, [r"\boxed{a}", r"\boxed{b}"], ["y"] * 2)  # both have started
+    answers = ["work", "x", "work and work", "endless"]
+    expected = [Verdict.WRONG, Verdict.WRONG, Verdict.WRONG, Verdict.TIMEOUT]
     with burners():
         assert verdicts(pool, [rf"\boxed{{{a}}}" for a in answers], ["y"] * 4) == expected
     pool.close()
