@@ -27,6 +27,7 @@ setup(
         "orbax-checkpoint>=0.12",
         "pyarrow",
         "safetensors>=0.8",
+        "sympy",
         "tensorboardX",
         "tqdm",
         "transformers>=5",

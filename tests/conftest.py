@@ -1,4 +1,7 @@
+import contextlib
+import importlib.metadata
 import os
+import signal
 from pathlib import Path
 
 # Before jax is imported: 8 devices on the host, for the tests of sharding, and quick compilation of programs run once.
@@ -7,6 +10,8 @@ FLAGS = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 )
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know
+    FLAGS += ("--xla_cpu_use_fusion_emitters=false",)  # takes a quarter of the time
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -16,6 +21,39 @@ import pytest
 
 from dots_jax import policy
 from dots_jax.policy import qwen2
+
+
+@pytest.fixture
+def backstop():
+    """A context that raises TimeoutError after so many seconds of processor time, for what would else take hours."""
+
+    def ring(*_):
+        raise TimeoutError
+
+    @contextlib.contextmanager
+    def limit(seconds):
+        before = signal.signal(signal.SIGPROF, ring)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
+
+    return limit
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """An environment for processes on one device, quick to compile; what one has compiled the next ones load."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one directory for all workers
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(base / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "XLA_FLAGS": " ".join(FLAGS[1:]),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 import re
-import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -119,9 +118,7 @@ def test_written_completions_are_ragged():
 
 
 def test_pool_and_heldout():
-    start = time.perf_counter()
     pool, heldout = arithmetic.make(4096, 1024, seed=3)
-    assert time.perf_counter() - start < 3  # about 0.15 s on an idle core
     assert (len(pool), len(heldout)) == (4096, 1024)
     assert len(set(pool.texts) | set(heldout.texts)) == 5120
     for questions in (pool, heldout):

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -37,19 +36,13 @@ SMALL = FIELDS | {
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Starts one run as some processes; returns them. What one has compiled the next ones load, where JAX lets them."""
-    cache = tmp_path_factory.mktemp("compiled")
+def start(compiled):
+    """Starts one run as some processes; returns them."""
     started = []
 
     def start(workdir, processes, devices, fields, each=lambda i: []):
-        quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        env = os.environ | {
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            "XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={devices}",
-        }
+        env = os.environ | compiled
+        env["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
         fields = {"embedding.cache": f"{workdir}-embeddings"} | fields
         command = [sys.executable, "-m", "dots_jax.main", f"--workdir={workdir}"]
         command += [f"--config.{name}={value}" for name, value in fields.items()]
@@ -125,10 +118,10 @@ def test_two_processes_are_one_with_two_devices(start, tmp_path, axis):
 
 def test_what_fails_on_one_ends_the_others(start, tmp_path):
     said = start(tmp_path / "run", 2, 1, SMALL, lambda i: ["--config.policy.path=nowhere"] if i else [])
-    began = time.monotonic()
     (_, other), (_, failed) = finish(said, [[1, -signal.SIGABRT], [2]])
     assert "error: policy directory nowhere does not exist" in failed and "Traceback" not in failed
-    assert "error: policy directory" not in other and time.monotonic() - began < 90  # JAX's own patience is 100 s
+    assert "error: policy directory" not in other
+    assert "heartbeat" not in other  # it ends by itself and does not wait until JAX misses the other
     assert not (tmp_path / "run").exists()
 
 

@@ -8,24 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_distributed import SMALL
+from test_train import FIELDS
 
 from dots_jax.main import ROOT
 
 LAUNCH = Path(ROOT) / "launch"
-FIELDS = SMALL | {"train.steps": 1, "train.eval_every": 1, "selection.name": "uniform", "replay.fresh": 1.0}
+ONE_STEP = FIELDS | {"train.steps": 1, "selection.name": "uniform", "replay.fresh": 1.0}
 
 
 @pytest.fixture(scope="module")
-def environ(tmp_path_factory):
-    return os.environ | {
-        "PYTHON": sys.executable,
-        "DEVICE": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+def environ(compiled):
+    return os.environ | compiled | {"PYTHON": sys.executable, "DEVICE": "cpu"}
 
 
 def stand_in(directory, name, text):
@@ -47,7 +40,7 @@ def test_trains(script, environ, tmp_path):
     slurm = "SLURM_JOB_ID=7 SLURM_STEP_NODELIST=localhost SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0"
     env = environ | stand_in(tmp_path / "bin", "srun", f'shift; exec env {slurm} "$@"')
     env |= {"SLURM_SUBMIT_DIR": ROOT, "JAX_PLATFORMS": "cpu"} if script == "slurm.sh" else {}
-    flags = [f"--config.{name}={value}" for name, value in FIELDS.items()]
+    flags = [f"--config.{name}={value}" for name, value in ONE_STEP.items()]
     done = run(script, f"--workdir={tmp_path / 'a run'}", *flags, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     log = [json.loads(line) for line in (tmp_path / "a run" / "metrics.jsonl").read_text().splitlines()]

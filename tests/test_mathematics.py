@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import random
@@ -26,6 +27,7 @@ DISAGREE = {
     146: "two boxes with text between: the last one counts",
     159: "a list in another order: to us a set of solutions",
 }
+EXPENSIVE = (152, 113, 70, 37, 82, 80, 90, 169, 146, 95)  # 0.2 to 1 s of processor time each
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +95,10 @@ def test_boxed_random():
     ],
     ids=range(9),
 )
-def test_boxed_is_linear(text):
-    start = time.process_time()
-    mathematics.final_answer(text)
-    assert time.process_time() - start < 5
+def test_boxed_is_linear(text, backstop):
+    """A second at most; anything quadratic takes hours."""
+    with backstop(60):
+        mathematics.final_answer(text)
 
 
 def test_final_answer():
@@ -265,9 +267,7 @@ def test_hostile(tmp_path):
     ]
     mixed = [(h, "x+1", None) for h in hostile] + ordinary
     random.Random(0).shuffle(mixed)
-    start = time.monotonic()
     got = verdicts(pool, [c for c, _, _ in mixed], [a for _, a, _ in mixed])
-    elapsed = time.monotonic() - start
     workers = set(pool.state.processes)
     pool.close()
     for (completion, _, correct), verdict in zip(mixed, got, strict=True):
@@ -277,21 +277,26 @@ def test_hostile(tmp_path):
             assert verdict == (Verdict.CORRECT if correct else Verdict.WRONG), (completion, verdict)
     assert Verdict.TIMEOUT in got
     assert not path.exists()
-    assert elapsed < 60
     assert all(w.poll() is not None for w in workers)
 
 
 FAKE = """
-import os, signal, sys, time
+import itertools, os, signal, sys, time
 {broken}
 def LatexExtractionConfig(): pass
 ExprExtractionConfig = LatexExtractionConfig
 def parse(text, kinds, parsing_timeout):
+    start = time.process_time()
     if "print" in text:
         print("1\\n0\\n", flush=True)
         os.write(1, b"0\\n0\\n0\\n")
     if "sleep" in text:
-        time.sleep(60)
+        time.sleep(3600)
+    if "work" in text:
+        while time.process_time() < start + 0.4:
+            pass
+    if "endless" in text:
+        sum(itertools.repeat(0))
     if "die" in text:
         os.kill(os.getpid(), signal.SIGKILL)
     if "memory" in text:
@@ -317,9 +322,27 @@ def fake(tmp_path, monkeypatch):
     return install
 
 
-def test_processes_that_misbehave(fake):
+@contextlib.contextmanager
+def burners():
+    """Two processes per core that do nothing but compute."""
+    count = 2 * mathematics._cores()
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_processes_that_misbehave(fake, monkeypatch):
     """Only the guilty answer suffers."""
     fake()
+    monkeypatch.setattr(mathematics, "PATIENCE", 1)
+    graded = []
+    monkeypatch.setattr(
+        mathematics, "_ask", lambda s, p, pair, ask=mathematics._ask: graded.append(pair) or ask(s, p, pair)
+    )
     pool = mathematics.Pool(1, seconds=1.5)
     expected = {
         "sleep": Verdict.TIMEOUT,
@@ -334,13 +357,25 @@ def test_processes_that_misbehave(fake):
         completions += [rf"\boxed{{{text}}}", rf"\boxed{{a{k} b}}", r"\boxed{a b}"]
         wanted += [verdict, Verdict.WRONG, Verdict.WRONG]
     assert verdicts(pool, completions, ["y"] * len(completions)) == wanted
-    start = time.monotonic()
-    assert verdicts(pool, [r"\boxed{sleep}"] * 5, ["y"] * 5) == [Verdict.TIMEOUT] * 5  # graded once
-    assert time.monotonic() - start < 1
+    assert verdicts(pool, [r"\boxed{sleep}"] * 5, ["y"] * 5) == [Verdict.TIMEOUT] * 5
+    assert graded.count(("sleep", "y")) == 1
     for process in list(pool.state.processes):  # dies while idle
         process.kill()
         process.wait()
     assert verdicts(pool, [r"\boxed{c d}"], ["y"]) == [Verdict.WRONG]
+    pool.close()
+
+
+def test_deadline_is_processor_time(fake, monkeypatch):
+    """A busy machine turns no verdict into a timeout; a loop in C that never ends is one all the same."""
+    fake()
+    monkeypatch.setattr(mathematics, "PATIENCE", 1e6)  # no other deadline
+    pool = mathematics.Pool(2, seconds=0.6)
+    verdicts(pool, [r"\boxed{a}", r"\boxed{b}"], ["y"] * 2)  # both have started
+    answers = ["work", "x", "work and work", "endless"]
+    expected = [Verdict.WRONG, Verdict.WRONG, Verdict.WRONG, Verdict.TIMEOUT]
+    with burners():
+        assert verdicts(pool, [rf"\boxed{{{a}}}" for a in answers], ["y"] * 4) == expected
     pool.close()
 
 
@@ -358,9 +393,8 @@ def test_close(fake):
     """Submitting returns at once; closing ends processes and threads, and nobody waits on."""
     fake()
     pool = mathematics.Pool(1, seconds=60)
-    start = time.monotonic()
     wait = pool.submit([r"\boxed{sleep}", r"\boxed{x}"], ["y", "y"])
-    assert time.monotonic() - start < 1
+    assert len(pool.state.awaited) == 2
     threading.Timer(0.5, pool.close).start()
     with pytest.raises(UserError, match="closed"):
         wait()
@@ -431,6 +465,8 @@ def test_answer_pairs(data, pool):
     """At least 97% of the recorded verdicts, and exactly those that are known to differ."""
     pairs = [json.loads(line) for line in (data / "grading" / "answer_pairs.jsonl").read_text().splitlines()]
     completions = [p["prediction"] if r"\boxed" in p["prediction"] else rf"\boxed{{{p['prediction']}}}" for p in pairs]
+    with burners():  # the most expensive ones on a busy machine; the pool remembers their verdicts
+        verdicts(pool, [completions[i] for i in EXPENSIVE], [pairs[i]["gold"] for i in EXPENSIVE])
     got = verdicts(pool, completions, [p["gold"] for p in pairs])
     wrong = [i for i, (p, v) in enumerate(zip(pairs, got, strict=True)) if (v == Verdict.CORRECT) != p["equal"]]
     assert 1 - len(wrong) / len(pairs) >= 0.97

@@ -45,20 +45,15 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """Starts `python -m dots_jax.main`; returns the process. What one has compiled the next ones load."""
+def start(compiled, tmp_path_factory):
+    """Starts `python -m dots_jax.main`; returns the process."""
     cache = {"embedding.cache": tmp_path_factory.mktemp("embeddings")}
-    compiled = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
 
     def start(workdir, *extra, devices=1, **fields):
         fields = FIELDS | cache | fields
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
-        quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        env = os.environ | compiled | {"XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={devices}"}
+        env = os.environ | compiled
+        env["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
         command = [sys.executable, "-m", "dots_jax.main", f"--workdir={workdir}", *flags, *extra]
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

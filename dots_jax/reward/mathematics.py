@@ -9,6 +9,7 @@ import os
 import queue
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from dots_jax.reward import Verdict
 LONGEST = 4000  # characters, within what int() reads; a longer answer is WRONG unless it is the gold answer itself
 CACHED = 1 << 17  # pairs of answer and gold answer
 START = 120.0  # seconds a process may take to import sympy on a busy machine
+PATIENCE = 20.0  # wall-clock seconds per second of processor time: a process that takes longer hangs
 
 _TOKENS = re.compile(r"\\?\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BETWEEN = re.compile(r"(?:[\s$&]|\\q?quad|\\[,;! ()\[\]]|(,|;|\band\b|\bor\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\}))+")
@@ -133,9 +135,10 @@ class Pool:
 
     The answer is the last box of the completion (`final_answer`); without one the verdict is NO_ANSWER. What `quick`
     cannot tell is compared by math-verify: an answer that it cannot parse is WRONG, one that takes more than `seconds`
-    a TIMEOUT, one that kills its process (its memory is limited) CRASHED, and the process is replaced. Equal pairs are
-    graded once, timeouts too. Rewards are 1 for CORRECT, else 0. Any thread may submit. Raises UserError where
-    math-verify is not installed or does not start.
+    of processor time a TIMEOUT, one that kills its process (its memory is limited) CRASHED, and the process is
+    replaced. How busy the machine is changes no verdict; one that hangs is a TIMEOUT after PATIENCE times as long.
+    Equal pairs are graded once, timeouts too. Rewards are 1 for CORRECT, else 0. Any thread may submit. Raises
+    UserError where math-verify is not installed or does not start.
     """
 
     slow = True
@@ -293,7 +296,7 @@ def _ask(
         except OSError:
             state.end(process)
             process = None
-    reply = _receive(process, state.seconds) if process else ""
+    reply = _receive(process, PATIENCE * state.seconds) if process else ""
     if process and reply not in ("0", "1"):
         state.end(process)
         process = None
@@ -303,7 +306,7 @@ def _ask(
 
 
 def _receive(process: subprocess.Popen, seconds: float) -> str | None:
-    """The next line of a process; empty if it died, None if the line did not come in time."""
+    """The next line of a process; empty if it died, None if its processor time or these `seconds` ran out."""
     deadline, line, poll = time.monotonic() + seconds, b"", select.poll()
     poll.register(process.stdout, select.POLLIN)
     while not line.endswith(b"\n"):
@@ -311,6 +314,6 @@ def _receive(process: subprocess.Popen, seconds: float) -> str | None:
             return None
         part = os.read(process.stdout.fileno(), 4096)
         if not part:
-            return ""
+            return None if process.wait() == -signal.SIGPROF else ""
         line += part
     return line.decode().strip()

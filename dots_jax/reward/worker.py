@@ -1,8 +1,8 @@
 """The process that compares two answers with math-verify: `python -m dots_jax.reward.worker SECONDS`.
 
 One line of JSON, [answer, gold], comes in on stdin and one line goes out on stdout: `1` or `0`, then ` last` if this
-process should now be replaced. The first line out is `ready` or `error: REASON`. Nothing here imports JAX, and no text
-is ever evaluated as Python.
+process should now be replaced. The first line out is `ready` or `error: REASON`. SIGPROF ends the process at an answer
+that takes more than SECONDS of processor time. Nothing here imports JAX, and no text is ever evaluated as Python.
 """
 
 import functools
@@ -102,8 +102,9 @@ def grown() -> bool:
 
 
 def main(seconds: float) -> None:
-    """Answers lines until stdin closes; an alarm ends the process should nobody be left to enforce the deadline."""
+    """Answers lines until stdin closes, each within `seconds` of processor time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # no handler: in Python it would wait for the end of a loop in C
     lines, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # what a library prints must not reach the parent
@@ -117,14 +118,14 @@ def main(seconds: float) -> None:
         return
     replies.write(b"ready\n")
     for count, line in enumerate(lines, 1):
-        signal.alarm(int(seconds) + 10)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             verdict = equal(*json.loads(line))
         except MemoryError:
             os._exit(1)
         except Exception:  # an answer that cannot be parsed or compared, RecursionError included
             verdict = False
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         last = count >= ANSWERS or grown()
         replies.write(f"{int(bool(verdict))}{' last' if last else ''}\n".encode())
 
