@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import distributed, metrics, policy, reward, rollout, settings
+from dots_jax import distributed, metrics, policy, reward, rollout, runtime, settings
 from dots_jax import main as flags
 from dots_jax.data import real, sources
 from dots_jax.errors import UserError
@@ -221,6 +221,7 @@ def evaluate(config, workdir: str) -> None:
     root = sources.root(config.root)
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
     directory, mesh = find.find(config.model, root), sharding.make_mesh(**config.mesh)
+    runtime.full_precision(config.dtype)
     model, params = policy.load(directory, mesh, jnp.dtype(config.dtype))
     tokenizer = tok.load(directory)
     prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
@@ -343,7 +344,7 @@ def _write(path: str, rows: list[dict]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    argv = [re.sub(r"^--?(?!config\b|workdir\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
+    argv = [re.sub(r"^--?(?!config\b|workdir\b|compilation_cache\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
     return flags.run(evaluate, "configs/evaluate.py", HELP, argv)
 
 

@@ -1,14 +1,22 @@
 import os
+import re
+import sys
 from pathlib import Path
 
-# Before jax is imported: 8 devices on the host, for the tests of sharding, and quick compilation of programs run once.
-FLAGS = (
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-)
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# All of this before jax is imported.
+marks = " ".join(sys.argv[sys.argv.index("-m") + 1 :][:1]) if "-m" in sys.argv else ""
+if re.search(r"(?<!not )\bgpu\b", marks):
+    os.environ.setdefault("DOTS_TEST_GPU", "gpu")  # for processes that pytest-xdist starts
+if os.environ.get("DOTS_TEST_GPU", "cpu") == "cpu":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # 8 devices on the host, for the tests of sharding, and quick compilation of programs run once.
+    FLAGS = (
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    )
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # programs keep nothing in the user's cache
 
 import jax
 import numpy as np
