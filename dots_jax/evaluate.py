@@ -38,6 +38,8 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
                     written (default: runs/evaluate); the same command continues one that was stopped
   --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
                     with their meaning and defaults, are in {default}
+  --compilation_cache=DIR|off
+                    where compiled programs are kept (default: dots_jax/compiled in the user's cache)
 
 example:
   python -m dots_jax.evaluate --model=runs/orz/policy --sets=math500,aime24 --samples=4 --workdir=runs/orz-4

@@ -16,7 +16,6 @@ MEMORY_FRACTION = 0.92  # of a GPU, that JAX takes at once; NCCL, CUDA's librari
 MEMORY_VARIABLE = "XLA_CLIENT_MEM_FRACTION"
 _CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 _SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
-_SECONDS = 0.1  # programs that compile faster are not kept
 
 
 def start(cache: str | None) -> None:
@@ -27,8 +26,8 @@ def start(cache: str | None) -> None:
     """
     if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # the old name; JAX refuses both
         os.environ.setdefault(MEMORY_VARIABLE, str(MEMORY_FRACTION))
-    if _SECONDS_VARIABLE not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS)
+    if _SECONDS_VARIABLE not in os.environ:  # a run has hundreds of programs that each compile within a second
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     named = os.environ.get(_CACHE_VARIABLE, cache)
     directory = _of_the_user() if named is None else named
     _keep(None if directory in ("", "off") else directory)
@@ -37,14 +36,14 @@ def start(cache: str | None) -> None:
 def start_several(cache: str | None) -> None:
     """Keeps no compiled programs for several processes, unless a directory was named for it.
 
-    Only process 0 writes. Where the others do not see its files they compile what it reads, and on GPUs wait for its
-    part of the autotuning, forever.
+    Only process 0 writes. Where the others do not see its files they compile what it reads, and on GPUs they may wait
+    for its part of the autotuning, which does not come.
     """
     if cache is None and _CACHE_VARIABLE not in os.environ:
         _keep(None)
 
 
-def cache() -> str | None:
+def compilation_cache() -> str | None:
     """Returns the directory of compiled programs, None where they are not kept."""
     return jax.config.jax_compilation_cache_dir if jax.config.jax_enable_compilation_cache else None
 
@@ -86,7 +85,7 @@ def _report_in_one_line() -> None:
 
     def report(message, *where, **how):
         match = re.match(r"Error (\w+) persistent compilation cache entry for '(.*?)': (.*)", str(message), re.DOTALL)
-        directory = cache()
+        directory = compilation_cache()
         if match is None or directory is None:
             return show(message, *where, **how)
         if not said:

@@ -14,20 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import (
-    data,
-    evaluate,
-    learner,
-    metrics,
-    policy,
-    progress,
-    reward,
-    rng,
-    rollout,
-    runtime,
-    selection,
-    settings,
-)
+from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection, settings
 from dots_jax.checkpoint import Checkpointer, abstract
 from dots_jax.difficulty import embed, measures
 from dots_jax.distributed import barrier, main_only, to_host
@@ -36,6 +23,7 @@ from dots_jax.learner import replay
 from dots_jax.ledger import Ledger
 from dots_jax.policy import sharding
 from dots_jax.policy import tokenizer as tok
+from dots_jax.runtime import compilation_cache, full_precision
 from dots_jax.validate import check_loaded
 
 
@@ -57,7 +45,7 @@ def train(config, workdir: str) -> None:
     # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
-    runtime.full_precision(config.policy.dtype)
+    full_precision(config.policy.dtype)
     directory, export = settings.policy(config, workdir), os.path.join(workdir, "policy")
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
@@ -146,7 +134,7 @@ def train(config, workdir: str) -> None:
         start_step=start,
         tokens_per_step=most * config.rollout.group_size * config.rollout.max_tokens,
         workdir=workdir,
-        compiled=runtime.cache(),
+        compiled=compilation_cache(),
         resumed=start > 0,
     )
     recent = collections.deque(maxlen=-(-64 // config.selection.references))  # reference sets judged together

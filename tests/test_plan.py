@@ -343,7 +343,7 @@ def test_the_papers_runs(run):
     assert made.peak < runtime.MEMORY_FRACTION * H100
     alone = planned(c, shape, devices=1)
     assert alone.mesh["fsdp"] == 1
-    assert alone.fits or "fits: " in alone.advice[-1]
+    assert alone.fits or re.search(r"fits?: \d", alone.advice[-1])
 
 
 def test_a_tensor_axis_divides_the_heads():

@@ -13,7 +13,7 @@ import sys
 from dots_jax import runtime
 runtime.start(sys.argv[1] if sys.argv[1:] else None)
 import jax, jax.numpy as jnp
-print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.arange(64.0).reshape(8, 8)).sum(), runtime.cache())
+print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.arange(64.0).reshape(8, 8)).sum(), runtime.compilation_cache())
 """
 
 
@@ -78,7 +78,7 @@ def test_what_goes_first(environ, variable, flag, kept):
     if variable is not None:
         environ.setenv(runtime._CACHE_VARIABLE, variable)
     runtime.start(flag)
-    assert runtime.cache() == kept
+    assert runtime.compilation_cache() == kept
 
 
 @pytest.mark.parametrize("variable, flag", [(None, None), (None, "/flag"), ("/variable", None)])
@@ -86,9 +86,9 @@ def test_several_processes_need_a_named_directory(environ, variable, flag):
     if variable is not None:
         environ.setenv(runtime._CACHE_VARIABLE, variable)
     runtime.start(flag)
-    assert runtime.cache()
+    assert runtime.compilation_cache()
     runtime.start_several(flag)
-    assert runtime.cache() == (variable or flag)
+    assert runtime.compilation_cache() == (variable or flag)
 
 
 def test_the_users_memory_fraction_stays(environ):
