@@ -29,7 +29,7 @@ def start(cache: str | None) -> None:
     if _SECONDS_VARIABLE not in os.environ:  # a run has hundreds of programs that each compile within a second
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     named = os.environ.get(_CACHE_VARIABLE, cache)
-    directory = _of_the_user() if named is None else named
+    directory = _of_the_user() if named is None else os.path.expanduser(named)
     _keep(None if directory in ("", "off") else directory)
 
 

@@ -9,6 +9,7 @@ if re.search(r"(?<!not )\bgpu\b", marks):
     os.environ.setdefault("DOTS_TEST_GPU", "gpu")  # for processes that pytest-xdist starts
 if os.environ.get("DOTS_TEST_GPU", "cpu") == "cpu":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # programs keep nothing in the user's cache
     # 8 devices on the host, for the tests of sharding, and quick compilation of programs run once.
     FLAGS = (
         "--xla_force_host_platform_device_count=8",
@@ -16,7 +17,6 @@ if os.environ.get("DOTS_TEST_GPU", "cpu") == "cpu":
         "--xla_llvm_disable_expensive_passes=true",
     )
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # programs keep nothing in the user's cache
 
 import jax
 import numpy as np
