@@ -172,16 +172,19 @@ def dots_rr(c: ConfigDict) -> None:
 def math_1_5b(c: ConfigDict) -> None:
     """Qwen2.5-Math-1.5B: 4,096 positions. For eight devices of 80 GB; `--plan` says what fewer want (rollout.slots)."""
     c.policy.path = "Qwen/Qwen2.5-Math-1.5B"
+    _split(c)
 
 
 def base_3b(c: ConfigDict) -> None:
     """Qwen2.5-3B: completions of up to 4,096 tokens. For eight devices of 80 GB."""
     c.policy.path, c.rollout.max_tokens, c.rollout.slots = "Qwen/Qwen2.5-3B", 4096, 144
+    _split(c)
 
 
 def math_7b(c: ConfigDict) -> None:
-    """Qwen2.5-Math-7B: 4,096 positions; parameters and optimizer split over all devices, eight of 80 GB."""
-    c.policy.path, c.mesh.data, c.mesh.fsdp, c.rollout.slots = "Qwen/Qwen2.5-Math-7B", 1, -1, 224
+    """Qwen2.5-Math-7B: 4,096 positions. For eight devices of 80 GB."""
+    c.policy.path, c.rollout.slots = "Qwen/Qwen2.5-Math-7B", 208
+    _split(c)
 
 
 def tiny(c: ConfigDict) -> None:
@@ -202,6 +205,12 @@ def tiny(c: ConfigDict) -> None:
     c.learner.learning_rate, c.learner.remat = 1.5e-3, False
     c.train.steps, c.train.questions = 30, 8
     c.eval.questions, c.eval.top_p = 16, 1.0
+    _split(c)
+
+
+def _split(c: ConfigDict) -> None:
+    """Parameters and optimizer are split over all devices, however many there are."""
+    c.mesh.data, c.mesh.fsdp = 1, -1
 
 
 PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper}

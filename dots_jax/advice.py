@@ -5,11 +5,11 @@ import itertools
 import math
 from collections.abc import Iterator
 
+from dots_jax import runtime
 from dots_jax.errors import UserError
 from dots_jax.policy import sharding
 from dots_jax.progress import gib
 
-_SPARE = 0.05  # of a device, that advice leaves free: the plan is not exact
 _MOST_DEVICES = 1024  # that a search for enough of them tries
 _SAMPLING, _UPDATE = ("prefill", "decode"), ("loss", "backward")
 
@@ -23,7 +23,7 @@ def lines(config, made, attempt) -> Iterator[str]:
       attempt: (changes, devices) -> the plan with values of fields changed, None where they do not go together.
     """
     devices, memory = math.prod(made.mesh.values()), made.device_bytes
-    room = (1 - _SPARE) * memory
+    room = runtime.MEMORY_FRACTION * memory  # and not all of it: the plan is not exact
 
     def first(candidates, good, devices=devices):
         """The first of the dicts of changes whose plan is good, and that plan; in a long list each needs less."""

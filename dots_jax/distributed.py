@@ -26,8 +26,10 @@ def initialize(
     num_processes: int | None = None,
     process_id: int | None = None,
     environ=os.environ,
-) -> None:
+) -> bool:
     """Joins the other processes, if flags or environment ask for it; to be called before any device is touched.
+
+    Returns whether they did.
 
     Args:
       distributed: JAX finds out the rest, on TPU VMs, under SLURM, Open MPI or Kubernetes; or DOTS_DISTRIBUTED=1.
@@ -49,7 +51,7 @@ def initialize(
     if auto not in ("", "0", "1"):
         raise UserError(f"DOTS_DISTRIBUTED={auto} must be 1 or 0")
     if not (explicit or distributed or auto == "1"):
-        return
+        return False
     where = "the hosts that JAX has found"
     if explicit:
         for name, value in given.items():
@@ -96,6 +98,7 @@ def initialize(
         leave(1)
 
     sys.excepthook = fail
+    return True
 
 
 def leave(code: int) -> int:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import distributed, metrics, policy, reward, rollout, settings, validate
+from dots_jax import distributed, metrics, policy, reward, rollout, runtime, settings, validate
 from dots_jax import main as flags
 from dots_jax import workdir as workdirs
 from dots_jax.data import real, sources
@@ -37,6 +37,8 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
                     written (default: runs/evaluate); the same command continues one that was stopped
   --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
                     with their meaning and defaults, are in {default}
+  --compilation_cache=DIR|off
+                    where compiled programs are kept (default: dots_jax/compiled in the user's cache)
 
 example:
   python -m dots_jax.evaluate --model=runs/orz/policy --sets=math500,aime24 --samples=4 --workdir=runs/orz-4
@@ -237,6 +239,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     root = sources.root(config.root)
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
     directory, mesh = find.find(config.model, root), sharding.make_mesh(**config.mesh)
+    runtime.full_precision(config.dtype)
     model, params = policy.load(directory, mesh, jnp.dtype(config.dtype))
     tokenizer = tok.load(directory)
     prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
@@ -367,7 +370,7 @@ def _write(path: str, rows: list[dict]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    argv = [re.sub(r"^--?(?!config\b|workdir\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
+    argv = [re.sub(r"^--?(?!config\b|workdir\b|compilation_cache\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
     return flags.run(evaluate, "configs/evaluate.py", HELP, argv)
 
 

@@ -34,6 +34,10 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           launch/ has scripts
   --coordinator=HOST:PORT --num_processes=N --process_id=I
                           the same where it does not: where process 0 listens, how many, which
+  --compilation_cache=DIR|off
+                          where compiled programs are kept (default: dots_jax/compiled in the user's
+                          cache; off for several processes, which need a directory that all see);
+                          JAX_COMPILATION_CACHE_DIR in the environment goes before it
   --plan                  trains nothing and writes nothing: prints the memory, tokens and FLOPs that
                           the run would need, and what to change where a device has less; exit code
                           0 if it fits, 3 if not. policy.path may be a published name such as
@@ -81,9 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("devices", "device_memory"):
             if own[name].value is not None:
                 raise UserError(f"--{name} is for --plan; a run takes the devices that JAX finds")
-        from dots_jax import distributed
+        from dots_jax import distributed, runtime
 
-        distributed.initialize(**{name: own[name].value for name in processes})
+        if distributed.initialize(**{name: own[name].value for name in processes}):
+            runtime.start_several(own.compilation_cache)
         leave = distributed.leave
         from dots_jax.train import train
 
@@ -104,14 +109,19 @@ def run(
 
     0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
     on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
-    in the current directory, then beside the package. `own` declares flags of the program's own and gets their values.
+    in the current directory, then beside the package. `own` declares flags of the program's own and gets the values of
+    all.
     """
     argv, workdir = list(sys.argv[1:] if argv is None else argv), None
+    own = flags.FlagValues() if own is None else own
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
     try:
         config, workdir = parse(argv, default_config, own)
+        from dots_jax import runtime  # imports jax: wrong flags are reported before
+
+        runtime.start(own.compilation_cache)
         function(config, workdir)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -146,11 +156,12 @@ def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = N
         if match and match[1] not in fields:
             raise UserError(_unknown_field(match[1], fields, name))
     values = flags.FlagValues() if own is None else own
-    known = ["config", "workdir", "help", *values]
+    known = ["config", "workdir", "compilation_cache", "help", *values]
     argv = ["dots_jax", *argv]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         flags.DEFINE_string("workdir", None, "", flag_values=values)
+        flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, known, 1, 0.5)

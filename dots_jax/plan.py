@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dots_jax import advice, validate
+from dots_jax import advice, runtime, validate
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
 from dots_jax.errors import UserError
@@ -31,7 +31,6 @@ GIB = 2**30
 UNITS = {"GB": 10**9, "GiB": GIB}
 _UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
 _DEVICES, _MEMORY = 8, "80GB"  # where neither flags nor JAX say
-_PREALLOCATED = 0.75  # of a GPU's memory, that JAX uses unless it is told otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Plan:
         return self.peak <= self.device_bytes
 
 
-def plan(config, model: qwen2.Config, devices: int, device_bytes: float, fused: bool | None = None) -> Plan:
+def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platform: str = "gpu") -> Plan:
     """The plan of a run of `config` with a policy of shape `model`, with advice where it does not fit.
 
     Args:
@@ -71,24 +70,24 @@ def plan(config, model: qwen2.Config, devices: int, device_bytes: float, fused: 
       model: shape of its policy.
       devices: how many.
       device_bytes: memory of each.
-      fused: whether attention never holds scores, as on NVIDIA GPUs in 16 bits; None: by the dtype.
+      platform: gpu, tpu or cpu: on GPUs attention in 16 bits never holds scores, and CPUs pad less.
 
     Raises:
       UserError: the mesh is not of so many devices, or the batch does not divide over it.
     """
-    made = _plan(config, model, devices, device_bytes, fused)
+    made = _plan(config, model, devices, device_bytes, platform)
     if made.fits:
         return made
-    attempt = functools.partial(_attempt, config, model, device_bytes, fused)
+    attempt = functools.partial(_attempt, config, model, device_bytes, platform)
     return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
 
 
-def _attempt(config, model, memory, fused, changes: dict, devices: int) -> Plan | None:
+def _attempt(config, model, memory, platform, changes: dict, devices: int) -> Plan | None:
     """The plan with `changes` on so many devices; None where they do not go together."""
     try:
         changed = _changed(config, changes)
         validate.check(changed)
-        return _plan(changed, model, devices, memory, fused)
+        return _plan(changed, model, devices, memory, platform)
     except UserError:
         return None
 
@@ -105,13 +104,14 @@ def _changed(config, changes: dict):
     return copy
 
 
-def _plan(config, model, devices, device_bytes, fused) -> Plan:
+def _plan(config, model, devices, device_bytes, platform) -> Plan:
     sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
     mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
+    sharding.check_heads(mesh, model.num_kv_heads)
     rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
     validate.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
     dtype = jnp.dtype(config.policy.dtype)
-    run = _Run(config, model, mesh, rule, dtype.itemsize, dtype.itemsize == 2 if fused is None else fused)
+    run = _Run(config, model, mesh, rule, dtype.itemsize, platform)
     return Plan(
         mesh=dict(mesh.shape),
         device_bytes=device_bytes,
@@ -132,7 +132,16 @@ class _Run:
     mesh: jax.sharding.AbstractMesh
     rule: replay.Rule
     size: int  # bytes of a number of the policy
-    fused: bool
+    platform: str
+
+    @property
+    def fused(self) -> bool:
+        """Whether attention never holds scores."""
+        return self.platform == "gpu" and self.size == 2
+
+    @property
+    def unit(self) -> int:
+        return sharding.length_unit(self.platform)
 
     @property
     def shards(self) -> int:
@@ -239,7 +248,7 @@ class _Run:
         if c.embedding.path.endswith(".npy"):
             return {"pool": held}
         size = jnp.dtype(c.embedding.dtype).itemsize
-        longest = min(c.embedding.max_tokens, c.data.max_prompt_tokens)
+        longest = sharding.round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self.unit)
         rows = -(-max(1, embed.BATCH_TOKENS // longest) // self.shards)
         return {
             "pool": held,
@@ -257,10 +266,10 @@ class _Run:
     def one_sample(self, P: int, G: int) -> dict[str, dict[str, int]]:
         c, m, shards = self.config, self.model, self.shards
         V, D, L, E = m.vocab_size, m.width, m.num_layers, m.head_width
-        step, T = sampler._PROMPT_STEP, c.rollout.max_tokens
-        S = -(-c.data.max_prompt_tokens // step) * step
+        T = c.rollout.max_tokens
+        S = sharding.round_up(c.data.max_prompt_tokens, max(self.unit, sampler._PROMPT_STEP))
         chunk = min(c.rollout.chunk, max(T - 1, 1))
-        C = -(-(T - 1) // chunk) * chunk
+        C = sharding.round_up(sharding.round_up(T - 1, chunk), self.unit)
         own = -(-P // shards)  # questions of a device
         slots = c.rollout.slots
         Q = -(-slots // shards) if 0 < slots < own * shards else 0
@@ -297,7 +306,7 @@ class _Run:
         c, m, h, rule = self.config, self.model, self.config.learner, self.rule
         S, T, G = c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
         V, D = m.vocab_size, m.width
-        rows, length = h.micro_rows // self.shards, S + T
+        rows, length = h.micro_rows // self.shards, sharding.round_up(S + T, self.unit)
         tokens = rows * length * self.size
         numbers = self.numbers()
         saved = m.num_layers * tokens * D
@@ -305,7 +314,7 @@ class _Run:
             scores = 4 * rows * self.heads * length**2 if length <= attention._QUERY_BLOCK and not self.fused else 0
             saved = m.num_layers * (tokens * (14 * D + 5 * self.split(m.mlp_width)) + scores)
         # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
-        batch = rule.questions * G * 4 * (S + T + 4 * T)
+        batch = rule.questions * G * 4 * (length + 4 * T)
         head = self.numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
         shared = {
             "rows": batch + (self.groups(rule.questions) if rule.draws else 0),
@@ -398,12 +407,12 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         memory = measured or read_memory(_MEMORY)
         what = "what JAX may use of the ones here" if measured else "an H100's"
         assumed.append(f"{gib(memory)} of memory, {what} (--device_memory)")
-    made = plan(config, model, devices, memory)
+    made = plan(config, model, devices, memory, here[0].platform if here else "gpu")
     for line in assumed:
         print(f"assumed: {line}")
     print(report(made), end="")
-    if made.fits and made.peak > _PREALLOCATED * memory and not measured:
-        print("on GPUs set XLA_CLIENT_MEM_FRACTION=.95: JAX takes 75% of their memory by default")
+    if made.fits and made.peak > runtime.MEMORY_FRACTION * memory and not measured:
+        print(f"on GPUs set {runtime.MEMORY_VARIABLE}=.97: without it {runtime.MEMORY_FRACTION:.0%} of them are used")
     return 0 if made.fits else 3
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from dots_jax import main as flags
-from dots_jax import rng, validate
+from dots_jax import rng, runtime, validate
 from dots_jax.data import arithmetic
 from dots_jax.errors import UserError
 from dots_jax.policy import huggingface, qwen2, scoring
@@ -43,6 +43,7 @@ def pretrain(config, directory: str) -> None:
         by_level, dict.fromkeys(by_level, validate.some(validate.number(0, 1e3), arithmetic.LEVELS)), "config"
     )
     huggingface.check_target(directory)
+    runtime.full_precision(jnp.float32)
     with tempfile.TemporaryDirectory() as files:
         tokenizer = tok.build_characters(arithmetic.ALPHABET, files)
         model = qwen2.Config(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))

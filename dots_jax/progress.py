@@ -172,9 +172,13 @@ def first_screen(
     start_step: int,
     tokens_per_step: int,
     workdir: str,
+    compiled: str | None = None,
     resumed: bool = False,
 ) -> None:
-    """Prints what runs, on what, and where; `tokens_per_step` is the most that a step can generate."""
+    """Prints what runs, on what, and where; `tokens_per_step` is the most that a step can generate.
+
+    `compiled` is the directory of compiled programs; None: they are not kept.
+    """
     plural = "s" if devices != 1 else ""
     _table(
         ("run", f"{config_name}: {method}"),
@@ -185,6 +189,7 @@ def first_screen(
         ("held out", _fill(heldout)),
         ("steps", f"{steps}, each generates at most {short(tokens_per_step)} tokens to train on"),
         ("workdir", workdir + (f" (continues after step {start_step})" if resumed else "")),
+        ("compiled", compiled or "programs are not kept (--compilation_cache=DIR)"),
     )
     print(flush=True)
 

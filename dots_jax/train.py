@@ -24,6 +24,7 @@ from dots_jax.learner import replay
 from dots_jax.ledger import Ledger
 from dots_jax.policy import sharding
 from dots_jax.policy import tokenizer as tok
+from dots_jax.runtime import compilation_cache, full_precision
 from dots_jax.validate import check_loaded
 
 
@@ -45,6 +46,7 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
     # ---- Policy, questions, and all that a step reads ----------------------------------------------------------
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
+    full_precision(config.policy.dtype)
     if config.policy.random.width:
         claim.take()
     directory, export = settings.policy(config, workdir), os.path.join(workdir, "policy")
@@ -141,6 +143,7 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
         start_step=start,
         tokens_per_step=most * config.rollout.group_size * config.rollout.max_tokens,
         workdir=workdir,
+        compiled=compilation_cache(),
         resumed=start > 0,
     )
     recent = collections.deque(maxlen=-(-64 // config.selection.references))  # reference sets judged together

@@ -18,5 +18,4 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 
 export JAX_PLATFORMS=$device # without it a host whose driver fails or whose TPU is taken would train on its CPU
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
 exec "$PYTHON" -m dots_jax.main "$@"

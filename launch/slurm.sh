@@ -22,8 +22,8 @@
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 
-export XLA_CLIENT_MEM_FRACTION=${XLA_CLIENT_MEM_FRACTION:-.95} # launch/gpu.sh says why, here and in the next line
-export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}"
+export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}" # launch/gpu.sh says why
+# All processes must see it, and then none compiles what another has compiled before.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
 # One process that fails ends all, rather than leaving them to wait for it.
 exec srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" -m dots_jax.main --distributed "$@"

@@ -5,7 +5,7 @@
 # 24.04) and a package index for the first run. What is in no local or mounted directory (--config.policy.path,
 # DOTS_DATA=DIR for question files) comes from the Hugging Face hub, to HF_HOME; HF_TOKEN is for what it wants a token
 # for. Spot VMs vanish: keep --workdir on a mounted disk, and the same command continues the run.
-# --config.mesh.* splits it over the chips, by default as data. Slices of several hosts: tpu_pod.sh.
+# --config.mesh.* splits it over the chips. Slices of several hosts: tpu_pod.sh.
 #
 # DEVICE=cpu runs the same without TPUs; PYTHON=FILE takes an interpreter that has everything, and installs nothing.
 set -euo pipefail

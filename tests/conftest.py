@@ -1,10 +1,13 @@
 import contextlib
 import importlib.metadata
 import os
+import re
 import signal
+import sys
 from pathlib import Path
 
-# Before jax is imported: 8 devices on the host, for the tests of sharding, and quick compilation of programs run once.
+# All of this before jax is imported. 8 devices on the host, for the tests of sharding; programs that run once compile
+# quickly.
 FLAGS = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
@@ -12,8 +15,13 @@ FLAGS = (
 )
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know
     FLAGS += ("--xla_cpu_use_fusion_emitters=false",)  # takes a quarter of the time
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+marks = " ".join(sys.argv[sys.argv.index("-m") + 1 :][:1]) if "-m" in sys.argv else ""
+if re.search(r"(?<!not )\bgpu\b", marks):
+    os.environ.setdefault("DOTS_TEST_GPU", "gpu")  # for processes that pytest-xdist starts
+if os.environ.get("DOTS_TEST_GPU", "cpu") == "cpu":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # programs keep nothing in the user's cache
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 
 import jax
 import numpy as np

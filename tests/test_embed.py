@@ -64,6 +64,11 @@ def test_neighbours_blocks_and_devices_do_not_matter(made, mesh, tmp_path):
     np.testing.assert_allclose(eight, found, atol=1e-5)
 
 
+def test_the_padding_of_accelerators_changes_nothing(made, mesh, tmp_path, monkeypatch):
+    monkeypatch.setattr(sharding, "length_unit", lambda platform: 128)
+    np.testing.assert_allclose(embed.make(TEXTS, POLICY, mesh, str(tmp_path), **HOW), made[0], atol=1e-5)
+
+
 def test_the_second_call_loads_no_model(made, mesh, monkeypatch):
     found, file = made
     monkeypatch.setattr(policy, "load", None)

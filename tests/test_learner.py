@@ -112,6 +112,7 @@ def test_aggregation_weights_by_hand():
 
 def test_buckets():
     assert buckets(64, 4) == (16, 32, 48, 64) and buckets(7, 3) == (3, 5, 7) and buckets(2, 4) == (2,)
+    assert buckets(1024, 4, 128) == (256, 512, 768, 1024) and buckets(384, 4, 128) == (128, 256, 384)
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +328,19 @@ def replaying_step(
     own = replay.spread(own, P, len(buffer.ids))
     args = (jnp.int32(fresh), jax.random.key(KEY), config, hyper, mesh, rule, reference)
     return learner.update(state, buffer, *own, *args)
+
+
+def test_the_padding_of_accelerators_changes_nothing(tiny_config, tiny_params, batch, monkeypatch):
+    """Rows of up to 14 tokens padded to 128, fresh and replayed ones."""
+    state, _, want = replaying_step(tiny_config, tiny_params, batch)
+    monkeypatch.setattr(sharding, "length_unit", lambda platform: 128)
+    hyper = dataclasses.replace(REPLAYING, length_buckets=3)  # a program of its own
+    padded, _, got = replaying_step(tiny_config, tiny_params, batch, hyper)
+    for x, y in zip(jax.tree.leaves(padded.params), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4)
+    for name in ("loss", "grad_norm", "clip_fraction", "entropy_useful", "scored", "tokens"):
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-3, err_msg=name)
+    assert got["padding"] > 0.8 > want["padding"]
 
 
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "truncated")]

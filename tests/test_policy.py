@@ -140,6 +140,15 @@ def test_causal_blocks_equal_plain_attention(monkeypatch):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), value_and_grad(attention.causal), expected
         )
+    shapes, kernel = [], jax.nn.dot_product_attention
+
+    def xla(q, *args, implementation, **how):  # in cuDNN's place
+        shapes.append((implementation, q.shape[1]))
+        return kernel(q, *args, implementation="xla", **how)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", xla)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), value_and_grad(attention._fused), expected)
+    assert set(shapes) == {("cudnn", 128)}
 
 
 def plain_logprobs(params, config, tokens, lengths, temperature):

@@ -120,6 +120,16 @@ def test_sample_does_not_depend_on_padding_and_neighbours(draw, base, prompts):
     assert_same(a, b)
 
 
+@pytest.mark.parametrize("how", [{}, {"chunk": 4, "slots": 2}], ids=str)
+def test_the_padding_of_accelerators_changes_nothing(draw, base, monkeypatch, how):
+    """Prompts of 9 tokens padded to 128, and caches of 13."""
+    monkeypatch.setattr(sharding, "length_unit", lambda platform: 128)
+    shapes, prefill = [], sampler._prefill
+    monkeypatch.setattr(sampler, "_prefill", lambda *args: shapes.append(args[1].shape) or prefill(*args))
+    assert_same(draw(**how), base)
+    assert shapes == [(P, 128)]
+
+
 @pytest.mark.parametrize("tied", ["qwen2_tied", "qwen2_untied"])
 def test_greedy_continuation_by_cached_decode(goldens, tied):
     config, params = policy.load(goldens / tied)

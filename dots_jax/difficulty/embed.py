@@ -20,7 +20,7 @@ from dots_jax.policy import tokenizer as tok
 from dots_jax.validate import read_json
 
 BATCH_TOKENS = 32768  # at a time, over all devices
-_SHORTEST = 16  # tokens of the smallest padded length; each further one doubles
+_SHORTEST = 16  # tokens of the smallest padded length, on accelerators more; each further one doubles
 
 
 def load(path: str, texts: Sequence[str], config, mesh=None) -> np.ndarray:
@@ -70,10 +70,11 @@ def make(
     mesh = mesh or sharding.make_mesh()
     config, params = policy.load(directory, mesh, jnp.dtype(dtype))
     limit = min(max_tokens, config.max_positions)
-    tokens, lengths = _encode(tok.load(directory), texts, limit)
+    shortest = max(_SHORTEST, sharding.length_unit(sharding.platform(mesh)))
+    tokens, lengths = _encode(tok.load(directory), texts, limit, shortest)
     partial = os.path.join(cache, f"{key}.partial")
     found, done, started, told = np.zeros((len(texts), config.width), np.float32), 0, time.time(), time.time()
-    for name, ids, width in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh)):
+    for name, ids, width in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh), shortest):
         file = os.path.join(partial, f"{name}.npy")
         block = _read_block(file, (len(ids), config.width))
         if not distributed.gather(block is not None).all():
@@ -142,7 +143,7 @@ def mean_hidden(params, tokens, lengths, config, mesh) -> jax.Array:
         return jnp.where(real[..., None], x, 0.0).sum(1) / lengths[:, None]
 
 
-def _encode(tokenizer, texts, limit: int):
+def _encode(tokenizer, texts, limit: int, shortest: int):
     """Right-padded tokens [N, T] and lengths [N], cut at `limit`; T is a padded length of `_blocks`."""
     rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     for text, row in zip(texts, rows, strict=True):
@@ -153,19 +154,19 @@ def _encode(tokenizer, texts, limit: int):
         say = distributed.main_only(print)
         say(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut", file=sys.stderr)
     lengths = np.array([min(len(row), limit) for row in rows], np.int32)
-    tokens = np.zeros((len(rows), _padded(lengths.max())), np.int32)
+    tokens = np.zeros((len(rows), _padded(lengths.max(), shortest)), np.int32)
     for row, length, out in zip(rows, lengths, tokens, strict=True):
         out[:length] = row[:length]
     return tokens, lengths
 
 
-def _padded(length: int) -> int:
-    return max(_SHORTEST, 1 << int(length - 1).bit_length())
+def _padded(length: int, shortest: int) -> int:
+    return max(shortest, 1 << int(length - 1).bit_length())
 
 
-def _blocks(lengths, batch_tokens: int, shards: int):
+def _blocks(lengths, batch_tokens: int, shards: int, shortest: int):
     """(name, ids int32 [rows], padded length) of blocks of similar lengths; ids of -1 fill the last of each length."""
-    padded = np.array([_padded(length) for length in lengths])
+    padded = np.array([_padded(length, shortest) for length in lengths])
     for width in np.unique(padded):
         ids = np.flatnonzero(padded == width).astype(np.int32)
         rows = min(max(1, batch_tokens // width), len(ids))

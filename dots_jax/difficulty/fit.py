@@ -36,6 +36,8 @@ usage: python -m dots_jax.difficulty.fit --rates=FILE --embeddings=FILE [--workd
   --workdir=DIR           where everything is written (default: runs/<name of the config>)
   --config=FILE[:ARG]     the recipe (default: {default})
   --config.FIELD=VALUE    sets one field of it, such as --config.width=128
+  --compilation_cache=DIR|off
+                          where compiled programs are kept (default: dots_jax/compiled in the user's cache)
 
 In the workdir: predictor.safetensors, report.json, report.png.
 """

@@ -71,7 +71,7 @@ class TrainState:
 class _Rows:
     """Rows of a minibatch, or of one of its micro-batches."""
 
-    tokens: jax.Array  # int32 [R, S + T], prompt and completion without a gap
+    tokens: jax.Array  # int32 [R, S + T or more], prompt and completion without a gap
     prompt_lengths: jax.Array  # int32 [R]
     completions: jax.Array  # int32 [R, T]
     lengths: jax.Array  # int32 [R]
@@ -99,9 +99,13 @@ def init_state(params: dict, config: qwen2.Config, hyper: Hyper, mesh) -> TrainS
     return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), sharding.replicated(mesh)))
 
 
-def buckets(length: int, count: int) -> tuple[int, ...]:
-    """Padded lengths that a micro-batch can have: `count` equal steps up to `length`, none without a completion."""
-    return tuple(sorted({max(2, -(-length * (i + 1) // count)) for i in range(count)}))
+def buckets(length: int, count: int, unit: int = 1) -> tuple[int, ...]:
+    """Returns the padded lengths that a micro-batch can have: at most `count` steps up to `length`, in units.
+
+    None is too short for a completion.
+    """
+    steps = (-(-length * (i + 1) // count) for i in range(count))
+    return tuple(sorted({max(2, sharding.round_up(step, unit)) for step in steps}))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "hyper", "mesh", "rule"), donate_argnames=("state", "buffer"))
@@ -165,7 +169,7 @@ def update(
     advantages = losses.advantages(batch.rewards, hyper.advantage_std)
     if buffer is not None and rule.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
-    rows = _rows(batch.rollouts, advantages, age)
+    rows = _rows(batch.rollouts, advantages, age, sharding.length_unit(sharding.platform(mesh)))
     scored = jnp.float32(0)
     if buffer is not None and hyper.loss != "plain" and hyper.minibatches > 1:
         rows, scored = _proximal(state.params, rows, config, hyper, mesh)
@@ -202,7 +206,7 @@ def update(
     return TrainState(*carry, state.step + 1), buffer, info
 
 
-def _rows(rollouts: Rollouts, advantages, age) -> _Rows:
+def _rows(rollouts: Rollouts, advantages, age, unit: int) -> _Rows:
     P, G, T = rollouts.tokens.shape
 
     def each(x):  # [P, ...] -> [R, ...]
@@ -210,9 +214,10 @@ def _rows(rollouts: Rollouts, advantages, age) -> _Rows:
 
     prompts, prompt_lengths = each(rollouts.prompts), each(rollouts.prompt_lengths)
     completions = rollouts.tokens.reshape(P * G, T)
-    at = jnp.arange(prompts.shape[1] + T) - prompt_lengths[:, None]
+    width = sharding.round_up(prompts.shape[1] + T, unit)
+    at = jnp.arange(width) - prompt_lengths[:, None]
     after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
-    before = jnp.pad(prompts, ((0, 0), (0, T)))
+    before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))
     lengths, behaviour = rollouts.lengths.reshape(-1), rollouts.logprobs.reshape(P * G, T)
     return _Rows(
         jnp.where(at < 0, before, after),
@@ -227,18 +232,18 @@ def _rows(rollouts: Rollouts, advantages, age) -> _Rows:
     )
 
 
-def _micro_batches(rows: _Rows, active, hyper: Hyper):
+def _micro_batches(rows: _Rows, active, hyper: Hyper, mesh):
     """The rows sorted by length, those not `active` last, in micro-batches of micro_rows.
 
-    Also the order, and for each micro-batch its branch: 0 if no row in it is active, else 1 + the place among
-    `buckets` of the padded length that it needs.
+    Also the order, for each micro-batch its branch: 0 if no row in it is active, else 1 + the place among `buckets` of
+    the padded length that it needs; and these lengths.
     """
     total = rows.prompt_lengths + rows.lengths
     order = jnp.argsort(jnp.where(active, -total, 0))
     micro = jax.tree.map(lambda x: x[order].reshape(-1, hyper.micro_rows, *x.shape[1:]), rows)
     longest = jnp.where(active, total, 0)[order].reshape(-1, hyper.micro_rows).max(1)
-    sizes = jnp.array(buckets(rows.tokens.shape[1], hyper.length_buckets))
-    return micro, order, jnp.where(longest == 0, 0, 1 + jnp.searchsorted(sizes, longest))
+    sizes = buckets(rows.tokens.shape[1], hyper.length_buckets, sharding.length_unit(sharding.platform(mesh)))
+    return micro, order, jnp.where(longest == 0, 0, 1 + jnp.searchsorted(jnp.array(sizes), longest)), sizes
 
 
 def _proximal(params, rows: _Rows, config, hyper: Hyper, mesh) -> tuple[_Rows, jax.Array]:
@@ -247,7 +252,7 @@ def _proximal(params, rows: _Rows, config, hyper: Hyper, mesh) -> tuple[_Rows, j
     Computed for replayed rows that have a gradient: the policy that generated a fresh row is the policy as it is.
     """
     active = (rows.age > 0) & (rows.advantages != 0)
-    micro, order, branch = _micro_batches(rows, active, hyper)
+    micro, order, branch, sizes = _micro_batches(rows, active, hyper, mesh)
 
     def compute(size, rows):
         T = min(rows.completions.shape[1], size - 1)
@@ -256,7 +261,6 @@ def _proximal(params, rows: _Rows, config, hyper: Hyper, mesh) -> tuple[_Rows, j
         )
         return jnp.pad(logp, ((0, 0), (0, rows.completions.shape[1] - T)))
 
-    sizes = buckets(rows.tokens.shape[1], hyper.length_buckets)
     branches = [lambda rows: rows.behaviour] + [functools.partial(compute, size) for size in sizes]
 
     def step(_, x):
@@ -274,7 +278,7 @@ def _proximal(params, rows: _Rows, config, hyper: Hyper, mesh) -> tuple[_Rows, j
 def _gradients(params, rows: _Rows, config, hyper: Hyper, reference, mesh):
     """Float32 gradients of a minibatch's loss, and sums for the metrics."""
     active = (rows.lengths > 0) if hyper.kl else (rows.advantages != 0)
-    micro, _, branch = _micro_batches(rows, active, hyper)
+    micro, _, branch, sizes = _micro_batches(rows, active, hyper, mesh)
 
     def compute(size, carry, rows):
         grads, stats = carry
@@ -283,7 +287,6 @@ def _gradients(params, rows: _Rows, config, hyper: Hyper, reference, mesh):
         new |= {"loss": loss, "computed": jnp.float32(size * hyper.micro_rows), "rows": jnp.float32(hyper.micro_rows)}
         return grads, {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()}
 
-    sizes = buckets(rows.tokens.shape[1], hyper.length_buckets)
     branches = [lambda carry, rows: carry] + [functools.partial(compute, size) for size in sizes]
 
     def step(carry, x):

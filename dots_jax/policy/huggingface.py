@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from dots_jax import distributed
 from dots_jax.errors import UserError
-from dots_jax.policy import qwen2
+from dots_jax.policy import qwen2, sharding
 from dots_jax.validate import read_json
 
 _SINGLE = "model.safetensors"
@@ -41,12 +41,15 @@ def load(directory: str | os.PathLike, mesh=None, dtype=jnp.float32) -> tuple[qw
     `config.num_tokens` is the number of ids of the tokenizer in the directory, or V where there is none.
 
     Raises:
-      UserError: a file or tensor is missing, damaged, of another architecture or of another shape.
+      UserError: a file or tensor is missing, damaged, of another architecture or of another shape, or the mesh splits
+        heads that do not divide.
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"policy directory {directory} does not exist; give a Hugging Face model directory")
     config = read_config(directory)
+    if mesh is not None:
+        sharding.check_heads(mesh, config.num_kv_heads)
     weights = _Weights(directory)
     tree = qwen2.declare(config)
     for p in _leaves(tree):
@@ -54,7 +57,7 @@ def load(directory: str | os.PathLike, mesh=None, dtype=jnp.float32) -> tuple[qw
             weights.check(name, part)
     dtype = np.dtype(dtype)
 
-    def make(p, sharding):
+    def make(p, where):
         parts = {}  # devices that hold the same part share one read
 
         def read(index):
@@ -64,10 +67,10 @@ def load(directory: str | os.PathLike, mesh=None, dtype=jnp.float32) -> tuple[qw
                 parts[key] = weights.read(p, index, dtype)
             return parts[key]
 
-        if sharding is None:
+        if where is None:
             array = jax.device_put(read((slice(None),) * len(p.shape)))
         else:
-            array = jax.make_array_from_callback(p.shape, sharding, read)
+            array = jax.make_array_from_callback(p.shape, where, read)
         return array.block_until_ready()  # the next parameter is read when this one has left the host
 
     if mesh is None:

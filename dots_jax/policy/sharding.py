@@ -73,6 +73,35 @@ def num_row_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def check_heads(mesh, kv_heads: int) -> None:
+    """Raises UserError where key/value heads do not divide over the tensor axis.
+
+    cuDNN's attention takes queries, keys and values only where they are split alike.
+    """
+    tensor = mesh.shape["tensor"]
+    if kv_heads % tensor:
+        sizes = ", ".join(str(n) for n in range(1, kv_heads + 1) if kv_heads % n == 0)
+        raise UserError(
+            f"mesh tensor={tensor} does not divide the policy's {kv_heads} key/value heads; "
+            f"set config.mesh.tensor to one of {sizes}, and config.mesh.fsdp for the other devices"
+        )
+
+
+def platform(mesh: Mesh) -> str:
+    """Returns "cpu", "gpu" or "tpu": where the programs will run, which need not be where they are compiled."""
+    return mesh.devices.flat[0].platform
+
+
+def length_unit(platform: str) -> int:
+    """Returns the number that padded lengths are multiples of: 128 on accelerators, for cuDNN and TPU tiles, else 1."""
+    return 1 if platform == "cpu" else 128
+
+
+def round_up(length: int, unit: int) -> int:
+    """Returns the least multiple of `unit` that is at least `length`."""
+    return -(-length // unit) * unit
+
+
 def constrain(x: jax.Array, *axes) -> jax.Array:
     """Places `x` by mesh axes inside jit, where `jax.sharding.use_abstract_mesh` names a mesh; else leaves it."""
     if jax.sharding.get_abstract_mesh().empty:

@@ -19,7 +19,7 @@ from dots_jax.policy import qwen2, scoring, sharding
 from dots_jax.rollout.types import Rollouts
 
 _PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass
-_PROMPT_STEP = 64  # prompts are cut to a multiple of it: what every decode step reads, against a compilation each
+_PROMPT_STEP = 64  # at least; what every decode step reads, against a compilation for each length
 _BLOCK = 128  # of the two-level inverse CDF
 
 
@@ -73,6 +73,11 @@ class _Static:
     stop_ids: tuple[int, ...]
     greedy: bool
     top_p: float = 1.0
+
+    def capacity(self, tokens: int) -> int:
+        """Slots of a completion's cache that holds `tokens` but the last, in whole chunks."""
+        unit = sharding.length_unit(sharding.platform(self.mesh))
+        return sharding.round_up(sharding.round_up(max(tokens - 1, 1), self.chunk), unit)
 
 
 def sample(
@@ -128,8 +133,9 @@ def sample(
     shards, questions = sharding.num_row_shards(mesh), len(prompts)
     per_shard = -(-questions // shards)
     whole_prompts = jnp.asarray(prompts)
-    longest = -(-int(np.max(prompt_lengths)) // _PROMPT_STEP) * _PROMPT_STEP
-    prompts = _pad(prompts[:, :longest], per_shard * shards)
+    unit = sharding.length_unit(sharding.platform(mesh))
+    prompts = prompts[:, : sharding.round_up(int(np.max(prompt_lengths)), max(unit, _PROMPT_STEP))]
+    prompts = _pad(prompts, per_shard * shards, -prompts.shape[1] % unit)
     prompt_lengths = _pad(prompt_lengths, per_shard * shards)
     limits = np.full((questions, group_size), max_tokens, np.int32) if limits is None else limits
     limits = _pad(limits, per_shard * shards).clip(1, max_tokens)
@@ -146,12 +152,12 @@ def sample(
     prefilled, output = _prefill(params, prompts, prompt_lengths, limits, key, temperature, count, static)
     state = _start(prefilled, static)
 
-    capacity, top, late, seen = chunk, 1, None, None
+    capacity, top, late, seen = static.capacity(chunk), 1, None, None
     while True:
         # The newest count that the host knows is one chunk old: it bounds what this chunk writes.
         need = min(top + chunk * (1 if late is None else 2), max_tokens) - 1
         while capacity < need:
-            capacity = min(2 * capacity, -(-(max_tokens - 1) // chunk) * chunk)
+            capacity = min(2 * capacity, static.capacity(max_tokens))
             grown = [_grow(kv, capacity, static) for kv in _release(state)]
             state = dataclasses.replace(state, cache=grown)
         state, output, flags = _decode(weights, prefilled, state, output, key, temperature, static)
@@ -166,11 +172,13 @@ def sample(
     return _finish(whole_prompts, prompt_lengths, output, questions, max_tokens)
 
 
-def _pad(x, rows):
-    if len(x) == rows:
+def _pad(x, rows, columns=0):
+    """`x` with so many rows of ones, and so many columns more."""
+    missing = rows - len(x), columns
+    if not any(missing):
         return x
     xp = jnp if isinstance(x, jax.Array) else np
-    return xp.concatenate([x, xp.ones_like(x, shape=(rows - len(x), *x.shape[1:]))])
+    return xp.pad(x, [(0, n) for n in missing[: x.ndim]], constant_values=1)
 
 
 def _release(state):
@@ -325,10 +333,8 @@ def _start(prefilled: _Prefilled, static: _Static) -> _Slots:
 
     def start(prefilled):
         P, G = prefilled.token.shape
-        Q = static.slots or P
-        cache = [
-            tuple(jnp.zeros((Q, G, x.shape[1], static.chunk, x.shape[3]), x.dtype) for x in kv) for kv in prefilled.kv
-        ]
+        Q, capacity = static.slots or P, static.capacity(static.chunk)
+        cache = [tuple(jnp.zeros((Q, G, x.shape[1], capacity, x.shape[3]), x.dtype) for x in kv) for kv in prefilled.kv]
         if static.slots == 0:
             return _Slots(jnp.arange(P), jnp.ones(P, jnp.int32), prefilled.token, prefilled.done, cache, jnp.full(1, P))
         ones, rows = jnp.ones(Q, jnp.int32), jnp.zeros((Q, G), jnp.int32)
