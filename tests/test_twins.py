@@ -101,7 +101,7 @@ def test_the_whole_pipeline_and_its_continuation(run, root, tmp_path):
     done, _ = run(workdir, root, **FIELDS, **{"train.steps": 6}, code=2)
     pool.write_text(text)
     model, _ = policy.load(workdir / "policy")  # is still there
-    assert "this run began with other questions" in done.stderr and done.stderr.count("error") == 1
+    assert "began with another pool than is there now" in done.stderr and done.stderr.count("error") == 1
     assert model.width == 16 and tok.load(workdir / "policy").chat_template == TEMPLATE
 
 
