@@ -1,5 +1,6 @@
 """The command line: `python -m dots_jax.main --config=FILE --workdir=DIR --config.field=value`."""
 
+import _thread
 import difflib
 import errno
 import functools
@@ -117,6 +118,7 @@ def run(
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
+    _repeat_interrupts()
     try:
         config, workdir = parse(argv, default_config, own)
         from dots_jax import runtime  # imports jax: wrong flags are reported before
@@ -136,6 +138,17 @@ def run(
         print(f"error: cannot read or write {where}: {why}; {mend}", file=sys.stderr)
         return 2
     return 0
+
+
+@functools.cache  # once a process
+def _repeat_interrupts() -> None:
+    """Has a Ctrl-C come again that met code in which Python ignores errors, such as JAX's garbage collection."""
+    show = sys.unraisablehook
+
+    def hook(error):
+        _thread.interrupt_main() if isinstance(error.exc_value, KeyboardInterrupt) else show(error)
+
+    sys.unraisablehook = hook
 
 
 def end(code: int) -> None:

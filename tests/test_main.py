@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -103,6 +104,20 @@ def test_errors_of_the_function(capsys):
     assert "same command continues" in capsys.readouterr().err
     with pytest.raises(ValueError, match="a bug"):
         fails(ValueError("a bug"))
+
+
+def test_an_interrupt_is_not_lost_where_python_ignores_errors(capsys):
+    class Collected:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def function(config, workdir):
+        Collected()
+        for _ in range(100):
+            time.sleep(0.1)
+
+    assert main.run(function, DEFAULT, "help", []) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_help_and_mistakes_do_not_load_jax(tmp_path):
