@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -146,7 +147,10 @@ def _repeat_interrupts() -> None:
     show = sys.unraisablehook
 
     def hook(error):
-        _thread.interrupt_main() if isinstance(error.exc_value, KeyboardInterrupt) else show(error)
+        if isinstance(error.exc_value, KeyboardInterrupt):
+            threading.Timer(0.05, _thread.interrupt_main).start()  # at once it would meet this hook
+        else:
+            show(error)
 
     sys.unraisablehook = hook
 
