@@ -28,7 +28,7 @@ SECTIONS = {  # in order, with seconds at most, the start of a process included
     "attention": 60,
     "head": 30,
     "micro": 60,
-    "update": 120,
+    "update": 140,
     "sampler": 150,
     "score": 20,
     "main": 120,
@@ -120,26 +120,33 @@ def commit() -> str:
     return head.stdout.strip() + "+" * bool(changed.stdout.strip())
 
 
-_SHAPE = ("devices", "mesh", "load", "parameters", "repeats", "peak_source", "bandwidth_source", "benchmark", "stage")
+# Not in the table: what is the same in all lines, and what the command says.
+_HIDDEN = {"section", "what", "status", "ok", *STAMP, "benchmark", "stage", "devices", "mesh", "load", "model"}
+_HIDDEN |= {"parameters", "dtype", "questions", "group", "prompt", "max_tokens", "lengths", "sigma", "temperature"}
+_HIDDEN |= {"repeats", "chunk", "logits_chunk", "remat", "minibatches", "peak_source", "bandwidth_source"}
 
 
 def table(lines: list[dict]) -> str:
-    """Markdown: a row for every line, numbers with their spread where they have one."""
+    """Markdown: a row for every line and every failed section, numbers with their spread where they have one."""
+
+    def number(x):
+        return f"{x:,}" if isinstance(x, int | float) and abs(x) >= 10_000 else str(x)
 
     def show(x):
-        if isinstance(x, dict) and set(x) == {"median", "min", "max"}:
-            few = {k: f"{v:,}" for k, v in x.items()}
-            return few["median"] if x["min"] == x["max"] else "{median} ({min} to {max})".format(**few)
-        return ", ".join(f"{n} {c}" for n, c in x.items()) if isinstance(x, dict) else str(x)
+        if not isinstance(x, dict):
+            return number(x)
+        if set(x) != {"median", "min", "max"}:
+            return ", ".join(f"{name} {number(count)}" for name, count in x.items())
+        few = {name: number(value) for name, value in x.items()}
+        return few["median"] if x["min"] == x["max"] else "{median} ({min} to {max})".format(**few)
 
-    out = ["| section | what | figures |", "| --- | --- | --- |"]
+    rows, where = ["| section | what | figures |", "| --- | --- | --- |"], {}
     for line in lines:
-        if "what" in line or line.get("status") == "failed":
-            hidden = {"section", "what", "status", *STAMP, *_SHAPE}
-            figures = "; ".join(f"{k} {show(v)}" for k, v in line.items() if k not in hidden and v is not None)
-            out.append(f"| {line['section']} | {line.get('what', 'in all')} | {figures.replace('|', '/')} |")
-    where = dict.fromkeys(", ".join(f"{k} {line.get(k, 'unknown')}" for k in STAMP) for line in lines if "what" in line)
-    return "\n".join([*out, "", *(f"Run: {x}." for x in where)])
+        if "what" in line or line["status"] == "failed":
+            figures = "; ".join(f"{k} {show(v)}" for k, v in line.items() if k not in _HIDDEN and v not in (None, {}))
+            rows.append(f"| {line['section']} | {line.get('what', 'in all')} | {figures.replace('|', '/')} |")
+            where[", ".join(f"{name} {line[name]}" for name in STAMP)] = None
+    return "\n".join([*rows, "", *where])
 
 
 def main(argv=None) -> int:

@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,13 +27,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import common, rollout, update
+from benchmarks import common, decode_attention, rollout, update
 from dots_jax import learner, policy
 from dots_jax.policy import attention, qwen2, scoring, sharding
 from dots_jax.rollout import sampler
 
 ROOT = Path(__file__).resolve().parent.parent
-TOLERANCE = 0.02  # of the norm, for attention in bfloat16: eps is 0.004
 LOGPROB_TOLERANCE = 0.03  # mean difference of log-probs, two layers in bfloat16
 BATCH = ["--shape=1.5b", "--dtype=bfloat16", "--mesh=1,1,1", "--questions=64", "--group=8", "--prompt=256"]
 BATCH += ["--max-tokens=1024"]
@@ -45,12 +43,6 @@ RAGGED = ["--lengths=lognormal", "--mean=384"]
 
 def _mesh():
     return sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-
-
-def _apart(x, y) -> float:
-    """|x - y| / |y|, of float32 norms."""
-    x, y = (jnp.asarray(v, jnp.float32) for v in (x, y))
-    return float(f"{float(jnp.linalg.norm(x - y) / jnp.linalg.norm(y)):.3g}")
 
 
 # ---- Device --------------------------------------------------------------------------------------------------------
@@ -102,8 +94,8 @@ def check_attention(length: int, rows: int = 2, heads: int = 12, kv_heads: int =
     got = run(*given)
     with jax.default_matmul_precision("highest"):
         want = run(*(x.astype(jnp.float32) for x in given))
-    error = {name: _apart(got[name], want[name]) for name in want}
-    return {"length": length, **error, "ok": all(x < TOLERANCE for x in error.values())}
+    error = {name: decode_attention.apart(got[name], want[name]) for name in want}
+    return {"length": length, **error, "ok": all(x < decode_attention.TOLERANCE for x in error.values())}
 
 
 _token_logprobs = jax.jit(policy.token_logprobs, static_argnums=1)
@@ -158,101 +150,13 @@ def correctness(lines, small: bool) -> None:
 # ---- Decode attention ----------------------------------------------------------------------------------------------
 
 
-class Decode(NamedTuple):
-    """One query for each of P x G rows; a row whose own length is 0 is dead, and its result means nothing."""
-
-    q: jax.Array  # [P, G, H, E]
-    prompt_k: jax.Array  # [P, K, S, E]
-    prompt_v: jax.Array
-    prompt_lengths: jax.Array  # int32 [P]
-    own_k: jax.Array  # [P, G, K, C, E]
-    own_v: jax.Array
-    own_lengths: jax.Array  # int32 [P, G]
-
-
-class Body(NamedTuple):
-    """A way to compute it."""
-
-    attend: Callable[[Decode], jax.Array]  # -> [P, G, H, E]
-    lay: Callable[[Decode], Decode] = lambda x: x  # as the body wants keys and values to lie; not timed
-    prompt: bool = True  # whether it reads the prompt
-
-
-def _einsum(x: Decode) -> jax.Array:
-    return attention.shared_prompt(*x[:6], x.own_lengths.max(1) - 1)  # a question's rows are equally long there
-
-
-def _einsum_of_rows(x: Decode) -> jax.Array:
-    """The same for rows of different lengths: a question for each row."""
-    G = x.own_k.shape[1]
-    k, v, n = (jnp.repeat(y, G, axis=0) for y in x[1:4])
-    single = [y.reshape(-1, 1, *y.shape[2:]) for y in (x.q, x.own_k, x.own_v)]
-    return attention.shared_prompt(single[0], k, v, n, *single[1:], x.own_lengths.ravel() - 1).reshape(x.q.shape)
-
-
-def _flat(x: Decode) -> Decode:
-    k, v = (y.reshape(-1, *y.shape[2:]).swapaxes(1, 2) for y in (x.own_k, x.own_v))  # [rows, C, K, E]
-    return x._replace(own_k=k, own_v=v)
-
-
-def _fused_own(x: Decode) -> jax.Array:
-    """JAX's attention with key and value lengths, cuDNN's kernel on a GPU, over a row's own keys alone."""
-    q, lengths = x.q.reshape(-1, 1, *x.q.shape[2:]), jnp.maximum(x.own_lengths.ravel(), 1)  # cuDNN wants at least 1
-    kind = "cudnn" if jax.default_backend() == "gpu" else "xla"
-    ones = jnp.ones_like(lengths)
-    out = jax.nn.dot_product_attention(
-        q, x.own_k, x.own_v, query_seq_lengths=ones, key_value_seq_lengths=lengths, implementation=kind
-    )
-    return out.reshape(x.q.shape)
-
-
-BODIES = {"einsum": Body(_einsum), "fused, own keys alone": Body(_fused_own, _flat, prompt=False)}
-
-
-def decode_inputs(P: int, G: int, S: int, C: int, H: int, K: int, E: int, mean: float, dead: float, dtype) -> Decode:
-    """Random ones: log-normal own lengths, a share `dead` of them 0."""
-    rng, keys = np.random.default_rng(0), jax.random.split(jax.random.key(0), 5)
-    shapes = (P, G, H, E), (P, K, S, E), (P, K, S, E), (P, G, K, C, E), (P, G, K, C, E)
-    q, pk, pv, k, v = (jax.random.normal(key, s, dtype) for key, s in zip(keys, shapes, strict=True))
-    lengths = common.lognormal(rng, (P, G), mean, 0.8, C) * (rng.permutation(P * G).reshape(P, G) >= dead * P * G)
-    return Decode(q, pk, pv, jnp.full(P, S, jnp.int32), k, v, jnp.asarray(lengths, jnp.int32))
-
-
-def check_decode_attention(body: Body, x: Decode, calls: int = 10) -> dict:
-    """Time of a body, the bytes that live rows need per second, and its error against the einsum in float32.
-
-    The einsum's rows end with the longest of their question: only that one is compared.
-    """
-    x = x if body.prompt else x._replace(prompt_lengths=jnp.zeros_like(x.prompt_lengths))
-    lengths = np.asarray(x.own_lengths)
-    live = (lengths > 0) & (lengths == lengths.max(1, keepdims=True))
-    with jax.default_matmul_precision("highest"):
-        float32 = Decode(*(y.astype(jnp.float32) if jnp.issubdtype(y.dtype, jnp.floating) else y for y in x))
-        want = np.asarray(jax.jit(_einsum_of_rows)(float32))[live]
-        del float32
-    laid = jax.jit(body.lay)(x)
-    attend = jax.jit(lambda q, x: body.attend(x._replace(q=q)))
-    apart = _apart(np.asarray(attend(x.q, laid))[live], want)
-    seconds = common.fastest(lambda q: attend(q, laid), x.q, calls=calls)
-    number = 2 * x.own_k.shape[2] * x.own_k.shape[4] * x.own_k.dtype.itemsize  # of a token's keys and values
-    useful = number * int(lengths.sum() + (np.asarray(x.prompt_lengths) * (lengths > 0).any(1)).sum())
-    there = x.own_k.nbytes + x.own_v.nbytes + (x.prompt_k.nbytes + x.prompt_v.nbytes) * body.prompt
-    return {
-        "microseconds": round(1e6 * seconds, 1),
-        "useful_gb_s": round(useful / seconds / 1e9, 2),
-        "useful_share": round(useful / there, 4),
-        "apart": apart,
-        "ok": apart < TOLERANCE,
-    }
-
-
 def attend(lines, small: bool) -> None:
     """Decode attention of one layer, most rows dead, by every body that there is."""
     sizes = (4, 4, 8, 16, 4, 2, 8, 6, 0.6) if small else (64, 8, 256, 3072, 12, 2, 128, 800, 0.64)
     # XLA's CPU compiler has no product of bfloat16 arguments into float32.
-    x = decode_inputs(*sizes, jnp.float32 if small else jnp.bfloat16)
-    for name, body in BODIES.items():
-        lines(name, check_decode_attention, body, x, 1 if small else 10)
+    x = decode_attention.inputs(*sizes, jnp.float32 if small else jnp.bfloat16)
+    for name, body in decode_attention.BODIES.items():
+        lines(name, decode_attention.check, body, x, 1 if small else 10)
 
 
 # ---- Head and sampling ---------------------------------------------------------------------------------------------
@@ -282,7 +186,7 @@ def head(lines, small: bool) -> None:
     config = common.SHAPES["tiny" if small else "1.5b"]
     for rows in (16,) if small else (512, 4096):
         for how in ("greedy", "sample", "top-p 0.95"):
-            lines(f"head, {how}", time_head, config, rows, how, 1 if small else 5)
+            lines(how, time_head, config, rows, how, 1 if small else 5)
 
 
 # ---- What the compiler makes of an update --------------------------------------------------------------------------
