@@ -138,7 +138,7 @@ def spread(values) -> dict:
     return {"median": short(statistics.median(values)), "min": short(min(values)), "max": short(max(values))}
 
 
-def _fastest(function, x, calls: int, rounds: int = 5) -> float:
+def fastest(function, x, calls: int, rounds: int = 5) -> float:
     """Seconds of one call of x -> x: the best round of `calls` calls in a row."""
     best = np.inf
     x = jax.block_until_ready(function(x))
@@ -159,7 +159,7 @@ def measure_bandwidth(size: int | None = None) -> float:
     """
     size = size or (2**26 if jax.default_backend() == "cpu" else 2**28)
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
-    return 2 * 4 * size / _fastest(add, jnp.zeros(size, jnp.float32), calls=10)
+    return 2 * 4 * size / fastest(add, jnp.zeros(size, jnp.float32), calls=10)
 
 
 def measure_matmul(dtype, n: int | None = None) -> float:
@@ -171,7 +171,7 @@ def measure_matmul(dtype, n: int | None = None) -> float:
     n = n or (2048 if cpu else 8192)
     b = jax.random.normal(jax.random.key(0), (n, n), dtype) / n**0.5
     multiply = jax.jit(lambda a, b: a @ b)
-    return 2 * n**3 / _fastest(lambda a: multiply(a, b), b, calls=3 if cpu else 10)
+    return 2 * n**3 / fastest(lambda a: multiply(a, b), b, calls=3 if cpu else 10)
 
 
 def peak_memory(mesh) -> int | None:

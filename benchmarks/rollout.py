@@ -4,6 +4,7 @@ python benchmarks/rollout.py --shape=1.5b --dtype=bfloat16 --questions=64 --prom
 """
 
 import sys
+from argparse import BooleanOptionalAction
 from collections import deque
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def decode_steps(lengths: np.ndarray, slots: int, chunk: int) -> int:
     return steps
 
 
-def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: int, itemsize: int) -> int:
+def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: float, itemsize: int) -> int:
     """Bytes that decoding must move at least, for prompt lengths [P] and completion lengths [P, G].
 
     In each of `steps` decode steps the weights of all layers, the last norm and the output matrix, once (of the input
@@ -54,6 +55,23 @@ def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: int, item
     return int(steps * weights + kv * (prompts + own)) * itemsize
 
 
+def limit_seconds(
+    config: qwen2.Config, prompt_lengths, lengths, rows: int, itemsize: int, bandwidth: float, peak: float
+) -> float:
+    """Seconds of ideal decoding, for prompt lengths [P] and completion lengths [P, G].
+
+    Every step has `rows` live rows, so that there are as few as can be, and takes what its bytes (`decode_bytes`) take
+    at `bandwidth` bytes/s or its FLOPs at `peak` FLOP/s, whichever is longer. FLOPs: 2 per token and parameter of the
+    layers and the output matrix, 4 H E per token, layer and key that it sees.
+    """
+    s, n = np.asarray(prompt_lengths, np.int64)[:, None], np.asarray(lengths, np.int64)
+    tokens, keys = int((n - 1).sum()), int(((n - 1) * s + n * (n - 1) // 2).sum())
+    flops = 2 * tokens * (common.count(config, embeddings=False) + config.vocab_size * config.width)
+    flops += 4 * config.num_layers * config.num_heads * config.head_width * keys
+    moved = decode_bytes(config, prompt_lengths, lengths, tokens / rows, itemsize)
+    return max(moved / bandwidth, flops / peak)
+
+
 def main(argv=None) -> dict:
     """Measures, prints and returns the record."""
     p = common.parser(__doc__.splitlines()[0])
@@ -61,6 +79,8 @@ def main(argv=None) -> dict:
     p.add_argument("--slots", type=int, default=0, help="questions decoded at a time; 0: all")
     p.add_argument("--chunk", type=int, default=128, help="decode steps between looks at finished rows")
     p.add_argument("--bandwidth", type=float, help="GB/s of a device's memory; measured where not given")
+    p.add_argument("--peak", type=float, help="TFLOP/s of a device's matrix products; measured where not given")
+    p.add_argument("--prefill", action=BooleanOptionalAction, default=True, help="time prefill alone: compiles again")
     args = p.parse_args(argv)
     config, mesh, record = common.setup(args)
     P, G, S, T = args.questions, args.group, args.prompt, args.max_tokens
@@ -93,9 +113,11 @@ def main(argv=None) -> dict:
     results = common.timed(prepare, lambda key: run(key, **more), args.repeats)
     seconds, lengths = [s for s, *_ in results], [np.asarray(r.lengths) for *_, r in results]
     tokens = [int(x.sum()) for x in lengths]
-    peak = common.peak_memory(mesh)
-    common.first_call(lambda: run(keys[0], 1))  # prefill alone, for the share of decoding
-    prefill = [s for s, *_ in common.timed(prepare, lambda key: run(key, 1), args.repeats)]
+    memory = common.peak_memory(mesh)
+    prefill = []
+    if args.prefill:  # for the share of decoding
+        common.first_call(lambda: run(keys[0], 1))
+        prefill = [s for s, *_ in common.timed(prepare, lambda key: run(key, 1), args.repeats)]
 
     # Every shard of the rows reads its own copy of the weights (split over `tensor`) in its own decode loop.
     shards = sharding.num_row_shards(mesh)
@@ -106,9 +128,21 @@ def main(argv=None) -> dict:
     itemsize = jnp.dtype(args.dtype).itemsize
     needed = [decode_bytes(config, prompt_lengths, x, sum(s), itemsize) for x, s in zip(lengths, steps, strict=True)]
     bandwidth = args.bandwidth * 1e9 if args.bandwidth else common.measure_bandwidth()
-    limit = [b / (bandwidth * mesh.size) for b in needed]  # seconds
+    peak = args.peak * 1e12 if args.peak else common.measure_matmul(jnp.dtype(args.dtype))
+    least = [b / (bandwidth * mesh.size) for b in needed]  # seconds
+    rows = (slots or per_shard) * G  # of a device
+    alive = [(x - 1).sum() / max(sum(s) * rows, 1) for x, s in zip(lengths, steps, strict=True)]
+    whole = (itemsize, bandwidth * mesh.size, peak * mesh.size)
+    limit = [limit_seconds(config, prompt_lengths, x, rows, *whole) for x in lengths]
 
-    decode = [max(s - np.median(prefill), 1e-9) for s in seconds]
+    apart = {"prefill_seconds": None, "step_milliseconds": None, "bandwidth_share_decode": None}
+    if prefill:
+        decode = [max(s - np.median(prefill), 1e-9) for s in seconds]
+        apart = {
+            "prefill_seconds": common.spread(prefill),
+            "step_milliseconds": common.spread(1e3 * d / max(*s, 1) for d, s in zip(decode, steps, strict=True)),
+            "bandwidth_share_decode": common.spread(x / d for x, d in zip(least, decode, strict=True)),
+        }
     record = {"benchmark": "rollout"} | record | {
         "slots": args.slots,
         "chunk": args.chunk,
@@ -116,17 +150,20 @@ def main(argv=None) -> dict:
         "repeats": args.repeats,
         "compile_seconds": round(compile_seconds, 2),
         "seconds": common.spread(seconds),
-        "prefill_seconds": common.spread(prefill),
         "generated_tokens": common.spread(tokens),
         "mean_length": round(sum(tokens) / (P * G * len(tokens)), 2),
         "tokens_per_second": common.spread(t / s for t, s in zip(tokens, seconds, strict=True)),
         "decode_steps": common.spread(max(s) for s in steps),
-        "step_milliseconds": common.spread(1e3 * d / max(*s, 1) for d, s in zip(decode, steps, strict=True)),
         "bandwidth_gb_s": round(bandwidth / 1e9, 2),
         "bandwidth_source": "flag" if args.bandwidth else "measured",
-        "bandwidth_share": common.spread(x / s for x, s in zip(limit, seconds, strict=True)),
-        "bandwidth_share_decode": common.spread(x / d for x, d in zip(limit, decode, strict=True)),
-        "peak_memory_bytes": peak,
+        "bandwidth_share": common.spread(x / s for x, s in zip(least, seconds, strict=True)),
+        **apart,
+        "alive_share": common.spread(alive),
+        "peak_tflops": round(peak / 1e12, 4),
+        "peak_source": "flag" if args.peak else "measured",
+        "limit_seconds": common.spread(limit),
+        "limit_share": common.spread(x / s for x, s in zip(limit, seconds, strict=True)),
+        "peak_memory_bytes": memory,
     }  # fmt: skip
     return common.emit(record, args.output)
 

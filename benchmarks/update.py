@@ -55,8 +55,8 @@ def synthetic(rng: np.random.Generator, args, config: qwen2.Config, mesh) -> tup
     return jax.device_put((rollouts, rewards.astype(np.float32)), sharding.rows(mesh))
 
 
-def main(argv=None) -> dict:
-    """Measures, prints and returns the record."""
+def parse(argv=None):
+    """The flags."""
     p = common.parser(__doc__.splitlines()[0])
     p.add_argument("--lengths", choices=("full", "lognormal"), default="full")
     p.add_argument("--minibatches", type=int, default=2, help="optimizer steps per update")
@@ -66,15 +66,12 @@ def main(argv=None) -> dict:
     p.add_argument("--remat", action=BooleanOptionalAction, default=True, help="recompute layers when going back")
     p.add_argument("--useful", type=float, default=1.0, help="share of groups whose rewards differ")
     p.add_argument("--peak", type=float, help="TFLOP/s of a device's matrix products; measured where not given")
-    args = p.parse_args(argv)
-    config, mesh, record = common.setup(args)
-    P, G = args.questions, args.group
-    if P % args.minibatches or P // args.minibatches * G % args.micro_rows:
-        raise UserError("--questions must divide by --minibatches, and the rows of a minibatch by --micro-rows")
-    if G < 2 or not 0 < args.useful <= 1 or round(args.useful * P) == 0:
-        raise UserError("--group must be at least 2, and --useful leave at least one group")
+    return p.parse_args(argv)
 
-    hyper = learner.Hyper(
+
+def hyper_of(args) -> learner.Hyper:
+    """The update that the flags describe."""
+    return learner.Hyper(
         minibatches=args.minibatches,
         micro_rows=args.micro_rows,
         length_buckets=args.buckets,
@@ -93,18 +90,36 @@ def main(argv=None) -> dict:
         remat=args.remat,
         temperature=args.temperature,
     )
-    key = jax.random.key(args.seed)
-    params = qwen2.init(config, key, jnp.dtype(args.dtype), mesh)
+
+
+def batch(i: int, args, config: qwen2.Config, mesh) -> tuple:
+    """What `learner.update` takes between buffer and config, random by `i`."""
+    rollouts, rewards = synthetic(np.random.default_rng((args.seed, i)), args, config, mesh)
+    key = jax.random.fold_in(jax.random.key(args.seed), i)
+    return rollouts, rewards, jnp.arange(args.questions), jnp.int32(args.questions), key
+
+
+def main(argv=None) -> dict:
+    """Measures, prints and returns the record."""
+    args = parse(argv)
+    config, mesh, record = common.setup(args)
+    P, G = args.questions, args.group
+    if P % args.minibatches or P // args.minibatches * G % args.micro_rows:
+        raise UserError("--questions must divide by --minibatches, and the rows of a minibatch by --micro-rows")
+    if G < 2 or not 0 < args.useful <= 1 or round(args.useful * P) == 0:
+        raise UserError("--group must be at least 2, and --useful leave at least one group")
+
+    hyper = hyper_of(args)
+    params = qwen2.init(config, jax.random.key(args.seed), jnp.dtype(args.dtype), mesh)
     state = jax.block_until_ready(learner.init_state(params, config, hyper, mesh))
     del params
 
     def prepare(i):
-        batch = synthetic(np.random.default_rng((args.seed, i)), args, config, mesh)
-        return *batch, jnp.arange(P), jnp.int32(P), jax.random.fold_in(key, i)
+        return batch(i, args, config, mesh)
 
-    def run(batch):
+    def run(given):
         nonlocal state  # donated, so threaded through
-        state, _, metrics = learner.update(state, None, *batch, config, hyper, mesh)
+        state, _, metrics = learner.update(state, None, *given, config, hyper, mesh)
         jax.block_until_ready(state)
         return metrics
 

@@ -51,6 +51,17 @@ def test_decode_bytes_by_hand():
     assert rollout.decode_bytes(CONFIG, [5, 3], lengths, steps, itemsize=2) == 2 * (weights + prompts + own)
 
 
+def test_limit_by_hand():
+    # Two questions with two rows each: 2, 0, 1 and 1 decode steps, so two ideal steps of two rows.
+    lengths = np.array([[3, 1], [2, 2]])
+    moved = rollout.decode_bytes(CONFIG, [5, 3], lengths, 2, itemsize=2)
+    keys = (6 + 7) + 4 + 4  # seen by each: the prompt, and the row's tokens so far
+    flops = 2 * 4 * (BODY + 40) + 2 * (4 * 4) * keys
+    args = (CONFIG, [5, 3], lengths, 2, 2)
+    assert rollout.limit_seconds(*args, bandwidth=10.0, peak=1e9) == moved / 10
+    assert rollout.limit_seconds(*args, bandwidth=1e9, peak=10.0) == flops / 10
+
+
 def test_decode_steps_with_slots_by_hand():
     # Steps needed: 4, 1, 3, 0. One slot: each in its own chunks, and chunks end early.
     lengths = np.array([[5, 2], [2, 1], [1, 4], [1, 1]])
@@ -85,7 +96,9 @@ def test_rollout(model, monkeypatch, capsys):
 
     monkeypatch.setattr(rollout.rollout, "sample", spy)
     flags = ["--questions=3", "--group=2", "--prompt=5", "--max-tokens=9", "--repeats=2"]
-    record = rollout.main(model + flags + ["--lengths=geometric", "--mean=4", "--slots=2", "--bandwidth=10"])
+    record = rollout.main(
+        model + flags + ["--lengths=geometric", "--mean=4", "--slots=2", "--bandwidth=10", "--peak=0.1"]
+    )
     _check(record, capsys)
     totals = [int(r.lengths.sum()) for r in sampled if r.tokens.shape[-1] == 9]
     counted = record["generated_tokens"]
@@ -93,6 +106,7 @@ def test_rollout(model, monkeypatch, capsys):
     assert counted["min"] + counted["max"] == pytest.approx(12 * record["mean_length"], abs=0.1)
     assert len({np.asarray(r.tokens).tobytes() for r in sampled if r.tokens.shape[-1] == 9}) == len(totals)
     assert record["bandwidth_source"] == "flag" and 0 < record["bandwidth_share"]["median"] < 1
+    assert 0 < record["alive_share"]["median"] < 1 and 0 < record["limit_share"]["median"] < 1
     rate = record["tokens_per_second"]
     assert counted["min"] / record["seconds"]["max"] <= rate["median"] * 1.01
     assert rate["median"] <= counted["max"] / record["seconds"]["min"] * 1.01
@@ -100,13 +114,15 @@ def test_rollout(model, monkeypatch, capsys):
 
 def test_rollout_of_full_length(model, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(common, "measure_bandwidth", lambda: 1e10)
+    monkeypatch.setattr(common, "measure_matmul", lambda dtype: 1e11)
     out = tmp_path / "results.jsonl"
     flags = ["--questions=2", "--group=2", "--prompt=3", "--max-tokens=5", "--repeats=1", f"--output={out}"]
-    record = rollout.main(model + flags)
+    record = rollout.main(model + flags + ["--no-prefill"])
     _check(record, capsys)
     assert json.loads(out.read_text()) == record
     assert record["generated_tokens"]["median"] == 2 * 2 * 5
-    assert record["decode_steps"]["median"] == 4
+    assert record["decode_steps"]["median"] == 4 and record["alive_share"]["median"] == 1
+    assert record["prefill_seconds"] is None and record["step_milliseconds"] is None
 
 
 def test_update(model, capsys):
