@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dots_jax.errors import UserError
 from dots_jax.metrics import FILE, GROUPS, Lines, Metrics, draw_curves, read, running_mean
 from dots_jax.progress import WIDTH, Progress
+from dots_jax.validate import whole
 
 
 def write(workdir, steps):
@@ -135,3 +137,16 @@ def test_collapsed_weights_and_broken_numbers_are_said_once():
     assert len(lines) == 2 and all(line.startswith("warning: step 3: ") for line in lines)
     assert "effective sample size 31%" in lines[0] and "learning_rate" in lines[0]
     assert lines[1].endswith("train/entropy_useful: not a number")
+
+
+@pytest.mark.parametrize("line", ['{"step": "3"}', '{"step": null}', '{"step": 3.5}', "[3]", "[" * 100000])
+def test_what_follows_a_line_without_a_step_is_dropped(tmp_path, line):
+    write(tmp_path, range(3))
+    with open(tmp_path / FILE, "a") as file:
+        file.write(f'{line}\n{{"step": 4}}\n')
+    Metrics(str(tmp_path)).truncate(9)
+    assert [row["step"] for row in read(str(tmp_path))] == [0, 1, 2]
+    with open(tmp_path / FILE, "a") as file:
+        file.write(f'{line}\n{{"step": 4}}\n')
+    with pytest.raises(UserError, match=f"line 4 of {tmp_path / FILE}"):
+        read(str(tmp_path), kinds={"step": whole()})
