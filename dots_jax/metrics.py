@@ -12,7 +12,7 @@ import numpy as np
 
 from dots_jax.errors import UserError
 from dots_jax.progress import short
-from dots_jax.validate import Kind, check_row, parse
+from dots_jax.validate import Kind, check_row, parse, whole
 
 FILE = "metrics.jsonl"
 GROUPS = "groups.jsonl"
@@ -28,7 +28,7 @@ class Lines:
     def truncate(self, step: int) -> None:
         """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
         if os.path.exists(self._path):
-            kept = "".join(_line(row) for row in read(*os.path.split(self._path)) if row["step"] <= step)
+            kept = "".join(_line(plain(row)) for row in read(*os.path.split(self._path)) if row["step"] <= step)
             replace(self._path, lambda partial: write_text(partial, kept))
 
     def write(self, step: int, values: dict) -> dict:
@@ -105,7 +105,7 @@ class Metrics:
 
 
 def read(workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, Kind] | None = None) -> list[dict]:
-    """The complete lines of `workdir/name`, a dictionary with `key` each; empty if there is no such file.
+    """The complete lines of `workdir/name`, a dictionary with a number `key` each; empty if there is no such file.
 
     With `kinds` of values all lines but the last, which may be torn, must be whole and have them. Raises UserError.
     """
@@ -119,7 +119,7 @@ def read(workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, 
                 row = parse(line) if line.endswith("\n") else None
             except ValueError:
                 row = None
-            if not isinstance(row, dict) or key not in row:
+            if not isinstance(row, dict) or key not in row or not (kinds or whole().test(row[key])):
                 if kinds and next(file, None):
                     raise UserError(f"line {number} of {path} is no JSON object with a {key!r}; mend or remove it")
                 break  # torn by a kill; whatever follows is not to be trusted

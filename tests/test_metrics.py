@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dots_jax.errors import UserError
 from dots_jax.metrics import FILE, GROUPS, Lines, Metrics, draw_curves, read, running_mean
 from dots_jax.progress import WIDTH, Progress
+from dots_jax.validate import whole
 
 
 def write(workdir, steps):
@@ -161,3 +163,16 @@ def test_a_round_that_teaches_nothing_is_said_once():
     ):
         (line,) = said({}, row, row, row, row)
         assert line.startswith("warning: step 3: no new group taught anything in 2 steps: ") and words in line
+
+
+@pytest.mark.parametrize("line", ['{"step": "3"}', '{"step": null}', '{"step": 3.5}', "[3]", "[" * 100000])
+def test_what_follows_a_line_without_a_step_is_dropped(tmp_path, line):
+    write(tmp_path, range(3))
+    with open(tmp_path / FILE, "a") as file:
+        file.write(f'{line}\n{{"step": 4}}\n')
+    Metrics(str(tmp_path)).truncate(9)
+    assert [row["step"] for row in read(str(tmp_path))] == [0, 1, 2]
+    with open(tmp_path / FILE, "a") as file:
+        file.write(f'{line}\n{{"step": 4}}\n')
+    with pytest.raises(UserError, match=f"line 4 of {tmp_path / FILE}"):
+        read(str(tmp_path), kinds={"step": whole()})
