@@ -165,7 +165,7 @@ def test_an_update_in_bfloat16_agrees_with_float32(mesh, prompts):
 
 
 def test_float32_products_are_exact():
-    """TF32 would be wrong by about 3e-4."""
+    """TF32 would be wrong by 3e-4 of the largest."""
     random = np.random.default_rng(0)
     a, b = (random.standard_normal((512, 512)).astype(np.float32) for _ in range(2))
     before = jax.config.jax_default_matmul_precision
@@ -174,4 +174,4 @@ def test_float32_products_are_exact():
         product = jax.jit(jnp.matmul)(a, b)
     finally:
         jax.config.update("jax_default_matmul_precision", before)
-    assert_close(product, a.astype(np.float64) @ b, 1e-6)
+    assert_close(product, a.astype(np.float64) @ b, 1e-5)
