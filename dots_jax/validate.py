@@ -317,9 +317,9 @@ def check_shape(shape: Mapping, name: Callable[[str], str]) -> None:
         _check_real(name(field), shape[field], lambda x: x > 0, "above 0")
     width, heads, shared = (shape[field] for field in ("width", "num_heads", "num_kv_heads"))
     if width % heads or width // heads % 2:
-        raise UserError(f"{name('width')}={width} must be an even number of times {name('num_heads')}={heads}")
+        raise UserError(f"{name('width')}={width} does not divide into {name('num_heads')}={heads} heads of even width")
     if heads % shared:
-        raise UserError(f"{name('num_heads')}={heads} must be a multiple of {name('num_kv_heads')}={shared}")
+        raise UserError(f"{name('num_heads')}={heads} does not divide by {name('num_kv_heads')}={shared}")
 
 
 def _check_made(group: str, shape: Mapping) -> None:
