@@ -23,7 +23,7 @@ def lines(config, made, attempt) -> Iterator[str]:
       attempt: (changes, devices) -> the plan with values of fields changed, None where they do not go together.
     """
     devices, memory = math.prod(made.mesh.values()), made.device_bytes
-    room = runtime.MEMORY_FRACTION * memory  # and not all of it: the plan is not exact
+    room = runtime.MEMORY_FRACTION * memory  # what JAX takes of a GPU
 
     def first(candidates, good, devices=devices):
         """The first of the dicts of changes whose plan is good, and that plan; in a long list each needs less."""
