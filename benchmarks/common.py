@@ -16,6 +16,7 @@ from dots_jax.policy import qwen2, shapes, sharding
 
 SHAPES = {
     "tiny": qwen2.Config(22, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 128, 22),  # the quickstart's policy
+    "least": qwen2.Config(40, 16, 1, 4, 2, 24, 1e4, 1e-6, True, 128, 37),  # shows that a program works, no more
     **{name.removeprefix("qwen2.5-"): shape for name, shape in shapes.SHAPES.items()},
 }
 
@@ -26,7 +27,7 @@ count = shapes.count
 def parser(description: str) -> argparse.ArgumentParser:
     """The flags that both benchmarks have."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--shape", choices=SHAPES, default="tiny", help="a published Qwen2.5 shape, or the quickstart's")
+    p.add_argument("--shape", choices=SHAPES, default="tiny", help="published, the quickstart's, or one layer")
     p.add_argument("--model", metavar="FILE", help="a Hugging Face config.json, instead of --shape")
     p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     p.add_argument("--mesh", default="-1,1,1", help="devices along data,fsdp,tensor; -1 takes what is left")

@@ -110,7 +110,7 @@ def test_checks_see_what_is_wrong(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(attention, "shared_prompt", lambda *x: shared(*x[:-1], jnp.maximum(x[-1] - 1, 0)))
     # A shape that no other test compiles.
-    config = dataclasses.replace(common.SHAPES["tiny"], num_layers=1, mlp_width=64)
+    config = dataclasses.replace(common.SHAPES["least"], mlp_width=32)
     assert not gpu_sections.check_sampler(config, 2, 2, 8, 12, 11, 0)["ok"]
 
 
