@@ -99,7 +99,7 @@ _REALS = (  # field, test, what is wanted
     ("selection.target", lambda x: 0 <= x <= 1, "from 0 to 1"),
     ("selection.temperature", lambda x: x > 0, "above 0"),
     ("predictor.half_life", lambda x: x > 0, "above 0"),
-    ("predictor.learning_rate", lambda x: 0 < x <= 10, "above 0 and at most 10"),
+    ("predictor.learning_rate", lambda x: x > 0, "above 0"),
     ("predictor.weight_decay", lambda x: x >= 0, "0 or above"),
     ("predictor.dropout", lambda x: 0 <= x < 1, "from 0 to below 1"),
     ("rollout.temperature", lambda x: x > 0, "above 0"),
@@ -109,7 +109,7 @@ _REALS = (  # field, test, what is wanted
     ("learner.cap", lambda x: x > 0, "above 0"),
     ("learner.clip", lambda x: 0 < x < 1, "between 0 and 1"),
     ("learner.kl", lambda x: x >= 0, "0 or above"),
-    ("learner.learning_rate", lambda x: 0 < x <= 10, "above 0 and at most 10"),
+    ("learner.learning_rate", lambda x: x > 0, "above 0"),  # what is too high is told when the run diverges
     ("learner.weight_decay", lambda x: x >= 0, "0 or above"),
     ("learner.max_grad_norm", lambda x: x > 0, "above 0"),
     ("temperature", lambda x: x >= 0, "0 (greedy) or above"),
@@ -431,7 +431,7 @@ def _whole(value) -> bool:
 
 def _number(value) -> bool:
     """A number that float32 holds, with room for what is computed from it."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e30
 
 
 def _refuse(name: str, value, wanted: str):
