@@ -26,7 +26,7 @@ class Checkpointer:
 
     def __init__(self, directory: str, keep: int = 2, run: str = ""):
         self.directory = os.path.abspath(directory)
-        self._keep, self._run = keep, run
+        self._keep, self._run, self._lines = keep, run, {}
         self._opened = None
 
     @property
@@ -47,15 +47,17 @@ class Checkpointer:
         """The newest complete checkpoint's step; starts to remove what an interrupted save left behind."""
         return self._manager.latest_step() if epath.Path(self.directory).exists() else None
 
-    def save(self, step: int, tree) -> None:
+    def save(self, step: int, tree, lines: dict[str, int] | None = None) -> None:
         """Copies `tree` and writes it in the background; a step that is already there stays as it is.
 
+        `lines` is kept beside it: checksums of other files of the run, as they are now.
         Raises UserError where this or the save before could not be written, as `wait` and `close` do.
         """
         flat = {}
         for name, leaf in _flatten(tree):
             # numpy arrays are copied: the caller may change them while the writer still reads
             flat[name] = leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+        self._lines[step] = lines or {}
         if step not in self._manager.all_steps():
             self._write(lambda: self._manager.save(step, args=ocp.args.StandardSave(flat)))
 
@@ -117,7 +119,8 @@ class Checkpointer:
     def _write_sums(self) -> None:
         """Runs on the main process, when all have written their files and before the directory gets its final name."""
         for path in pathlib.Path(self.directory).glob(f"*{_PARTIAL}"):
-            sums = {"run": self._run, "files": dict(_sums(path))}
+            lines = self._lines[int(path.name.removesuffix(_PARTIAL))]
+            sums = {"run": self._run, "lines": lines, "files": dict(_sums(path))}
             (path / _SUMS).write_text(json.dumps(sums | {"crc32": _sum_of(sums)}))
 
 
@@ -127,6 +130,14 @@ _SUMS, _PARTIAL = "crc32.json", ".orbax-checkpoint-tmp"
 def steps(directory: str) -> list[int]:
     """Of the checkpoints there, oldest first; what an interrupted save has left is none."""
     return sorted(int(name) for name in os.listdir(directory) if name.isdigit()) if os.path.isdir(directory) else []
+
+
+def lines(path: str) -> dict[str, int]:
+    """The checksums that were kept beside a checkpoint; {} where they are damaged."""
+    try:
+        return _read_sums(pathlib.Path(path))["lines"]
+    except ValueError:
+        return {}
 
 
 def damage(path: str) -> str:
@@ -156,7 +167,7 @@ def _sums(path: pathlib.Path):
 
 
 def _sum_of(sums: dict) -> int:
-    return zlib.crc32(json.dumps([sums["run"], sums["files"]]).encode())
+    return zlib.crc32(json.dumps([sums["run"], sums["lines"], sums["files"]]).encode())
 
 
 def _read_sums(path: pathlib.Path) -> dict:

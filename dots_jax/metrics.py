@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,16 +21,17 @@ COMPLETIONS = "completions.jsonl"  # of an evaluation
 
 
 class Lines:
-    """A file of one JSON object per step, appended to; nothing is created before `write`."""
+    """A file of one JSON object per step, appended to; nothing is created before `write`. `sum`: see `sums`."""
 
     def __init__(self, path: str):
-        self._path, self._file = path, None
+        self._path, self._file, self.sum = path, None, 0
 
     def truncate(self, step: int) -> None:
         """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
         if os.path.exists(self._path):
             kept = "".join(_line(plain(row)) for row in read(*os.path.split(self._path)) if row["step"] <= step)
             replace(self._path, lambda partial: write_text(partial, kept))
+            self.sum = zlib.crc32(kept.encode())
 
     def write(self, step: int, values: dict) -> dict:
         """Appends `values` of `step` and returns them as written, with the step.
@@ -42,6 +44,7 @@ class Lines:
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
         self._file.write(_line(row))
         self._file.flush()
+        self.sum = zlib.crc32(_line(row).encode(), self.sum)
         return row
 
     def close(self) -> None:
@@ -56,18 +59,18 @@ class Metrics:
 
     def __init__(self, workdir: str):
         self._workdir = workdir
-        self._lines = Lines(os.path.join(workdir, FILE))
+        self.lines = Lines(os.path.join(workdir, FILE))
         self._events = None
         self._purge_step = None
 
     def truncate(self, step: int) -> None:
         """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
         self._purge_step = step + 1
-        self._lines.truncate(step)
+        self.lines.truncate(step)
 
     def write(self, step: int, values: dict) -> None:
         """Appends `values` of `step`, as `Lines.write`."""
-        row = self._lines.write(step, values)
+        row = self.lines.write(step, values)
         if self._events is None:
             self._open()
         scalars = [
@@ -77,7 +80,7 @@ class Metrics:
 
     def close(self) -> None:
         """Closes both files."""
-        self._lines.close()
+        self.lines.close()
         if self._events is not None:
             self._events.close()
             self._events = None
@@ -126,6 +129,17 @@ def read(workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, 
             check_row(row, kinds or {}, f"line {number} of {path}")
             rows.append(row)
     return rows
+
+
+def sums(workdir: str, name: str) -> dict[int, int]:
+    """Step -> CRC-32 of a file's lines up to it, for as long as no step is missing."""
+    found, total = {}, 0
+    for row in read(workdir, name):
+        if found and row["step"] != next(reversed(found)) + 1:
+            break
+        total = zlib.crc32(_line(plain(row)).encode(), total)
+        found[row["step"]] = total
+    return found
 
 
 def draw_curves(workdir: str) -> str:

@@ -284,7 +284,8 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
             policy.save(export, model, state.params, tokenizer_dir=directory)
             selector.save(selected, workdir)
         if step and (step % config.train.checkpoint_every == 0 or step == steps):
-            checkpoints.save(step, _resumable(state, buffer, selected, chosen, measured, ledger))
+            lines = {metrics.FILE: log.lines.sum, metrics.GROUPS: groups.sum}
+            checkpoints.save(step, _resumable(state, buffer, selected, chosen, measured, ledger), lines)
 
     bar.close()
     log.close()

@@ -12,7 +12,6 @@ from dots_jax.errors import UserError
 
 LOCK = "lock"
 CHECKPOINTS, ASIDE = "checkpoints", "checkpoints_aside"
-_RECORDS = ((metrics.FILE, 0), (metrics.GROUPS, 1))  # files of one line per step, and their first step
 
 
 class Claim:
@@ -99,14 +98,19 @@ def has_begun(workdir: str) -> bool:
 def last_step(workdir: str) -> int:
     """The step after which the run there continues: of the newest checkpoint that is whole; 0 where there is none.
 
-    The lines of `metrics.jsonl` and `groups.jsonl` must reach it. Newer checkpoints are moved to `checkpoints_aside`,
-    each with a warning. Raises UserError where no checkpoint is left.
+    The lines of `metrics.jsonl` and `groups.jsonl` up to it must be as they were. Newer checkpoints are moved to
+    `checkpoints_aside`, each with a warning. Raises UserError where no checkpoint is left.
     """
-    whole, lacking = min((_whole(workdir, *record), record[0]) for record in _RECORDS)
+    sums = {name: metrics.sums(workdir, name) for name in (metrics.FILE, metrics.GROUPS)}
     bad, directory = {}, os.path.join(workdir, CHECKPOINTS)
     for step in checkpoint.steps(directory)[::-1]:
-        short = f"{lacking} lacks steps after {whole}" if whole < step else ""
-        reason = short or checkpoint.damage(os.path.join(directory, str(step)))
+        path = os.path.join(directory, str(step))
+        kept = checkpoint.lines(path)
+        reasons = [
+            f"{name} lacks steps after {max(found, default=0)}" for name, found in sums.items() if step not in found
+        ]
+        reasons += [f"{name} has changed" for name in kept if sums[name].get(step, kept[name]) != kept[name]]
+        reason = reasons[0] if reasons else checkpoint.damage(path)
         if not reason:
             break
         bad[step] = reason
@@ -124,14 +128,4 @@ def last_step(workdir: str) -> int:
             f"warning: checkpoint {torn} is moved to {aside} ({reason}); the run continues from step {step}",
             file=sys.stderr,
         )
-    return step
-
-
-def _whole(workdir: str, name: str, first: int) -> int:
-    """The last step up to which a file has every line."""
-    step = first - 1
-    for row in metrics.read(workdir, name):
-        if row["step"] != step + 1:
-            break
-        step += 1
     return step

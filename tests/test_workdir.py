@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from dots_jax import metrics
 from dots_jax import workdir as workdirs
 from dots_jax.checkpoint import Checkpointer
 from dots_jax.errors import UserError
@@ -17,17 +18,18 @@ from dots_jax.workdir import Claim
 @pytest.fixture
 def workdir(tmp_path):
     """Of a run that was ended after step 7, with checkpoints of steps 3 and 6."""
+    write(tmp_path, 8, 8)
     checkpointer = Checkpointer(str(tmp_path / "checkpoints"), run="r")
     for step in (3, 6):
-        checkpointer.save(step, {"a": np.arange(1000) * step})
+        lines = {name: metrics.sums(str(tmp_path), name)[step] for name in ("metrics.jsonl", "groups.jsonl")}
+        checkpointer.save(step, {"a": np.arange(1000) * step}, lines)
     checkpointer.close()
-    write(tmp_path, 8, 8)
     return tmp_path
 
 
-def write(workdir, metrics, groups):
-    """That many steps of either file, groups without step 0, and a torn line."""
-    for name, steps in (("metrics.jsonl", range(metrics)), ("groups.jsonl", range(1, groups))):
+def write(workdir, end, groups_end):
+    """Steps below the two of either file, groups without step 0, and a torn line."""
+    for name, steps in (("metrics.jsonl", range(end)), ("groups.jsonl", range(1, groups_end))):
         (workdir / name).write_text("".join(json.dumps({"step": i}) + "\n" for i in steps) + '{"step":')
 
 
@@ -61,14 +63,27 @@ def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsy
 
 
 @pytest.mark.parametrize(
-    ("metrics", "groups", "step", "lacking"),
-    [(8, 8, 6, ""), (7, 8, 6, ""), (6, 8, 3, "metrics.jsonl"), (8, 6, 3, "groups.jsonl"), (4, 4, 3, "groups.jsonl")],
+    ("end", "groups_end", "step", "lacking"),
+    [(8, 8, 6, ""), (7, 8, 6, ""), (6, 8, 3, "metrics.jsonl"), (8, 6, 3, "groups.jsonl"), (4, 4, 3, "metrics.jsonl")],
 )
-def test_the_newest_checkpoint_that_the_lines_reach(workdir, metrics, groups, step, lacking, capsys):
-    write(workdir, metrics, groups)
+def test_the_newest_checkpoint_that_the_lines_reach(workdir, end, groups_end, step, lacking, capsys):
+    write(workdir, end, groups_end)
     assert workdirs.last_step(str(workdir)) == step
     err = capsys.readouterr().err
     assert err.count("\n") == (1 if lacking else 0) and lacking in err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "groups.jsonl"])
+def test_lines_that_have_changed(workdir, name, capsys):
+    """After the newest checkpoint it does not matter, after the one before that serves."""
+    text = (workdir / name).read_text()
+    for changed, step in ((7, 6), (5, 3)):
+        (workdir / name).write_text(text.replace(f'{{"step": {changed}}}', f'{{"step": {changed}, "x": 1}}'))
+        assert workdirs.last_step(str(workdir)) == step
+        assert (f"{name} has changed" in capsys.readouterr().err) == (step == 3)
+    (workdir / name).write_text(text.replace('{"step": 2}', '{"step": 2, "x": 1}'))
+    with pytest.raises(UserError, match=f"3: {name} has changed"):
+        workdirs.last_step(str(workdir))
 
 
 @pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "both checkpoints"])
