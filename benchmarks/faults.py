@@ -241,7 +241,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="runs stopped at a random moment")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and flipped bits")
-    parser.add_argument("--only", default="", help="only cases whose kind or name holds this text")
+    parser.add_argument("--only", default="", help="only kinds whose name holds this, or such damaged files")
     parser.add_argument("--out", type=pathlib.Path, help="JSON lines of all cases")
     args = parser.parse_args()
     chance, table = random.Random(args.seed), collections.defaultdict(collections.Counter)

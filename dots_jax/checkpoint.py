@@ -124,7 +124,7 @@ class Checkpointer:
             (path / _SUMS).write_text(json.dumps(sums | {"crc32": _sum_of(sums)}))
 
 
-_SUMS, _PARTIAL = "crc32.json", ".orbax-checkpoint-tmp"
+_SUMS, _PARTIAL, _NOTES = "crc32.json", ".orbax-checkpoint-tmp", "_CHECKPOINT_METADATA"
 
 
 def steps(directory: str) -> list[int]:
@@ -147,8 +147,10 @@ def damage(path: str) -> str:
     """
     try:
         wanted, found = _read_sums(pathlib.Path(path))["files"], dict(_sums(pathlib.Path(path)))
+        if not isinstance(json.loads((pathlib.Path(path) / _NOTES).read_bytes()), dict):
+            raise ValueError
     except (OSError, ValueError) as error:
-        return str(error)
+        return str(error) if _SUMS in str(error) else f"{_NOTES} is missing or damaged"
     missing = [name for name in wanted if name not in found]
     changed = [name for name in wanted if name in found and found[name] != wanted[name]]
     return f"{missing[0]} is missing" if missing else f"{changed[0]} is damaged" if changed else ""

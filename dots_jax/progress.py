@@ -11,7 +11,8 @@ import numpy as np
 
 WIDTH = 100
 COLLAPSED = 0.5  # effective sample size, as a share of the replayed tokens, below which replay is called harmful
-_FRUITLESS = (  # what all steps of a round show where nothing is learned, the likeliest cause first, and what to do
+_ROUND = 2  # steps at least: a single small batch says little
+_FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless groups first, and what to do
     (
         {"train/truncated": 1},
         "every completion was cut; raise config.rollout.max_tokens, or see whether the policy can write at all",
@@ -24,7 +25,10 @@ _FRUITLESS = (  # what all steps of a round show where nothing is learned, the l
         {"train/reward": 0},
         "no completion earned a reward; take an easier pool (config.data), a stronger policy, or check its weights",
     ),
-    ({"train/reward": 1}, "every completion was right; take a harder pool (config.data)"),
+    (
+        {"train/reward": 1, "train/useful_groups": 0},
+        "every completion was right; take a harder pool (config.data)",
+    ),
     (
         {"train/useful_groups": 0},
         "every group was all right or all wrong; raise config.rollout.group_size or config.rollout.temperature",
@@ -37,7 +41,7 @@ class Progress:
 
     def __init__(self, total_steps: int, start_step: int = 0, stream=None, round_steps: int = 1):
         self._total, self._stream = total_steps, stream or sys.stderr
-        self._round = collections.deque(maxlen=round_steps)  # metrics of the last steps
+        self._round = collections.deque(maxlen=max(_ROUND, round_steps))  # metrics of the last steps
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
         self._accuracy = self._compile = None
         self._predictor = {}  # the last measures of its predictions
@@ -98,7 +102,9 @@ class Progress:
         if len(self._round) == self._round.maxlen:
             for signs, meaning in _FRUITLESS:
                 if all(row.get(key) == value for row in self._round for key, value in signs.items()):
-                    alarms[meaning] = f"no new group taught anything in {len(self._round)} steps: {meaning}"
+                    useless = not any(row["train/useful_groups"] for row in self._round)
+                    taught = "; no new group taught anything" * useless
+                    alarms[meaning] = f"in the last {len(self._round)} steps {meaning}{taught}"
                     break
         if metrics.get("replay/share"):
             weight = float(metrics["replay/effective_sample_size"])

@@ -98,6 +98,8 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
 def same_inputs(found: dict[str, str], workdir: str) -> None:
     """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
     began = _read(workdir)[1] if workdirs.has_begun(workdir) else found
+    if not began:
+        raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
     for name, value in found.items():
         if began.get(name) != value:
             raise UserError(

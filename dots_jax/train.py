@@ -37,7 +37,8 @@ def train(config, workdir: str) -> None:
 def _train(config, workdir: str, claim: workdirs.Claim) -> None:
     # ---- What is already there ---------------------------------------------------------------------------------
     settings.same_run(config, workdir)
-    start, steps = int(from_main(lambda: np.int32(workdirs.last_step(workdir)), np.int32(0))), config.train.steps
+    start, bad = workdirs.last_step(workdir) if is_main() else (0, {})
+    start, steps = int(from_main(lambda: np.int32(start), np.int32(0))), config.train.steps
     if start >= steps:
         said = f"the run in {workdir} is finished ({start} steps); raise --config.train.steps or use another --workdir"
         main_only(print)(said)
@@ -104,6 +105,7 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
     measured = np.full(chosen.shape, np.nan, np.float32)
     emptied = False
     if start:
+        main_only(workdirs.set_aside)(workdir, bad, start)
         saved = abstract(_resumable(state, buffer, selected, chosen, measured, ledger))
         del state, selected, buffer  # on the device there may be room for one
         saved = checkpoints.restore(start, saved, optional="buffer/" if config.train.empty_buffer else None)

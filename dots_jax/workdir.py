@@ -1,6 +1,7 @@
 """A run's directory: who holds it, what a refused start leaves there, and from which step a run continues."""
 
 import contextlib
+import glob
 import os
 import shutil
 import socket
@@ -19,7 +20,7 @@ class Claim:
 
     An existing workdir is locked at once, a new one when `take` makes it. The system frees the lock of a process that
     ends, however it ends. A run that is refused before it has measured anything leaves no file behind. Raises UserError
-    where another process holds the workdir.
+    where another process holds the workdir, or has begun a run in a new one.
     """
 
     def __init__(self, workdir: str):
@@ -36,13 +37,15 @@ class Claim:
         return self
 
     def take(self) -> None:
-        """Makes the workdir where it is new, and locks it."""
-        if self._lock is None:
-            try:
-                os.makedirs(self._workdir, exist_ok=True)
-                self._lock = _lock(self._workdir)
-            except OSError as error:
-                raise UserError(f"cannot write to --workdir={self._workdir}: {error.strerror}; use another") from error
+        """Makes the workdir where it is new, locks it, and removes what a killed writer has left half-written."""
+        if self._lock is not None:
+            return
+        os.makedirs(self._workdir, exist_ok=True)
+        self._lock = _lock(self._workdir)
+        if self._new and has_begun(self._workdir):
+            raise UserError(f"another run has begun in {self._workdir} in the meantime; use another --workdir")
+        for path in glob.glob(os.path.join(glob.escape(self._workdir), "*.partial")):
+            os.remove(path)
 
     def __exit__(self, kind, *_) -> None:
         if self._lock is None:
@@ -74,8 +77,8 @@ def _lock(workdir: str) -> IO | None:
             raise UserError(
                 f"{workdir} is in use by {holder}; wait for it or end it, or use another --workdir"
             ) from None
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            print(f"warning: no lock in {workdir} ({error.strerror}); start no second run there", file=sys.stderr)
         with contextlib.suppress(FileNotFoundError):  # its last holder has removed it in the meantime
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break
@@ -95,11 +98,11 @@ def has_begun(workdir: str) -> bool:
     )
 
 
-def last_step(workdir: str) -> int:
-    """The step after which the run there continues: of the newest checkpoint that is whole; 0 where there is none.
+def last_step(workdir: str) -> tuple[int, dict[int, str]]:
+    """The step of the newest checkpoint that is whole (0: there is none), and what is wrong with each newer one.
 
-    The lines of `metrics.jsonl` and `groups.jsonl` up to it must be as they were. Newer checkpoints are moved to
-    `checkpoints_aside`, each with a warning. Raises UserError where no checkpoint is left.
+    The lines of `metrics.jsonl` and `groups.jsonl` up to it must be as they were. Raises UserError where no checkpoint
+    can be used.
     """
     sums = {name: metrics.sums(workdir, name) for name in (metrics.FILE, metrics.GROUPS)}
     bad, directory = {}, os.path.join(workdir, CHECKPOINTS)
@@ -118,14 +121,21 @@ def last_step(workdir: str) -> int:
         step = 0
     if bad and not step:
         reasons = "; ".join(f"{step}: {reason}" for step, reason in bad.items())
-        raise UserError(f"no checkpoint in {directory} can be continued from ({reasons}); use another --workdir")
+        raise UserError(
+            f"no checkpoint in {directory} can be continued from ({reasons}); bring the files back as they were, "
+            "or use another --workdir"
+        )
+    return step, bad
+
+
+def set_aside(workdir: str, bad: dict[int, str], step: int) -> None:
+    """Moves the checkpoints that `last_step` has found `bad` to `checkpoints_aside`, and says so."""
     for torn, reason in bad.items():
         aside = os.path.join(workdir, ASIDE, str(torn))
         shutil.rmtree(aside, ignore_errors=True)
         os.makedirs(os.path.dirname(aside), exist_ok=True)
-        os.rename(os.path.join(directory, str(torn)), aside)
+        os.rename(os.path.join(workdir, CHECKPOINTS, str(torn)), aside)
         print(
             f"warning: checkpoint {torn} is moved to {aside} ({reason}); the run continues from step {step}",
             file=sys.stderr,
         )
-    return step

@@ -15,8 +15,7 @@ FLAGS = (
 )
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones end at a flag that they do not know
     FLAGS += ("--xla_cpu_use_fusion_emitters=false",)  # takes a quarter of the time
-marks = " ".join(sys.argv[sys.argv.index("-m") + 1 :][:1]) if "-m" in sys.argv else ""
-if re.search(r"(?<!not )\bgpu\b", marks):
+if re.search(r"(^| )-m ?(?!.*not gpu)[^-]*\bgpu\b", " ".join([os.environ.get("PYTEST_ADDOPTS", ""), *sys.argv[1:]])):
     os.environ.setdefault("DOTS_TEST_GPU", "gpu")  # for processes that pytest-xdist starts
 if os.environ.get("DOTS_TEST_GPU", "cpu") == "cpu":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")

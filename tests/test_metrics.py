@@ -145,24 +145,26 @@ def test_collapsed_weights_and_broken_numbers_are_said_once():
 
 
 def test_a_round_that_teaches_nothing_is_said_once():
-    def said(*rows):
+    def said(*rows, round_steps=3):
         out = io.StringIO()
-        progress = Progress(100, stream=out, round_steps=2)
+        progress = Progress(100, stream=out, round_steps=round_steps)
         for step, row in enumerate(rows, 1):
             progress.update(step, {"train/reward": 0.5, "train/useful_groups": 0.5, "train/truncated": 0.5} | row)
         return out.getvalue().splitlines()
 
-    dull = {"train/useful_groups": 0.0}
-    assert said(dull, {}, dull, {}, {"eval/x": 1}) == []
+    dull, cut = {"train/useful_groups": 0.0}, {"train/truncated": 1.0}
+    assert said(dull, dull, {}, dull, dull, {"eval/x": 1}) == said(dull, round_steps=1) == []
     for row, words in (
         (dull, "all right or all wrong"),
         (dull | {"train/reward": np.float32(0)}, "no completion earned a reward"),
         (dull | {"train/reward": np.float32(1)}, "every completion was right"),
         (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0}, "no completion held an answer"),
-        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0, "train/truncated": 1.0}, "every completion was cut"),
+        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0} | cut, "every completion was cut"),
+        (cut, "every completion was cut"),
     ):
         (line,) = said({}, row, row, row, row)
-        assert line.startswith("warning: step 3: no new group taught anything in 2 steps: ") and words in line
+        assert line.startswith("warning: step 4: in the last 3 steps ") and words in line
+        assert line.endswith("; no new group taught anything") == (row is not cut)
 
 
 @pytest.mark.parametrize("line", ['{"step": "3"}', '{"step": null}', '{"step": 3.5}', "[3]", "[" * 100000])

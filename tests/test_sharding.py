@@ -23,6 +23,12 @@ def test_minus_one_takes_what_is_left(mesh, sizes, expected):
     assert tuple(sharding.make_mesh(*sizes).shape.values()) == expected
 
 
+def test_a_policy_whose_heads_do_not_divide_is_not_loaded(mesh, tiny_config, tiny_params, tmp_path):
+    policy.save(tmp_path / "policy", tiny_config, tiny_params)
+    with pytest.raises(UserError, match="tensor=4 does not divide the policy's 2 key/value heads"):
+        policy.load(tmp_path / "policy", sharding.make_mesh(2, 1, 4))
+
+
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (2, 1, 1), (-1, -1, 1), (0, 1, 1), (-2, 1, 1)])
 def test_mesh_that_does_not_fit(mesh, sizes):
     with pytest.raises(UserError, match=f"data={sizes[0]} x fsdp={sizes[1]} x tensor={sizes[2]}"):

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import faults
 from dots_jax import explore, policy
 from dots_jax.difficulty import measures
 from dots_jax.main import ROOT
@@ -20,28 +21,7 @@ from dots_jax.workdir import Claim
 
 QUICKSTART = os.path.join(ROOT, "assets", "quickstart_policy")
 STEPS = 12
-FIELDS = {
-    "train.steps": STEPS,
-    "train.questions": 8,
-    "train.eval_every": 4,
-    "train.checkpoint_every": 3,  # every other one falls inside a selection round
-    "data.num_questions": 128,
-    "selection.references": 4,
-    "selection.reuse": 2,
-    "replay.capacity": 8,
-    "predictor.width": 8,
-    "predictor.window": 64,
-    "predictor.steps": 2,
-    "predictor.batch": 16,
-    "data.num_heldout": 66,
-    "rollout.max_tokens": 21,
-    "rollout.chunk": 20,
-    "rollout.group_size": 4,
-    "learner.minibatches": 2,
-    "learner.micro_rows": 8,
-    "learner.length_buckets": 1,
-    "learner.learning_rate": 1e-3,
-}
+FIELDS = faults.FIELDS | {"train.steps": STEPS, "data.num_heldout": 66, "eval.greedy": True}
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +168,7 @@ def test_the_notebook_runs(whole, monkeypatch, tmp_path):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(os.path.join(ROOT, "colabs", "difficulty_predictions.ipynb"), as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": ROOT}}).execute()
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": ROOT}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
     text = "".join(output.get("text", "") for output in outputs)
@@ -265,7 +245,6 @@ def test_started_again(whole, start, tmp_path):
     _, err = finish(start(workdir), 2)
     assert err.count("\n") == 1 and "metrics.jsonl lacks steps" in err
     (workdir / "metrics.jsonl").write_text(log)
-    shutil.copytree(QUICKSTART, tmp_path / "policy")
     (workdir / "checkpoints" / str(STEPS)).rename(tmp_path / "newest")
     config = json.loads((workdir / "config.json").read_text())
     for name, value in config["fingerprints"].items():
@@ -348,12 +327,28 @@ def test_weights_that_are_not_finite(start, tmp_path):
     assert err.count("\n") == 1 and "NaN" in err and not (tmp_path / "run").exists()
 
 
+def test_interrupted_in_the_last_export(whole, start, tmp_path):
+    """One line; the same command then ends the run as it would have ended."""
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole[0], workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    process = start(workdir)
+    while not (workdir / ".policy.partial").exists() and process.poll() is None:
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process, 130)
+    assert err.count("interrupted; the same command continues") == 1 and "Traceback" not in err
+    finish(start(workdir))
+    assert_same(workdir, whole[0])
+
+
 def test_weights_that_are_dead_are_said_once(start, tmp_path):
     config, params = policy.load(QUICKSTART)
     policy.save(tmp_path / "dead", config, jax.tree.map(lambda x: x * 0, params), tokenizer_dir=QUICKSTART)
     _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "dead", "train.steps": 5}))
     (line,) = [line for line in err.splitlines() if line.startswith("warning")]
-    assert line.startswith("warning: step 2: no new group taught anything in 2 steps: no completion earned a reward")
+    assert line.startswith("warning: step 2: in the last 2 steps no completion earned a reward; take an easier pool")
+    assert line.endswith("; no new group taught anything")
 
 
 def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):
@@ -413,3 +408,15 @@ def test_continued_on_eight_devices(whole, emptied, start, tmp_path):
     there = {(i, step) for step in range(1, STEPS + 1) for i in mixed(made(workdir, step))}
     assert replayed(got) and set(replayed(got)) <= there
     assert many["train/logprob_diff_max"] < 1e-3 and many["replay/effective_sample_size"] > 0.1
+
+
+@pytest.mark.slow
+def test_the_fault_bench_itself():
+    """A case or two of each kind as it is started by hand."""
+    command = [sys.executable, "-m", "benchmarks.faults", "--kills=1", "--only"]
+    for only, ends in (
+        ("crc32.json cut", "| damaged files | 1 | 1 | 0 | 0 |"),
+        ("two at once", "| two at once | 2 | 1 | 1 | 0 |"),
+    ):
+        done = subprocess.run([*command, only], cwd=ROOT, capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0 and ends in done.stdout, done.stdout

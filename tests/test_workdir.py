@@ -1,18 +1,25 @@
 """What a workdir keeps of a refused, a damaged or a second start."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
+import random
 import shutil
 
 import numpy as np
 import pytest
 
-from dots_jax import metrics
+from benchmarks import faults
+from dots_jax import metrics, settings
 from dots_jax import workdir as workdirs
 from dots_jax.checkpoint import Checkpointer
+from dots_jax.data.questions import Questions
 from dots_jax.errors import UserError
+from dots_jax.main import ROOT
 from dots_jax.workdir import Claim
+
+POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 
 
 @pytest.fixture
@@ -33,30 +40,21 @@ def write(workdir, end, groups_end):
         (workdir / name).write_text("".join(json.dumps({"step": i}) + "\n" for i in steps) + '{"step":')
 
 
-def damage(path, how):
-    data = bytearray(path.read_bytes())
-    if how == "missing":
-        path.unlink()
-    elif how == "cut":
-        path.write_bytes(data[: len(data) // 2])
-    elif how == "zeroed":
-        path.write_bytes(bytes(len(data)))
-    else:
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-
-
-@pytest.mark.parametrize("how", ["missing", "cut", "zeroed", "flipped"])
+@pytest.mark.parametrize("how", faults.DAMAGE)
 def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsys):
-    """All but Orbax's own notes of how and when it was written."""
+    """All but Orbax's empty marks, and a flipped bit in its note of when it was written."""
     files = [f.relative_to(workdir) for f in (workdir / "checkpoints" / "6").rglob("*") if f.is_file()]
-    files = [f for f in files if f.name not in ("_CHECKPOINT_METADATA", "commit_success.txt")]
+    files = [
+        f for f in files if f.name != "commit_success.txt" and (how, f.name) != ("flipped", "_CHECKPOINT_METADATA")
+    ]
     assert len(files) > 6
     for file in files:
         copy = tmp_path_factory.mktemp("copies") / "run"
         shutil.copytree(workdir, copy)
-        damage(copy / file, how)
-        assert workdirs.last_step(str(copy)) == 3
+        faults.damage(copy / file, how, random.Random(0))
+        step, bad = workdirs.last_step(str(copy))
+        assert sorted(os.listdir(copy / "checkpoints")) == ["3", "6"]
+        workdirs.set_aside(str(copy), bad, step)
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and file.name in err and "continues from step 3" in err
         assert os.listdir(copy / "checkpoints") == ["3"] and os.listdir(copy / "checkpoints_aside") == ["6"]
@@ -66,28 +64,26 @@ def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsy
     ("end", "groups_end", "step", "lacking"),
     [(8, 8, 6, ""), (7, 8, 6, ""), (6, 8, 3, "metrics.jsonl"), (8, 6, 3, "groups.jsonl"), (4, 4, 3, "metrics.jsonl")],
 )
-def test_the_newest_checkpoint_that_the_lines_reach(workdir, end, groups_end, step, lacking, capsys):
+def test_the_newest_checkpoint_that_the_lines_reach(workdir, end, groups_end, step, lacking):
     write(workdir, end, groups_end)
-    assert workdirs.last_step(str(workdir)) == step
-    err = capsys.readouterr().err
-    assert err.count("\n") == (1 if lacking else 0) and lacking in err
+    found, bad = workdirs.last_step(str(workdir))
+    assert found == step and list(bad) == [6] * bool(lacking) and all(lacking in reason for reason in bad.values())
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "groups.jsonl"])
-def test_lines_that_have_changed(workdir, name, capsys):
+def test_lines_that_have_changed(workdir, name):
     """After the newest checkpoint it does not matter, after the one before that serves."""
     text = (workdir / name).read_text()
     for changed, step in ((7, 6), (5, 3)):
         (workdir / name).write_text(text.replace(f'{{"step": {changed}}}', f'{{"step": {changed}, "x": 1}}'))
-        assert workdirs.last_step(str(workdir)) == step
-        assert (f"{name} has changed" in capsys.readouterr().err) == (step == 3)
+        assert workdirs.last_step(str(workdir)) == (step, {} if step == 6 else {6: f"{name} has changed"})
     (workdir / name).write_text(text.replace('{"step": 2}', '{"step": 2, "x": 1}'))
     with pytest.raises(UserError, match=f"3: {name} has changed"):
         workdirs.last_step(str(workdir))
 
 
 @pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "both checkpoints"])
-def test_where_nothing_is_left_nothing_is_touched(workdir, what, capsys):
+def test_where_nothing_is_left_nothing_is_touched(workdir, what):
     if what == "both checkpoints":
         for step in "36":
             (workdir / "checkpoints" / step / "crc32.json").write_text("{}")
@@ -96,13 +92,13 @@ def test_where_nothing_is_left_nothing_is_touched(workdir, what, capsys):
     before = sorted(workdir.rglob("*"))
     with pytest.raises(UserError, match=r"no checkpoint in .* can be continued from \(6: .*; 3: .*--workdir"):
         workdirs.last_step(str(workdir))
-    assert sorted(workdir.rglob("*")) == before and capsys.readouterr().err == ""
+    assert sorted(workdir.rglob("*")) == before
 
 
 def test_no_checkpoint(tmp_path):
-    assert workdirs.last_step(str(tmp_path / "new")) == 0 and not workdirs.has_begun(str(tmp_path / "new"))
+    assert workdirs.last_step(str(tmp_path / "new")) == (0, {}) and not workdirs.has_begun(str(tmp_path / "new"))
     write(tmp_path, 0, 0)  # killed within the first line
-    assert workdirs.last_step(str(tmp_path)) == 0 and not workdirs.has_begun(str(tmp_path))
+    assert workdirs.last_step(str(tmp_path)) == (0, {}) and not workdirs.has_begun(str(tmp_path))
     write(tmp_path, 1, 0)
     assert workdirs.has_begun(str(tmp_path))
 
@@ -159,3 +155,54 @@ def test_one_holder_at_a_time(tmp_path):
     ):
         pass
     assert os.listdir(tmp_path / "run") == []
+
+
+def test_two_starts_in_a_new_workdir(tmp_path):
+    """One that has loaded for longer than the other's whole run does not begin it anew."""
+    workdir = tmp_path / "run"
+    with Claim(str(workdir)) as late:
+        with Claim(str(workdir)) as first:
+            first.take()
+            (workdir / "metrics.jsonl").write_text('{"step": 0}\n')
+            (workdir / "x.1.partial").write_text("")
+        with pytest.raises(UserError, match="another run has begun"):
+            late.take()
+    assert sorted(os.listdir(workdir)) == ["metrics.jsonl", "x.1.partial"]
+    with Claim(str(workdir)):
+        assert not (workdir / "x.1.partial").exists()  # of a killed writer
+
+
+def test_fingerprints_name_what_has_changed(tmp_path):
+    """One changed byte, answer or label each."""
+    (tmp_path / "predictor.safetensors").write_text("predictor")
+    np.save(tmp_path / "pool.npy", np.zeros((2, 2)))
+    shutil.copytree(POLICY, tmp_path / "policy")
+    files = {"predictor": str(tmp_path / "predictor.safetensors"), "embeddings": str(tmp_path / "pool.npy")}
+    pool = Questions(("a", "b"), ("1", "2"), ("f", "f"), np.ones(2, np.int32), np.array([0.5, np.nan], np.float32))
+
+    def prints(**changed):
+        sets = {"pool": pool, "evaluation_set": pool} | changed
+        return settings.fingerprints(str(tmp_path / "policy"), files, **sets)
+
+    def differ(before, after):
+        return [name for name in before if before[name] != after[name]]
+
+    whole = prints()
+    assert list(whole) == ["policy", "tokenizer", "predictor", "embeddings", "pool", "evaluation_set"]
+    assert not differ(whole, prints())
+    for file, name in (
+        ("policy/model.safetensors", "policy"),
+        ("policy/config.json", "policy"),
+        ("policy/tokenizer.json", "tokenizer"),
+        ("policy/generation_config.json", "tokenizer"),
+        ("predictor.safetensors", "predictor"),
+        ("pool.npy", "embeddings"),
+    ):
+        data = (tmp_path / file).read_bytes()
+        faults.damage(tmp_path / file, "flipped", random.Random(0))
+        assert differ(whole, prints()) == [name]
+        (tmp_path / file).write_bytes(data)
+    for change in ({"answers": ("1", "3")}, {"texts": ("a", "c")}, {"labels": np.array([0.5, 1], np.float32)}):
+        other = dataclasses.replace(pool, **change)
+        assert differ(whole, prints(pool=other)) == ["pool"]
+        assert differ(whole, prints(evaluation_set=other)) == ["evaluation_set"]

@@ -91,8 +91,8 @@ def make(
     if len(broken):
         forget()
         raise UserError(
-            f"the embedding of question {broken[0]} by {directory} is not finite; use another checkpoint or "
-            "--config.embedding.dtype=float32"
+            f"the embedding of question {broken[0]} by {directory} is not finite; see whether its weights are "
+            "sound, use another checkpoint or --config.embedding.dtype=float32"
         )
     about = {"checkpoint": directory, "questions": len(texts), "texts": _digest(texts), "width": config.width}
     about |= {"dtype": dtype, "max_tokens": max_tokens}

@@ -1,5 +1,6 @@
 """Hugging Face model directories: weights straight into sharded arrays, and back."""
 
+import functools
 import hashlib
 import json
 import math
@@ -140,9 +141,14 @@ def fingerprint(path: str | os.PathLike) -> dict[str, str]:
     path, found = Path(path), {}
     for file in sorted(path.iterdir()) if path.is_dir() else [path] * path.exists():
         if file == path or file.suffix == ".safetensors" or file.name in (*_COPIED, "config.json", _INDEX):
-            with file.open("rb") as opened:
-                found[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+            found[file.name] = _digest(file, file.stat().st_size, file.stat().st_mtime_ns)
     return found
+
+
+@functools.cache  # weights are read once, however often a start asks for them
+def _digest(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _leaves(tree):
