@@ -70,11 +70,11 @@ def _fused_own(x: Decode) -> jax.Array:
 BODIES = {"einsum": Body(_einsum), "fused, own keys alone": Body(_fused_own, _flat, prompt=False)}
 
 
-def inputs(P: int, G: int, S: int, C: int, H: int, K: int, E: int, mean: float, dead: float, dtype) -> Decode:
-    """Random ones: log-normal own lengths, a share `dead` of them 0."""
+def inputs(P: int, G: int, S: int, C: int, H: int, K: int, E: int, mean: float, dead: float) -> Decode:
+    """Random ones in bfloat16: log-normal own lengths, a share `dead` of them 0."""
     rng, keys = np.random.default_rng(0), jax.random.split(jax.random.key(0), 5)
     shapes = (P, G, H, E), (P, K, S, E), (P, K, S, E), (P, G, K, C, E), (P, G, K, C, E)
-    q, pk, pv, k, v = (jax.random.normal(key, s, dtype) for key, s in zip(keys, shapes, strict=True))
+    q, pk, pv, k, v = (jax.random.normal(key, s, jnp.bfloat16) for key, s in zip(keys, shapes, strict=True))
     lengths = common.lognormal(rng, (P, G), mean, 0.8, C) * (rng.permutation(P * G).reshape(P, G) >= dead * P * G)
     return Decode(q, pk, pv, jnp.full(P, S, jnp.int32), k, v, jnp.asarray(lengths, jnp.int32))
 

@@ -154,8 +154,7 @@ def correctness(lines, small: bool) -> None:
 def attend(lines, small: bool) -> None:
     """Decode attention of one layer, most rows dead, by every body that there is."""
     sizes = (4, 4, 8, 16, 4, 2, 8, 6, 0.6) if small else (64, 8, 256, 3072, 12, 2, 128, 800, 0.64)
-    # XLA's CPU compiler has no product of bfloat16 arguments into float32.
-    x = decode_attention.inputs(*sizes, jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32)
+    x = decode_attention.inputs(*sizes)
     for name, body in decode_attention.BODIES.items():
         lines(name, decode_attention.check, body, x, 1 if small else 10)
 

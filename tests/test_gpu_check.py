@@ -114,6 +114,15 @@ def test_checks_see_what_is_wrong(monkeypatch):
     assert not gpu_sections.check_sampler(config, 2, 2, 8, 12, 11, 0)["ok"]
 
 
+@pytest.mark.parametrize("name", decode_attention.BODIES)
+def test_decode_attention_in_bfloat16(name):
+    x = decode_attention.inputs(2, 2, 5, 9, 4, 2, 8, 4, 0.25)
+    found = decode_attention.check(decode_attention.BODIES[name], x, calls=1)
+    assert found["ok"] and found["apart"] > 0 and 0 < found["useful_share"] < 1
+    wrong = decode_attention.Body(lambda x: decode_attention.BODIES["einsum"].attend(x) * 1.1)
+    assert not decode_attention.check(wrong, x, calls=1)["ok"]
+
+
 def test_read_program_by_hand():
     program = """
   %p.1 = bf16[4,8]{1,0} parameter(0)

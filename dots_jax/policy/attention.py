@@ -78,6 +78,7 @@ def shared_prompt(q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, index) ->
     top = jnp.maximum(s_prompt.max(-1, keepdims=True), s_own.max(-1, keepdims=True))
     e_prompt, e_own = jnp.exp(s_prompt - top), jnp.exp(s_own - top)
     total = e_prompt.sum(-1) + e_own.sum(-1)
-    out = jnp.einsum("pgkms,pkse->pgkme", e_prompt.astype(prompt_v.dtype), prompt_v, preferred_element_type=_F32)
+    # Values first: in the other order XLA cannot run it in bfloat16 on a CPU.
+    out = jnp.einsum("pkse,pgkms->pgkme", prompt_v, e_prompt.astype(prompt_v.dtype), preferred_element_type=_F32)
     out += jnp.einsum("pgkmc,pgkce->pgkme", e_own.astype(own_v.dtype), own_v, preferred_element_type=_F32)
     return (out / total[..., None]).reshape(P, G, H, E).astype(q.dtype)
