@@ -278,8 +278,7 @@ def _planned(args, config: qwen2.Config, hyper: learner.Hyper) -> dict:
     c.train.questions, c.selection.name, c.replay.fresh = args.questions, "uniform", 1.0
     fields = dataclasses.asdict(hyper)
     c.learner.update({name: fields[name] for name in c.learner})
-    fused = args.dtype == "bfloat16" and jax.default_backend() == "gpu"
-    phases = plan.plan(c, config, 1, float("inf"), fused).phases
+    phases = plan.plan(c, config, 1, float("inf"), jax.default_backend()).phases
     kinds = ("rows", "gradients", "gathered", "activations", "logits")
     return {"planned_bytes": max(sum(phases[p].get(kind, 0) for kind in kinds) for p in ("loss", "backward"))}
 

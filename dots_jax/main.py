@@ -119,7 +119,8 @@ def run(
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
-    _repeat_interrupts()
+    show = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_repeat, show)
     try:
         config, workdir = parse(argv, default_config, own)
         from dots_jax import runtime  # imports jax: wrong flags are reported before
@@ -138,21 +139,17 @@ def run(
         mend = "make room, then the same command continues" if full else "mend that, or use another --workdir"
         print(f"error: cannot read or write {where}: {why}; {mend}", file=sys.stderr)
         return 2
+    finally:
+        sys.unraisablehook = show
     return 0
 
 
-@functools.cache  # once a process
-def _repeat_interrupts() -> None:
+def _repeat(show: Callable, error) -> None:
     """Has a Ctrl-C come again that met code in which Python ignores errors, such as JAX's garbage collection."""
-    show = sys.unraisablehook
-
-    def hook(error):
-        if isinstance(error.exc_value, KeyboardInterrupt):
-            threading.Timer(0.05, _thread.interrupt_main).start()  # at once it would meet this hook
-        else:
-            show(error)
-
-    sys.unraisablehook = hook
+    if isinstance(error.exc_value, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()  # at once it would meet this hook
+    else:
+        show(error)
 
 
 def end(code: int) -> None:

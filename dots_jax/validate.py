@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
-
 from dots_jax.errors import UserError
 
 # The most of each thing counted: beyond it no machine has the memory, and nobody the time.
@@ -149,7 +147,7 @@ def check(config) -> None:
             _check_real(f"config.{field}", value, test, wanted)
     for group in ("policy.random", "model"):
         shape = _get(config, group)
-        if isinstance(shape, ConfigDict) and (group == "model" or shape.width):  # in configs/evaluate.py it is a path
+        if _is_group(shape) and (group == "model" or shape.width):  # in configs/evaluate.py it is a path
             check_shape(shape, lambda field, group=group: f"config.{group}.{field}")
             _check_made(group, shape)
     for fields in _ARRAYS:
@@ -300,9 +298,15 @@ def _pool(config):
     return _get(config, "data.num_questions") or _ABSENT
 
 
+def _is_group(value) -> bool:
+    from ml_collections import ConfigDict  # here: the GPU check has no config, and runs without the package
+
+    return isinstance(value, ConfigDict)
+
+
 def _get(config, field: str):
     for name in field.split("."):
-        if not isinstance(config, ConfigDict) or name not in config:
+        if not _is_group(config) or name not in config:
             return _ABSENT
         config = config[name]
     return config
