@@ -29,6 +29,20 @@ import pytest
 from dots_jax import policy
 from dots_jax.policy import qwen2
 
+LONGEST = (
+    "test_train.py",
+    "test_distributed.py",
+    "test_twins.py",
+    "test_sampler.py",
+    "test_learner.py",
+    "test_gpu_check.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: workers take whole files, and one that comes late would run alone."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture
 def backstop():

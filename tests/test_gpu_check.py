@@ -60,6 +60,7 @@ def test_all_sections_without_what_is_not_needed(check, tmp_path):
     assert all(f"| {name} |" in table for name in gpu.SECTIONS) and "commit abc" in table
 
 
+@pytest.mark.slow
 def test_the_main_job(check, tmp_path):
     """Killed once and continued, `ok` says that no step is lacking."""
     (line,) = by_section(check(tmp_path, "--sections=main"))["main"]

@@ -33,7 +33,7 @@ def run(script, *args, cwd=ROOT, env):
 
 
 @pytest.mark.parametrize(
-    "script", ["gpu.sh", "slurm.sh", pytest.param("tpu_vm.sh", marks=pytest.mark.slow)]
+    "script", ["gpu.sh", *(pytest.param(name, marks=pytest.mark.slow) for name in ("slurm.sh", "tpu_vm.sh"))]
 )  # the third differs from the first in names
 def test_trains(script, environ, tmp_path):
     """From anywhere, with the arguments handed on; under SLURM as one of its tasks, which JAX recognises."""

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -116,7 +117,11 @@ def test_an_interrupt_is_not_lost_where_python_ignores_errors(capsys):
         for _ in range(100):
             time.sleep(0.1)
 
-    assert main.run(function, DEFAULT, "help", []) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        assert main.run(function, DEFAULT, "help", []) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err
 
 
