@@ -338,12 +338,12 @@ def burners():
 def test_processes_that_misbehave(fake, monkeypatch):
     """Only the guilty answer suffers."""
     fake()
-    monkeypatch.setattr(mathematics, "PATIENCE", 10)
+    monkeypatch.setattr(mathematics, "PATIENCE", 4)
     graded = []
     monkeypatch.setattr(
         mathematics, "_ask", lambda s, p, pair, ask=mathematics._ask: graded.append(pair) or ask(s, p, pair)
     )
-    pool = mathematics.Pool(1, seconds=0.5)
+    pool = mathematics.Pool(1, seconds=1.5)
     expected = {
         "sleep": Verdict.TIMEOUT,
         "die": Verdict.CRASHED,
