@@ -370,7 +370,7 @@ def test_deadline_is_processor_time(fake, monkeypatch):
     """A busy machine turns no verdict into a timeout; a loop in C that never ends is one all the same."""
     fake()
     monkeypatch.setattr(mathematics, "PATIENCE", 1e6)  # no other deadline
-    pool = mathematics.Pool(2, seconds=0.6)
+    pool = mathematics.Pool(2, seconds=2.0)
     verdicts(pool, [r"\boxed{a}", r"\boxed{b}"], ["y"] * 2)  # both have started
     answers = ["work", "x", "work and work", "endless"]
     expected = [Verdict.WRONG, Verdict.WRONG, Verdict.WRONG, Verdict.TIMEOUT]
