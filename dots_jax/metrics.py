@@ -42,9 +42,10 @@ class Lines:
         if self._file is None:
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-        self._file.write(_line(row))
+        line = _line(row)
+        self._file.write(line)
         self._file.flush()
-        self.sum = zlib.crc32(_line(row).encode(), self.sum)
+        self.sum = zlib.crc32(line.encode(), self.sum)
         return row
 
     def close(self) -> None:
