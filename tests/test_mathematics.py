@@ -417,9 +417,11 @@ def test_collected(fake):
 
 
 def test_worker_is_replaced_in_time(fake):
+    """After 5,000 answers, and not because the process that starts it is large."""
     fake()
+    large = "import subprocess, sys; bytearray(2 << 30); sys.exit(subprocess.call(sys.argv[1:]))"
     worker = subprocess.Popen(
-        [sys.executable, "-m", "dots_jax.reward.worker", "5"],
+        [sys.executable, "-c", large, sys.executable, "-m", "dots_jax.reward.worker", "5"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 MEMORY = 2 << 30  # bytes of address space
 ANSWERS = 5000  # then a fresh process takes over: sympy's caches never shrink
@@ -93,12 +94,15 @@ def limit() -> None:
 
 
 def grown() -> bool:
-    """Whether the process has at some time used half of its memory."""
+    """Whether the process takes half of its memory; False where the system does not tell.
+
+    Not `ru_maxrss`: on Linux a process inherits that of the one that started it, a whole training run's.
+    """
     try:
-        import resource
-    except ImportError:
+        resident = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
         return False
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) > MEMORY / 2
+    return resident * os.sysconf("SC_PAGE_SIZE") > MEMORY / 2
 
 
 def main(seconds: float) -> None:
