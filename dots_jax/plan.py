@@ -38,7 +38,7 @@ class Plan:
     """Bytes, tokens and FLOPs of a run; all but bytes over all devices."""
 
     mesh: dict[str, int]
-    device_bytes: float  # memory of one device
+    device_bytes: float  # that the run may use of one device
     parameters: int  # of the policy
     phases: dict[str, dict[str, int]]  # phase -> kind -> bytes on each device
     tokens: dict[str, float]  # of a training step, at most
@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether a device has that much memory."""
+        """Whether the run may use that much of a device."""
         return self.peak <= self.device_bytes
 
 
@@ -69,7 +69,7 @@ def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platfor
       config: of the run.
       model: shape of its policy.
       devices: how many.
-      device_bytes: memory of each.
+      device_bytes: what the run may use of each.
       platform: gpu, tpu or cpu: on GPUs attention in 16 bits never holds scores, and CPUs pad less.
 
     Raises:
@@ -392,27 +392,29 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     if not config.data.num_questions:  # all that there are
         known = sources.POOLS.get(config.data.name)
         config = _changed(config, {"data.num_questions": known.size if known else _UNKNOWN})
-    memory, assumed = read_memory(device_memory) if device_memory else None, []
+    memory, notes = read_memory(device_memory) if device_memory else None, []
     fixed = [config.mesh[axis] for axis in sharding.AXES]
     known = None if -1 in fixed else math.prod(fixed)
     here = [] if memory and (devices or known) else _accelerators()
     if devices is None:
         devices = known or len(here) or (1 if shape["width"] else _DEVICES)
         if not known:
-            assumed.append(
-                f"{devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
+            notes.append(
+                f"assumed: {devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
             )
-    measured = memory is None and here and (here[0].memory_stats() or {}).get("bytes_limit")
-    if memory is None:
-        memory = measured or read_memory(_MEMORY)
-        what = "what JAX may use of the ones here" if measured else "an H100's"
-        assumed.append(f"{gib(memory)} of memory, {what} (--device_memory)")
-    made = plan(config, model, devices, memory, here[0].platform if here else "gpu")
-    for line in assumed:
-        print(f"assumed: {line}")
+    platform = here[0].platform if here else "gpu"
+    if memory is None and here and (memory := (here[0].memory_stats() or {}).get("bytes_limit")):
+        notes.append(f"assumed: {gib(memory)} of memory, what JAX may use of the ones here (--device_memory)")
+    else:
+        if memory is None:
+            memory = read_memory(_MEMORY)
+            notes.append(f"assumed: {gib(memory)} of memory, an H100's (--device_memory)")
+        if platform == "gpu":
+            notes.append(f"a run takes {runtime.MEMORY_FRACTION:.0%} of the {gib(memory)} ({runtime.MEMORY_VARIABLE})")
+            memory *= runtime.MEMORY_FRACTION
+    made = plan(config, model, devices, memory, platform)
+    print(*notes, sep="\n")
     print(report(made), end="")
-    if made.fits and made.peak > runtime.MEMORY_FRACTION * memory and not measured:
-        print(f"on GPUs set {runtime.MEMORY_VARIABLE}=.97: without it {runtime.MEMORY_FRACTION:.0%} of them are used")
     return 0 if made.fits else 3
 
 
