@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax.errors import UserError
-from dots_jax.policy import qwen2, shapes, sharding
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.policy import qwen2, shapes
 
 SHAPES = {
     "tiny": qwen2.Config(22, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 128, 22),  # the quickstart's policy

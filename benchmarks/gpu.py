@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import common
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {  # in order, with seconds at most, the start of a process included

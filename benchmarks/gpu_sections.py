@@ -29,7 +29,8 @@ import optax
 
 from benchmarks import common, decode_attention, rollout, update
 from dots_jax import learner, policy
-from dots_jax.policy import attention, qwen2, scoring, sharding
+from dots_jax.core import sharding
+from dots_jax.policy import attention, qwen2, scoring
 from dots_jax.rollout import sampler
 
 ROOT = Path(__file__).resolve().parent.parent

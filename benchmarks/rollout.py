@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks import common
 from dots_jax import rollout
-from dots_jax.policy import qwen2, sharding
+from dots_jax.core import sharding
+from dots_jax.policy import qwen2
 
 
 def decode_steps(lengths: np.ndarray, slots: int, chunk: int) -> int:

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from benchmarks import common
+from dots_jax.core.errors import UserError
 from dots_jax.difficulty import predictor
-from dots_jax.errors import UserError
 
 
 def main(argv=None) -> list[dict]:

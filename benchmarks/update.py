@@ -15,8 +15,9 @@ import numpy as np
 
 from benchmarks import common
 from dots_jax import learner
-from dots_jax.errors import UserError
-from dots_jax.policy import qwen2, sharding
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.policy import qwen2
 from dots_jax.rollout import Rollouts
 
 

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 
 # The paper's, for runs and evaluations alike.
 SYSTEM = r"Let's think step by step and output the final answer within \boxed{}."

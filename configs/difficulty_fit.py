@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 
 
 def get_config(recipe: str = "small"):

@@ -5,9 +5,9 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from dots_jax.errors import UserError
-from dots_jax.policy import sharding
-from dots_jax.progress import gib
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.core.text import gib
 
 _MOST_DEVICES = 1024  # that a search for enough of them tries
 _SAMPLING, _UPDATE = ("prefill", "decode"), ("loss", "backward")

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 
 
 class Checkpointer:

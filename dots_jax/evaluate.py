@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import distributed, metrics, policy, reward, rollout, runtime, settings, validate
-from dots_jax import main as flags
+from dots_jax import metrics, policy, reward, rollout, settings
 from dots_jax import workdir as workdirs
+from dots_jax.core import command_line, distributed, files, runtime, sharding
+from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
-from dots_jax.errors import UserError
-from dots_jax.policy import find, sharding
+from dots_jax.policy import find
 from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import Verdict
 
@@ -45,15 +45,15 @@ example:
 """
 RESULTS = "results.json"
 _ROW = {  # of COMPLETIONS
-    "batch": validate.whole(),
-    "question": validate.TEXT,
-    "sample": validate.whole(),
-    "verdict": validate.one_of([v.name.lower() for v in Verdict], "a verdict"),
-    "reward": validate.number(0, 1),
-    "tokens": validate.whole(),
-    "ended": validate.FLAG,
-    "answer": validate.TEXT,
-    "completion": validate.TEXT,
+    "batch": files.whole(),
+    "question": files.TEXT,
+    "sample": files.whole(),
+    "verdict": files.one_of([v.name.lower() for v in Verdict], "a verdict"),
+    "reward": files.number(0, 1),
+    "tokens": files.whole(),
+    "ended": files.FLAG,
+    "answer": files.TEXT,
+    "completion": files.TEXT,
 }
 
 
@@ -251,7 +251,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     claim.take()
     settings.write_config(config, workdir, prints)
     path = os.path.join(workdir, metrics.COMPLETIONS)
-    metrics.replace(path, lambda partial: _write(partial, rows))
+    files.replace(path, lambda partial: _write(partial, rows))
     there = {row["batch"] for row in rows}
     print(f"{len(questions):,} questions, {config.samples} completions of each, by {config.model}")
     print(f"in {total} batches, of which {len(there)} are there, to {path}", flush=True)
@@ -285,7 +285,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
         grader.close()
     table = results(rows)
     text = json.dumps(table, indent=2)
-    metrics.replace(os.path.join(workdir, RESULTS), lambda partial: metrics.write_text(partial, text))
+    files.replace(os.path.join(workdir, RESULTS), lambda partial: files.write_text(partial, text))
     print(f"\n{show(table)}\n{os.path.join(workdir, RESULTS)}")
 
 
@@ -371,8 +371,8 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(?!config\b|workdir\b|compilation_cache\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
-    return flags.run(evaluate, "configs/evaluate.py", HELP, argv)
+    return command_line.run(evaluate, "configs/evaluate.py", HELP, argv)
 
 
 if __name__ == "__main__":
-    flags.end(main())
+    command_line.end(main())

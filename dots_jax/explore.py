@@ -11,10 +11,10 @@ import sys
 import numpy as np
 from ml_collections import ConfigDict
 
-from dots_jax import data, metrics, report, settings, validate
-from dots_jax import main as flags
+from dots_jax import data, metrics, report, settings
+from dots_jax.core import command_line, config_rules, files
+from dots_jax.core.errors import UserError
 from dots_jax.difficulty import baselines, embed, measures, predictor
-from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer as tok
 from dots_jax.selection import dots
 
@@ -59,7 +59,7 @@ class Run:
     def __init__(self, workdir: str):
         self.workdir = workdir
         self.config = _config(workdir)
-        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": validate.whole()})
+        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": files.whole()})
         steps = [row["step"] for row in metrics.read(workdir)][1:]
         if not self.groups or [row["step"] for row in self.groups][: len(steps)] != steps:
             raise UserError(f"{workdir}/{metrics.GROUPS} lacks steps of {metrics.FILE}; give a workdir that is whole")
@@ -167,8 +167,8 @@ def _config(workdir: str) -> ConfigDict:
     found = settings.read(workdir)
     try:
         config = ConfigDict(found)
-        flags.same_fields(config, flags.load(os.path.join(flags.ROOT, COMMON)), COMMON)
-        validate.check(config)
+        command_line.same_fields(config, command_line.load(os.path.join(files.ROOT, COMMON)), COMMON)
+        config_rules.check(config)
     except (UserError, ValueError) as error:  # ValueError: names with dots
         raise UserError(f"{workdir} holds no run that this version can open: {error}") from error
     return config
@@ -176,18 +176,18 @@ def _config(workdir: str) -> ConfigDict:
 
 def _check(groups: list[dict], config, questions: int, path: str) -> None:
     """Raises UserError at the first row that lacks what its step has, or holds what cannot be."""
-    ids, predicted = validate.whole(0, questions - 1), validate.number()
+    ids, predicted = files.whole(0, questions - 1), files.number()
     for row in groups:
         where = f"step {row['step']} of {path}"
-        validate.check_row(row, {"rollouts": validate.whole(1), "ids": validate.some(ids)}, where)
-        successes = validate.number(0, row["rollouts"])
+        files.check_row(row, {"rollouts": files.whole(1), "ids": files.some(ids)}, where)
+        successes = files.number(0, row["rollouts"])
         of_each = {"successes": (successes, "ids"), "predicted": (predicted, "ids")}
         if (row["step"] - 1) % config.selection.every == 0:
-            validate.check_row(row, {"asked": validate.some(ids), "pool": validate.some(validate.whole(), 20)}, where)
+            files.check_row(row, {"asked": files.some(ids), "pool": files.some(files.whole(), 20)}, where)
             of_each |= {"asked_successes": (successes, "asked")}
             of_each |= {"asked_predicted": (predicted, "asked")} if row["step"] > 1 else {}
-        kinds = {name: validate.some(kind, len(row[of])) for name, (kind, of) in of_each.items()}
-        validate.check_row(row, kinds, where)
+        kinds = {name: files.some(kind, len(row[of])) for name, (kind, of) in of_each.items()}
+        files.check_row(row, kinds, where)
 
 
 def _labels(row: dict, asked: bool, skip: int = 0) -> list[tuple]:

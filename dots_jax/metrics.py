@@ -1,6 +1,5 @@
 """What a run has measured: `metrics.jsonl` and `groups.jsonl` (the truth), TensorBoard events and `curves.png`."""
 
-import contextlib
 import json
 import math
 import os
@@ -11,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dots_jax.errors import UserError
-from dots_jax.progress import short
-from dots_jax.validate import Kind, check_row, parse, whole
+from dots_jax.core import files
+from dots_jax.core.errors import UserError
+from dots_jax.core.text import short
 
 FILE = "metrics.jsonl"
 GROUPS = "groups.jsonl"
@@ -29,8 +28,8 @@ class Lines:
     def truncate(self, step: int) -> None:
         """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
         if os.path.exists(self._path):
-            kept = "".join(_line(plain(row)) for row in read(*os.path.split(self._path)) if row["step"] <= step)
-            replace(self._path, lambda partial: write_text(partial, kept))
+            kept = "".join(_line(files.plain(row)) for row in read(*os.path.split(self._path)) if row["step"] <= step)
+            files.replace(self._path, lambda partial: files.write_text(partial, kept))
             self.sum = zlib.crc32(kept.encode())
 
     def write(self, step: int, values: dict) -> dict:
@@ -38,7 +37,7 @@ class Lines:
 
         Numbers, strings, numpy and jax arrays, and lists and dictionaries of them; NaN and infinities become null.
         """
-        row = {"step": int(step)} | {name: plain(value) for name, value in values.items()}
+        row = {"step": int(step)} | {name: files.plain(value) for name, value in values.items()}
         if self._file is None:
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
@@ -108,7 +107,9 @@ class Metrics:
         self._events.flush()
 
 
-def read(workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, Kind] | None = None) -> list[dict]:
+def read(
+    workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, files.Kind] | None = None
+) -> list[dict]:
     """The complete lines of `workdir/name`, a dictionary with a number `key` each; empty if there is no such file.
 
     With `kinds` of values all lines but the last, which may be torn, must be whole and have them. Raises UserError.
@@ -120,14 +121,14 @@ def read(workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, 
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             try:
-                row = parse(line) if line.endswith("\n") else None
+                row = files.parse(line) if line.endswith("\n") else None
             except ValueError:
                 row = None
-            if not isinstance(row, dict) or key not in row or not (kinds or whole().test(row[key])):
+            if not isinstance(row, dict) or key not in row or not (kinds or files.whole().test(row[key])):
                 if kinds and next(file, None):
                     raise UserError(f"line {number} of {path} is no JSON object with a {key!r}; mend or remove it")
                 break  # torn by a kill; whatever follows is not to be trusted
-            check_row(row, kinds or {}, f"line {number} of {path}")
+            files.check_row(row, kinds or {}, f"line {number} of {path}")
             rows.append(row)
     return rows
 
@@ -138,7 +139,7 @@ def sums(workdir: str, name: str) -> dict[int, int]:
     for row in read(workdir, name):
         if found and row["step"] != next(reversed(found)) + 1:
             break
-        total = zlib.crc32(_line(plain(row)).encode(), total)
+        total = zlib.crc32(_line(files.plain(row)).encode(), total)
         found[row["step"]] = total
     return found
 
@@ -173,7 +174,7 @@ def draw_curves(workdir: str) -> str:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=8, frameon=False, loc="best")
     path = os.path.join(workdir, "curves.png")
-    replace(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
+    files.replace(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
     return path
 
 
@@ -254,39 +255,3 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 
 def _line(row: dict) -> str:
     return json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n"
-
-
-def plain(value):
-    """`value` as JSON can hold it: numpy and jax arrays as lists, NaN and infinities as None."""
-    if isinstance(value, str) or value is None:
-        return value
-    if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [plain(part) for part in value]
-    value = np.asarray(value)
-    if value.ndim:
-        return [plain(part) for part in value]
-    # float32 in its own shortest digits: as a double it would show nine more
-    value = float(str(value)) if value.dtype == np.float32 else value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a file and returns when it is on disk."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace(path: str, write) -> None:
-    """Calls `write` with a path beside `path` and renames, so that a reader never sees half a file."""
-    partial = f"{path}.{os.getpid()}.partial"  # of this process: others may write the same file
-    try:
-        write(partial)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(partial)
-        raise

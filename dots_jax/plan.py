@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dots_jax import advice, runtime, validate
+from dots_jax import advice
+from dots_jax.core import config_rules, runtime, sharding
+from dots_jax.core.errors import UserError
+from dots_jax.core.text import gib
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
-from dots_jax.errors import UserError
 from dots_jax.learner import replay
-from dots_jax.policy import attention, find, qwen2, shapes, sharding
-from dots_jax.progress import gib
+from dots_jax.policy import attention, find, qwen2, shapes
 from dots_jax.rollout import sampler
 
 GIB = 2**30
@@ -86,7 +87,7 @@ def _attempt(config, model, memory, platform, changes: dict, devices: int) -> Pl
     """The plan with `changes` on so many devices; None where they do not go together."""
     try:
         changed = _changed(config, changes)
-        validate.check(changed)
+        config_rules.check(changed)
         return _plan(changed, model, devices, memory, platform)
     except UserError:
         return None
@@ -109,7 +110,7 @@ def _plan(config, model, devices, device_bytes, platform) -> Plan:
     mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
     sharding.check_heads(mesh, model.num_kv_heads)
     rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
-    validate.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
+    config_rules.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
     dtype = jnp.dtype(config.policy.dtype)
     run = _Run(config, model, mesh, rule, dtype.itemsize, platform)
     return Plan(

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dots_jax import main as flags
-from dots_jax import rng, runtime, validate
+from dots_jax.core import command_line, files, rng, runtime
+from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
-from dots_jax.errors import UserError
 from dots_jax.policy import huggingface, qwen2, scoring
 from dots_jax.policy import tokenizer as tok
 
@@ -39,16 +38,14 @@ def pretrain(config, directory: str) -> None:
     if config.warmup >= config.steps:
         raise UserError(f"config.warmup={config.warmup} must be below config.steps={config.steps}")
     by_level = {name: list(config[name]) for name in ("level_weights", "mistakes")}
-    validate.check_row(
-        by_level, dict.fromkeys(by_level, validate.some(validate.number(0, 1e3), arithmetic.LEVELS)), "config"
-    )
+    files.check_row(by_level, dict.fromkeys(by_level, files.some(files.number(0, 1e3), arithmetic.LEVELS)), "config")
     huggingface.check_target(directory)
     runtime.full_precision(jnp.float32)
-    with tempfile.TemporaryDirectory() as files:
-        tokenizer = tok.build_characters(arithmetic.ALPHABET, files)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = tok.build_characters(arithmetic.ALPHABET, scratch)
         model = qwen2.Config(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
         params = _train(config, model, tokenizer)
-        huggingface.save(directory, model, params, tokenizer_dir=files)
+        huggingface.save(directory, model, params, tokenizer_dir=scratch)
     print(f"policy written to {directory}: {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
 
 
@@ -100,4 +97,4 @@ def _batches(generator, tokenizer, config, exclude, mistakes):
 
 
 if __name__ == "__main__":
-    flags.end(flags.run(pretrain, "configs/quickstart_pretrain.py", HELP))
+    command_line.end(command_line.run(pretrain, "configs/quickstart_pretrain.py", HELP))

@@ -9,6 +9,8 @@ import textwrap
 
 import numpy as np
 
+from dots_jax.core.text import duration, short
+
 WIDTH = 100
 COLLAPSED = 0.5  # effective sample size, as a share of the replayed tokens, below which replay is called harmful
 _ROUND = 2  # steps at least: a single small batch says little
@@ -242,30 +244,6 @@ def last_screen(
         rows.append(("policy", f"{export} (Hugging Face layout)"))
     _table(*rows)
     sys.stdout.flush()
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `12 s`, `4:05` or `1:02:03`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def gib(size: float) -> str:
-    """Bytes as `69.4 GiB` or `12.5 MiB`."""
-    return f"{size / 2**30:.1f} GiB" if size > 2**30 / 10 else f"{size / 2**20:.1f} MiB"
-
-
-def short(value: float) -> str:
-    """A count in three digits: `317k`, `1.54B`."""
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            digits = value / size
-            return f"{digits:.0f}{suffix}" if digits >= 100 else f"{digits:.3g}{suffix}"
-    return f"{value:.0f}"
 
 
 def _print_levels(families: dict[str, list[tuple]]) -> None:

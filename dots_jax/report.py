@@ -14,10 +14,11 @@ import sys
 
 import numpy as np
 
-from dots_jax import metrics, settings, validate
-from dots_jax.errors import UserError
+from dots_jax import metrics, settings
+from dots_jax.core import files
+from dots_jax.core.errors import UserError
+from dots_jax.core.text import short
 from dots_jax.ledger import PHASES, SAMPLING
-from dots_jax.progress import short
 
 HELP = """\
 Compares runs: a picture, a table and the numbers behind them.
@@ -52,16 +53,16 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 _BASELINE = "#4d4d4d"
 _NONE = "–"
 _SETTINGS = {  # that a run has, whatever its version
-    "seed": validate.whole(0, 2**32 - 1),
-    "selection.name": validate.TEXT,
-    "train.steps": validate.whole(),
-    "replay.fresh": validate.optional(validate.number(0, 1)),
+    "seed": files.whole(0, 2**32 - 1),
+    "selection.name": files.TEXT,
+    "train.steps": files.whole(),
+    "replay.fresh": files.optional(files.number(0, 1)),
 }
-_MEASURED = validate.optional(validate.number())
-_COUNTED = validate.optional(validate.number(0))
+_MEASURED = files.optional(files.number())
+_COUNTED = files.optional(files.number(0))
 _ROW = {  # of metrics.jsonl
-    "step": validate.whole(),
-    "eval/accuracy": validate.optional(validate.number(0, 1)),
+    "step": files.whole(),
+    "eval/accuracy": files.optional(files.number(0, 1)),
     "seconds": _COUNTED,
     **{f"ledger/generated_{phase}": _COUNTED for phase in (*SAMPLING, "tokens")},
     **{f"ledger/seconds_{phase}": _COUNTED for phase in PHASES},
@@ -121,7 +122,7 @@ def load(argument: str) -> Run:
     if not os.path.isdir(workdir):
         raise UserError(f"no workdir {workdir!r}; give directories that dots_jax.main has written")
     config = settings.flat(settings.read(workdir))
-    validate.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
+    files.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
     run = Run(workdir, label, config, metrics.read(workdir, kinds=_ROW))
     for one, other in itertools.pairwise(run.rows):
         if one["step"] >= other["step"]:
@@ -440,7 +441,7 @@ def main(argv: list[str] | None = None) -> int:
         text = markdown(report, f"python -m dots_jax.report {shlex.join(argv)}")
         os.makedirs(flags["--out"], exist_ok=True)
         paths = [os.path.join(flags["--out"], f"report.{kind}") for kind in ("md", "json", "png")]
-        for path, content in zip(paths, (text, json.dumps(metrics.plain(report), indent=1)), strict=False):
+        for path, content in zip(paths, (text, json.dumps(files.plain(report), indent=1)), strict=False):
             with open(path, "w", encoding="utf-8") as file:
                 file.write(content)
         draw(methods, report, paths[-1])

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dots_jax import distributed, metrics, validate
+from dots_jax import metrics
 from dots_jax import workdir as workdirs
+from dots_jax.core import distributed, files
+from dots_jax.core.errors import UserError
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
-from dots_jax.errors import UserError
 from dots_jax.policy import find, huggingface
 
 _FINGERPRINTS = "fingerprints"  # in config.json, beside the config
@@ -69,7 +70,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
     """The config, and the fingerprints of what the run rests on."""
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
-            config = validate.parse(file.read())
+            config = files.parse(file.read())
         return config, config.pop(_FINGERPRINTS, {})
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{workdir} holds no readable config.json of a run; name another directory") from error
@@ -78,7 +79,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
 def write_config(config, workdir: str, fingerprints: dict) -> None:
     """Writes `config`, and the fingerprints of what the run rests on, to the workdir; whole or not at all."""
     text = json.dumps(config.to_dict() | {_FINGERPRINTS: fingerprints}, indent=2)
-    metrics.replace(os.path.join(workdir, "config.json"), lambda partial: metrics.write_text(partial, text))
+    files.replace(os.path.join(workdir, "config.json"), lambda partial: files.write_text(partial, text))
 
 
 def fingerprints(directory: str, files: dict[str, str], **questions: Questions) -> dict[str, str]:

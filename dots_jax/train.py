@@ -14,18 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rng, rollout, selection, settings
+from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rollout, selection, settings
 from dots_jax import workdir as workdirs
 from dots_jax.checkpoint import Checkpointer, abstract
+from dots_jax.core import rng, sharding
+from dots_jax.core.config_rules import check_loaded
+from dots_jax.core.distributed import barrier, from_main, is_main, main_only, to_host
+from dots_jax.core.errors import UserError
+from dots_jax.core.runtime import compilation_cache, full_precision
 from dots_jax.difficulty import embed, measures
-from dots_jax.distributed import barrier, from_main, is_main, main_only, to_host
-from dots_jax.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.ledger import Ledger
-from dots_jax.policy import sharding
 from dots_jax.policy import tokenizer as tok
-from dots_jax.runtime import compilation_cache, full_precision
-from dots_jax.validate import check_loaded
 
 
 def train(config, workdir: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from typing import IO
 
 from dots_jax import checkpoint, metrics
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 
 LOCK = "lock"
 CHECKPOINTS, ASIDE = "checkpoints", "checkpoints_aside"

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dots_jax import data, main
+from dots_jax import data
+from dots_jax.core import command_line
+from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
-from dots_jax.errors import UserError
 from dots_jax.reward import exact
 
 CELLS = [(family, level) for family in arithmetic.FAMILIES for level in range(1, arithmetic.LEVELS + 1)]
@@ -208,7 +209,7 @@ def test_bad_weights(weights):
 
 
 def test_load():
-    config = main.load("configs/quickstart.py")
+    config = command_line.load("configs/quickstart.py")
     config.data.update(num_questions=132, num_heldout=66, seed=1)
     pool, heldout = data.load(config, None)
     assert (len(pool), len(heldout)) == (132, 66)

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dots_jax import evaluate, explore, main, pretrain, report, settings
+from dots_jax.core import command_line
+from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic, real
 from dots_jax.difficulty import fit
-from dots_jax.main import ROOT
 from dots_jax.policy import tokenizer as tok
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
@@ -25,7 +26,7 @@ PROGRAMS = {
     "plan": (lambda argv: main.main(["--plan", "--devices=1", *argv]), "quickstart"),
     "evaluate": (evaluate.main, "evaluate"),
     "fit": (fit.main, "difficulty_fit"),
-    "pretrain": (lambda argv: main.run(pretrain.pretrain, "configs/quickstart_pretrain.py", "", argv), None),
+    "pretrain": (lambda argv: command_line.run(pretrain.pretrain, "configs/quickstart_pretrain.py", "", argv), None),
     "report": (report.main, None),
     "explore": (explore.main, None),
 }
@@ -122,7 +123,7 @@ def config_file(room, program, field, value):
 
 def finished(room):
     """The workdir of a run of 6 steps in rounds of two, made by hand; its embeddings are a file."""
-    config, _ = main.parse(flags("main", room, train__steps=6), "configs/quickstart.py")
+    config, _ = command_line.parse(flags("main", room, train__steps=6), "configs/quickstart.py")
     config.embedding.path = str(npy(room, np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)))
     rows, groups, ids = [], [], itertools.count()
     for step in range(7):
@@ -145,7 +146,7 @@ def finished(room):
 def asked(room):
     """The workdir of an evaluation that has ended, and the flags to continue it."""
     argv = flags("evaluate", room)
-    config, _ = main.parse(argv, "configs/evaluate.py")
+    config, _ = command_line.parse(argv, "configs/evaluate.py")
     rows = [json.loads(line) for line in (room / "q.jsonl").read_text().splitlines()]
     answers = [row["answer"] for row in rows]
     (room / "run").mkdir()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import common, rollout, update
-from dots_jax.main import ROOT
+from dots_jax.core.files import ROOT
 from dots_jax.policy import qwen2
 
 # D 4, L 2, H 2, K 1, E 2, F 6, V 10. A layer: q 4x4 + 4, k and v 4x2 + 2 each, o 4x4, MLP 3 x 4x6, norms 2 x 4.
@@ -154,7 +154,7 @@ def test_timed_leaves_out_calls_that_compile():
 
 
 def test_mistakes_are_named(model):
-    from dots_jax.errors import UserError
+    from dots_jax.core.errors import UserError
 
     with pytest.raises(UserError, match="--mesh"):
         rollout.main(["--mesh=1,1"])

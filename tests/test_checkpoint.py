@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dots_jax import checkpoint, main
+from dots_jax import checkpoint
 from dots_jax.checkpoint import Checkpointer
-from dots_jax.errors import UserError
+from dots_jax.core import files
+from dots_jax.core.errors import UserError
 
 
 @jax.tree_util.register_dataclass
@@ -172,7 +173,7 @@ _LIMITED = """
 import os, resource, sys
 import jax.numpy as jnp
 from dots_jax.checkpoint import Checkpointer
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 trees = [{str(i): jnp.arange(1000.0 * size + i) for i in range(40)} for size in (1, 200)]
 checkpointer = Checkpointer(sys.argv[1])
 checkpointer.save(1, trees[0])
@@ -192,7 +193,7 @@ os._exit(0)
 def test_no_room_is_one_line(tmp_path):
     """A limit on file sizes stands in for a full disk; the checkpoint before it stays."""
     command = [sys.executable, "-c", _LIMITED, str(tmp_path / "c")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=main.ROOT, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=files.ROOT, timeout=600)
     assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1, done.stderr
     assert "cannot be written (File too large); make room" in done.stdout
     assert checkpoint.steps(str(tmp_path / "c")) == [1]

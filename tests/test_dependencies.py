@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from dots_jax.main import ROOT
+from dots_jax.core.files import ROOT
 
 FOLDERS = ("dots_jax", "configs", "benchmarks", "colabs")
 OPTIONAL = {"torch": "reads the authors' weights where they come as .pt"}

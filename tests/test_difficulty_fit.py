@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import score
-from dots_jax import main
+from dots_jax.core import command_line
+from dots_jax.core.errors import UserError
 from dots_jax.difficulty import baselines, fit, predictor
-from dots_jax.errors import UserError
 
 CONFIG = "configs/difficulty_fit.py"
 SMALL = ("references=32", "width=16", "batch=32", "epochs=40", "learning_rate=1e-2", "average=0.9")
@@ -195,10 +195,10 @@ def test_help(capsys):
     assert fit.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(word in text for word in ("--rates", "--embeddings", "--workdir", CONFIG))
-    small, paper = main.load(CONFIG), main.load(f"{CONFIG}:paper")
+    small, paper = command_line.load(CONFIG), command_line.load(f"{CONFIG}:paper")
     assert small.references == paper.references == 256 and small.width < paper.width == 896 and paper.teacher == 0
     with pytest.raises(UserError, match="'big'.*paper, small"):
-        main.load(f"{CONFIG}:big")
+        command_line.load(f"{CONFIG}:big")
 
 
 # ---- Real data, benchmark ----------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_real_rates(data, tmp_path):
     flags = f"--rates={files}/deepscaler_rates.parquet", f"--embeddings={files}/deepscaler_minilm.npy"
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # those of the tests make it slow
     command = [sys.executable, "-m", "dots_jax.difficulty.fit", *flags, f"--workdir={tmp_path}"]
-    subprocess.run(command, cwd=main.ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=files.ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     pearson = {k: row["pearson"] for k, row in json.loads((tmp_path / "report.json").read_text())["heldout"].items()}
     assert pearson["predictor"] >= 0.46
     assert pearson["predictor"] > pearson["raw attention"] + 0.1

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from test_train import FIELDS, rows
 
-from dots_jax import checkpoint, distributed, main, settings
-from dots_jax.errors import UserError
+from dots_jax import checkpoint, main, settings
+from dots_jax.core import distributed, files
+from dots_jax.core.errors import UserError
 
 # Everything that is sampled is of one shape, and every update too: what takes time here is compilation.
 SMALL = FIELDS | {
@@ -50,7 +51,7 @@ def start(compiled):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         for i in range(processes):
             own = [f"--process_id={i}"] if processes > 1 else []
-            started.append(subprocess.Popen([*command, *own, *each(i)], cwd=main.ROOT, env=env, **pipes))
+            started.append(subprocess.Popen([*command, *own, *each(i)], cwd=files.ROOT, env=env, **pipes))
         return started[-processes:]
 
     yield start
@@ -167,7 +168,7 @@ def test_where_nobody_answers(tmp_path):
     ):
         command = [sys.executable, "-m", "dots_jax.main", f"--workdir={tmp_path / 'run'}", *args]
         env = os.environ | {"DOTS_JOIN_SECONDS": "2"}
-        done = subprocess.run(command, cwd=main.ROOT, env=env, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, cwd=files.ROOT, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
         assert done.stderr.splitlines()[-1].startswith("error: ") and not (tmp_path / "run").exists()
 

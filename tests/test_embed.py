@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from dots_jax import policy
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic
 from dots_jax.difficulty import embed
-from dots_jax.errors import UserError
-from dots_jax.main import ROOT
-from dots_jax.policy import find, sharding
+from dots_jax.policy import find
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 TEXTS = arithmetic.make(40, 1, 0)[0].texts + ("s1=", "p" + "1234567" * 3 + "=")  # two padded lengths

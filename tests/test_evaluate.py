@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dots_jax import evaluate, metrics
+from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic
-from dots_jax.main import ROOT
 from dots_jax.reward import Verdict
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")

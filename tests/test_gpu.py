@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dots_jax import learner, policy, rollout, runtime
-from dots_jax.policy import attention, sharding
+from dots_jax import learner, policy, rollout
+from dots_jax.core import runtime, sharding
+from dots_jax.policy import attention
 from dots_jax.rollout import Rollouts
 
 pytestmark = pytest.mark.gpu

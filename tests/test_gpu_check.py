@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import common, decode_attention, gpu, gpu_sections, update
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.policy import attention
 
 LACKING = ["ml_collections", "tensorboardX", "datasets", "math_verify", "transformers", "matplotlib", "pyarrow", "tqdm"]

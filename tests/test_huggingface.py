@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dots_jax import policy
-from dots_jax.errors import UserError
-from dots_jax.policy import sharding
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
 
 
 @pytest.fixture(scope="module")

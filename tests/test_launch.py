@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_train import FIELDS
 
-from dots_jax.main import ROOT
+from dots_jax.core.files import ROOT
 
 LAUNCH = Path(ROOT) / "launch"
 ONE_STEP = FIELDS | {"train.steps": 1, "selection.name": "uniform", "replay.fresh": 1.0}

@@ -8,10 +8,10 @@ import optax
 import pytest
 
 from configs import common
-from dots_jax import learner, policy, rng
+from dots_jax import learner, policy
+from dots_jax.core import rng, sharding
 from dots_jax.learner import replay
 from dots_jax.learner.update import buckets
-from dots_jax.policy import sharding
 from dots_jax.rollout import Rollouts
 
 P, G, S, T = 8, 4, 5, 9

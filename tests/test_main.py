@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from dots_jax import main, validate
-from dots_jax.errors import UserError
+from dots_jax import main
+from dots_jax.core import command_line, config_rules, files
+from dots_jax.core.errors import UserError
 
 DEFAULT = "configs/quickstart.py"
 
@@ -65,7 +66,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_mistakes_are_one_line_and_code_2(args, said, capsys, tmp_path):
     before = sorted(os.listdir(tmp_path))
     called = []
-    assert main.run(lambda *a: called.append(a), DEFAULT, "help", args) == 2
+    assert command_line.run(lambda *a: called.append(a), DEFAULT, "help", args) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and said in err
     assert not called and sorted(p for p in os.listdir(tmp_path) if p != "__pycache__") == before
@@ -74,7 +75,7 @@ def test_mistakes_are_one_line_and_code_2(args, said, capsys, tmp_path):
 def test_flags_reach_the_function_from_any_directory(tmp_path):
     got = []
     args = ["--config.train.steps", "7", "--noconfig.learner.advantage_std", "--config.learner.betas=0.8,0.95"]
-    assert main.run(lambda *a: got.append(a), DEFAULT, "help", args) == 0
+    assert command_line.run(lambda *a: got.append(a), DEFAULT, "help", args) == 0
     config, workdir = got[0]
     assert workdir == os.path.join("runs", "quickstart")
     assert (config.train.steps, config.learner.advantage_std) == (7, False)
@@ -86,10 +87,10 @@ def test_a_config_of_the_current_directory_comes_first_and_takes_an_argument(tmp
     (tmp_path / "configs").mkdir()
     text = "from configs import common\ndef get_config(size):\n    c = common.get_config()\n    c.data.name = size\n"
     (tmp_path / "configs" / "quickstart.py").write_text(text + "    return c\n")
-    config, workdir = main.parse(["--config=configs/quickstart.py:tiny"], DEFAULT)
+    config, workdir = command_line.parse(["--config=configs/quickstart.py:tiny"], DEFAULT)
     assert config.data.name == "tiny" and workdir == os.path.join("runs", "quickstart-tiny")
     with pytest.raises(UserError, match="wants an argument"):
-        main.parse([], DEFAULT)
+        command_line.parse([], DEFAULT)
 
 
 def test_errors_of_the_function(capsys):
@@ -97,7 +98,7 @@ def test_errors_of_the_function(capsys):
         def function(config, workdir):
             raise error
 
-        return main.run(function, DEFAULT, "help", [])
+        return command_line.run(function, DEFAULT, "help", [])
 
     assert fails(UserError("the prompt\nis long")) == 2
     assert capsys.readouterr().err == "error: the prompt is long\n"
@@ -119,7 +120,7 @@ def test_an_interrupt_is_not_lost_where_python_ignores_errors(capsys):
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
-        assert main.run(function, DEFAULT, "help", []) == 130
+        assert command_line.run(function, DEFAULT, "help", []) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert "interrupted" in capsys.readouterr().err
@@ -130,7 +131,7 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
         "import sys; from dots_jax import main; codes = [main.main(['--help']), main.main(['--foo'])]; "
         "sys.exit(codes != [0, 2] or 'jax' in sys.modules)"
     )
-    env = os.environ | {"PYTHONPATH": main.ROOT}
+    env = os.environ | {"PYTHONPATH": files.ROOT}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--workdir" in done.stdout and "configs/quickstart.py" in done.stdout and "{" not in done.stdout
@@ -166,8 +167,8 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
     ],
 )
 def test_check_names_the_field(field, value):
-    config = main.load(DEFAULT)
-    validate.check(config)
+    config = command_line.load(DEFAULT)
+    config_rules.check(config)
     *path, last = field.split(".")
     part = config
     for name in path:
@@ -175,21 +176,23 @@ def test_check_names_the_field(field, value):
     with part.ignore_type():
         part[last] = value
     with pytest.raises(UserError, match=f"config.{field.split('.')[0]}"):
-        validate.check(config)
+        config_rules.check(config)
 
 
 def test_presets():
-    code, paper = main.load(f"{DEFAULT}:dots_code"), main.load(f"{DEFAULT}:dots_paper")
+    code, paper = command_line.load(f"{DEFAULT}:dots_code"), command_line.load(f"{DEFAULT}:dots_paper")
     for same in ("dots_code", "dots_rr,dots_code"):
-        assert code.to_dict() | {"name": 0} == main.load(f"{DEFAULT}:{same}").to_dict() | {"name": 0}
-    assert main.load(DEFAULT).to_dict() == main.load(f"{DEFAULT}:dots_rr").to_dict()
+        assert code.to_dict() | {"name": 0} == command_line.load(f"{DEFAULT}:{same}").to_dict() | {"name": 0}
+    assert command_line.load(DEFAULT).to_dict() == command_line.load(f"{DEFAULT}:dots_rr").to_dict()
     assert (code.learner.advantage_std, code.predictor.calibration, code.predictor.refit) == (True, "code", True)
     assert (paper.learner.advantage_std, paper.predictor.calibration, paper.predictor.refit) == (False, "paper", False)
     assert code.selection.reuse == 0 < paper.selection.reuse <= paper.selection.references
     assert (code.replay.start, code.replay.insert, code.learner.loss) == ("round", "batch", "decoupled")
     assert (paper.replay.start, paper.replay.insert, paper.learner.loss) == ("full", "useful", "plain")
-    validate.check(paper)
-    methods = {name: main.load(f"{DEFAULT}:{name}") for name in ("grpo", "dots", "rr", "dots_rr", "rr,dots_paper")}
+    config_rules.check(paper)
+    methods = {
+        name: command_line.load(f"{DEFAULT}:{name}") for name in ("grpo", "dots", "rr", "dots_rr", "rr,dots_paper")
+    }
     assert {name: (c.selection.name, c.replay.fresh < 1) for name, c in methods.items()} == {
         "grpo": ("uniform", False),
         "dots": ("dots", False),
@@ -198,11 +201,11 @@ def test_presets():
         "rr,dots_paper": ("uniform", True),
     }
     for config in methods.values():
-        validate.check(config)
+        config_rules.check(config)
     with pytest.raises(UserError, match="only one of grpo, dots, rr, dots_rr at a time.*dots,rr"):
-        main.load(f"{DEFAULT}:dots,rr")
+        command_line.load(f"{DEFAULT}:dots,rr")
     with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper.*grpo, dots, rr, dots_rr"):
-        main.load(f"{DEFAULT}:dots_papers")
+        command_line.load(f"{DEFAULT}:dots_papers")
 
 
 def test_a_config_of_another_program_or_with_a_field_too_many(tmp_path, capsys):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dots_jax import reward
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.reward import Verdict, mathematics
 
 # Pairs of the real data on which we differ from the recorded verdict.

@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks import update
 from configs import common
-from dots_jax import learner, main, plan, runtime
-from dots_jax.errors import UserError
+from dots_jax import learner, main, plan
+from dots_jax.core import command_line, runtime, sharding
+from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
-from dots_jax.policy import qwen2, shapes, sharding
+from dots_jax.policy import qwen2, shapes
 from dots_jax.rollout import Rollouts, sampler
 
 # As in the published shapes the vocabulary is an odd number of the sampler's blocks, and some rows have no token.
@@ -331,7 +332,7 @@ RUNS = ("math", "deepscaler", "orz", "deepscaler:qwen2.5-3b", "deepmath", "deeps
 def test_the_papers_runs(run):
     """Each fits eight devices of 80 GB as it is, in what JAX takes of a GPU; on one the advice says what to change."""
     file, _, words = run.partition(":")
-    c = main.load(f"configs/{file}.py" + (f":{words}" if words else ""))
+    c = command_line.load(f"configs/{file}.py" + (f":{words}" if words else ""))
     c.data.num_questions = c.data.num_questions or 8900
     shape = c.policy.path.split("/")[1].lower()
     made = planned(c, shape)

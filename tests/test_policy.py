@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dots_jax import policy
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.policy import attention, qwen2, scoring
 
 PARAMETERS = {  # billions

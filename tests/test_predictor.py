@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dots_jax import difficulty
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
 from dots_jax.difficulty import measures, predictor
-from dots_jax.errors import UserError
-from dots_jax.policy import sharding
 
 WIDTH, EMBEDDING, K = 12, 20, 24
 CALIBRATIONS = predictor.CALIBRATIONS

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from dots_jax import main, policy, pretrain
+from dots_jax import policy, pretrain
+from dots_jax.core import command_line
 from dots_jax.data import arithmetic
 from dots_jax.policy import tokenizer as tok
 
@@ -19,7 +20,7 @@ SMALL = (
 
 def run(directory, *extra):
     flags = [f"--config.{field}" for field in (*SMALL, *extra)]
-    return main.run(pretrain.pretrain, CONFIG, "", [f"--workdir={directory}", *flags])
+    return command_line.run(pretrain.pretrain, CONFIG, "", [f"--workdir={directory}", *flags])
 
 
 def test_learns_and_is_reproducible(tmp_path, capsys):
@@ -35,7 +36,7 @@ def test_learns_and_is_reproducible(tmp_path, capsys):
 
 def test_rows_hold_prompt_completion_and_end(tmp_path):
     tokenizer = tok.build_characters(arithmetic.ALPHABET, tmp_path / "tokenizer")
-    config = main.load(CONFIG)
+    config = command_line.load(CONFIG)
     config.batch = 8
     _, heldout = arithmetic.make(100, 36, 0)
     for mistakes in (None, (9.0,) * 6):

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from dots_jax import data, evaluate, main, policy, reward
+from dots_jax import data, evaluate, policy, reward
+from dots_jax.core import command_line, files
 from dots_jax.policy import tokenizer as tok
 
-POLICY = os.path.join(main.ROOT, "assets", "quickstart_policy")
+POLICY = os.path.join(files.ROOT, "assets", "quickstart_policy")
 
 
 @pytest.mark.slow
@@ -21,7 +22,7 @@ def test_the_quickstart_learns(tmp_path, seed):
     """At least 0.12 of held-out accuracy, at least 0.05 in three families."""
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-m", "dots_jax.main", f"--workdir={tmp_path}", f"--config.seed={seed}"]
-    subprocess.run(command, cwd=main.ROOT, env=env, check=True, capture_output=True)
+    subprocess.run(command, cwd=files.ROOT, env=env, check=True, capture_output=True)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     first, last = rows[0], rows[-1]
     assert last["eval/accuracy"] - first["eval/accuracy"] >= 0.12
@@ -32,7 +33,7 @@ def test_the_quickstart_learns(tmp_path, seed):
 @pytest.mark.slow
 def test_where_it_starts():
     """Of the held-out set at least 10% trivial and 40 to 65% nearly impossible, over 8 completions each."""
-    config = main.load("configs/quickstart.py")
+    config = command_line.load("configs/quickstart.py")
     _, heldout = data.load(config.data)
     model, params = policy.load(POLICY)
     tokenizer = tok.load(POLICY)

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dots_jax import data as question_sets
-from dots_jax import main, selection, validate
+from dots_jax import main, selection
+from dots_jax.core import command_line, config_rules, files
+from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
-from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer as tok
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -53,7 +54,7 @@ def write(path, rows):
 
 
 def settings(root, **fields):
-    c = main.load("configs/orz.py:tiny")
+    c = command_line.load("configs/orz.py:tiny")
     c.data.root, c.data.num_questions, c.eval.sets, c.eval.questions = str(root), 0, "gsm8k", 0
     c.data.update({"max_prompt_tokens": 100} | fields)
     return c
@@ -216,8 +217,8 @@ def test_static_leaves_out_what_has_no_label(root):
 def test_the_papers_runs_are_valid_and_fit_eight_gpus(name, tmp_path, monkeypatch, capsys):
     file, _, arg = name.partition(":")
     config = f"configs/{file}.py" + (f":{arg}" if arg else "")
-    c = main.load(config)
-    validate.check(c)
+    c = command_line.load(config)
+    config_rules.check(c)
     if "tiny" not in name:
         assert (c.train.questions, c.learner.minibatches, c.rollout.group_size, c.train.steps) == (512, 8, 8, 60)
         assert c.rollout.max_tokens == (4096 if "3b" in c.policy.path.lower() else 3072)
@@ -228,11 +229,11 @@ def test_the_papers_runs_are_valid_and_fit_eight_gpus(name, tmp_path, monkeypatc
 
 
 def test_arguments_of_configs():
-    c = main.load("configs/math.py:rr,tiny,dots_paper")
+    c = command_line.load("configs/math.py:rr,tiny,dots_paper")
     assert (c.selection.name, c.policy.random.width, c.learner.loss) == ("uniform", 64, "plain")
     for arg, said in (("tiny,qwen2.5-3b", "only one of"), ("qwen3", "a policy .*qwen2.5-3b.*, a preset .*, a method")):
         with pytest.raises(UserError, match=said):
-            main.load(f"configs/math.py:{arg}")
+            command_line.load(f"configs/math.py:{arg}")
 
 
 def test_no_network_is_one_line(tmp_path):
@@ -242,7 +243,7 @@ def test_no_network_is_one_line(tmp_path):
         (["dots_jax.evaluate", "--model=x", "--sets=gsm8k"], "cannot get the questions 'gsm8k'"),
     ):
         command = [sys.executable, "-m", *args, f"--workdir={tmp_path}/run"]
-        done = subprocess.run(command, cwd=main.ROOT, env=env, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=files.ROOT, env=env, capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         assert said in done.stderr and "go online, or" in done.stderr
 
@@ -265,7 +266,7 @@ def qwen(data):
     ],
 )
 def test_pools(data, qwen, name, rows, left, overlap):
-    c = main.load("configs/orz.py")
+    c = command_line.load("configs/orz.py")
     c.data.name, c.data.root, c.data.num_questions = name, str(data), 0
     pool, exam = question_sets.load(c, qwen)
     assert (len(pool), len(pool) + len(pool.left_out), len(exam)) == (left, rows, 1319 + 500 + 272 + 675)
@@ -284,7 +285,7 @@ def test_tokenizer_and_prompts(data, qwen):
     texts += [r["problem"] for n in ("orz", "math", "deepmath") for r in sources.rows(n, sources.POOLS, str(data))[0]]
     tokens, lengths = tok.encode(qwen, texts, 10_000)
     assert tok.decode(qwen, tokens, lengths) == [unicodedata.normalize("NFC", text) for text in texts]
-    system = main.load("configs/orz.py").data.system
+    system = command_line.load("configs/orz.py").data.system
     (prompt,) = tok.prompts(qwen, ["1 + 1?"], system)
     assert prompt == (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n"

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import common
+from dots_jax.core import sharding
 from dots_jax.learner import replay
-from dots_jax.policy import sharding
 from dots_jax.rollout import Rollouts
 
 G, S, T = 2, 3, 2

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dots_jax import reward
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.reward import Verdict, proxy
 
 CASES = [

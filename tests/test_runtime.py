@@ -5,12 +5,12 @@ import sys
 import jax
 import pytest
 
-from dots_jax import runtime
-from dots_jax.main import ROOT
+from dots_jax.core import runtime
+from dots_jax.core.files import ROOT
 
 PROGRAM = """
 import sys
-from dots_jax import runtime
+from dots_jax.core import runtime
 runtime.start(sys.argv[1] if sys.argv[1:] else None)
 import jax, jax.numpy as jnp
 print(jax.jit(lambda x: jnp.sin(x) @ x)(jnp.arange(64.0).reshape(8, 8)).sum(), runtime.compilation_cache())

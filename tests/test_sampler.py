@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dots_jax import policy, rollout
-from dots_jax.policy import sharding
+from dots_jax.core import sharding
 from dots_jax.rollout import sampler
 
 P, S, G, T = 6, 9, 4, 14

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dots_jax import main, selection
+from dots_jax import selection
+from dots_jax.core import command_line, files, sharding
+from dots_jax.core.errors import UserError
 from dots_jax.difficulty import predictor
-from dots_jax.errors import UserError
-from dots_jax.policy import sharding
 from dots_jax.selection import draw
 
 N, G = 60, 8
@@ -22,7 +22,7 @@ def mesh():
 
 
 def make(mesh, name, n=N, labels=None, steps=9, embeddings=None, **fields):
-    config = main.load("configs/quickstart.py")
+    config = command_line.load("configs/quickstart.py")
     config.selection.name = name
     small = {"selection.references": 6, "predictor.width": 8, "predictor.window": 40, "predictor.batch": 16}
     small |= {"predictor.steps": 30, "selection.reuse": 0}  # the same in all tests: one program to compile
@@ -208,7 +208,7 @@ def test_proposing_leaves_the_state_alone(mesh, plane):
 
 def test_only_dots_loads_flax():
     code = "import sys, dots_jax.train; from dots_jax.selection import make, uniform; sys.exit('flax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=main.ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=files.ROOT).returncode == 0
 
 
 def test_unknown_name(mesh):

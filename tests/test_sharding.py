@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from dots_jax import policy
-from dots_jax.errors import UserError
-from dots_jax.policy import qwen2, scoring, sharding
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.policy import qwen2, scoring
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
-from dots_jax.errors import UserError
 from dots_jax.policy import tokenizer
 
 

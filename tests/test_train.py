@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks import faults
 from dots_jax import explore, policy
+from dots_jax.core.files import ROOT
 from dots_jax.difficulty import measures
-from dots_jax.main import ROOT
 from dots_jax.policy import tokenizer as tok
 from dots_jax.workdir import Claim
 

@@ -11,7 +11,7 @@ import pytest
 from test_dependencies import hide_undeclared
 
 from dots_jax import policy
-from dots_jax.main import ROOT
+from dots_jax.core.files import ROOT
 from dots_jax.policy import tokenizer as tok
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"

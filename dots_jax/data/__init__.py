@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from dots_jax import metrics
+from dots_jax.core import files
 from dots_jax.data import arithmetic, real
 from dots_jax.data.questions import Questions
 from dots_jax.policy import tokenizer as tok
@@ -50,4 +50,4 @@ def write(pool: Questions, workdir: str, lengths) -> None:
     ]
     rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
     text = "".join(json.dumps({k: v for k, v in row.items() if v == v}) + "\n" for row in rows)  # NaN: no label
-    metrics.replace(os.path.join(workdir, FILE), lambda partial: metrics.write_text(partial, text))
+    files.replace(os.path.join(workdir, FILE), lambda partial: files.write_text(partial, text))

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dots_jax.core.errors import UserError
 from dots_jax.data.questions import Questions
-from dots_jax.errors import UserError
 
 ALPHABET = "0123456789+-=,>adprsw"
 MAX_PROMPT = 16  # characters

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dots_jax.core.errors import UserError
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
-from dots_jax.errors import UserError
 
 _SPACING = re.compile(r"\\[,;:!>]|\\(?:left|right|quad|qquad|displaystyle)(?![A-Za-z])|[\s$~]")
 

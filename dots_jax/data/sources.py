@@ -5,8 +5,8 @@ import os
 import re
 from typing import Any, NamedTuple
 
-from dots_jax.errors import UserError
-from dots_jax.validate import parse
+from dots_jax.core.errors import UserError
+from dots_jax.core.files import parse
 
 # The first of these columns that a row has; several spellings, because every publisher has one of his own.
 PROBLEM = ("problem", "question", "prompt", "query", "instruction")

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import distributed, metrics, policy
-from dots_jax.errors import UserError
-from dots_jax.policy import huggingface, sharding
+from dots_jax import policy
+from dots_jax.core import distributed, files, sharding
+from dots_jax.core.errors import UserError
+from dots_jax.core.files import read_json
+from dots_jax.policy import huggingface
 from dots_jax.policy import tokenizer as tok
-from dots_jax.validate import read_json
 
 BATCH_TOKENS = 32768  # at a time, over all devices
 _SHORTEST = 16  # tokens of the smallest padded length, on accelerators more; each further one doubles
@@ -208,4 +209,4 @@ def _write(path: str, write) -> None:
 
     if distributed.is_main():
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        metrics.replace(path, beside)
+        files.replace(path, beside)

@@ -18,11 +18,11 @@ import optax
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from dots_jax import main as flags
 from dots_jax import metrics
+from dots_jax.core import command_line, files
+from dots_jax.core.errors import UserError
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
-from dots_jax.errors import UserError
 
 HELP = """\
 Trains a difficulty predictor on measured success rates, and compares it with simpler ones on held-out questions.
@@ -289,8 +289,8 @@ def fit(config, workdir: str) -> dict:
     _print(report)
     paths = [os.path.join(workdir, name) for name in FILES]
     predictor.save(paths[0], params)
-    metrics.replace(paths[1], lambda path: _write_json(path, report))
-    metrics.replace(paths[2], lambda path: _draw(path, table, parts.heldout, predicted, report))
+    files.replace(paths[1], lambda path: _write_json(path, report))
+    files.replace(paths[2], lambda path: _draw(path, table, parts.heldout, predicted, report))
     print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
     return report
 
@@ -369,7 +369,7 @@ def _print(report: dict) -> None:
 
 def _write_json(path: str, report: dict) -> None:
     with open(path, "w", encoding="utf-8") as file:
-        json.dump(metrics.plain(report), file, indent=2, allow_nan=False)
+        json.dump(files.plain(report), file, indent=2, allow_nan=False)
 
 
 def _draw(path: str, table: Table, heldout, predicted: dict, report: dict) -> None:
@@ -398,8 +398,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `fit` as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(rates|embeddings)(?==|$)", r"--config.\1", arg) for arg in argv]
-    return flags.run(fit, "configs/difficulty_fit.py", HELP, argv)
+    return command_line.run(fit, "configs/difficulty_fit.py", HELP, argv)
 
 
 if __name__ == "__main__":
-    flags.end(main())
+    command_line.end(main())

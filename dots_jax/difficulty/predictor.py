@@ -16,8 +16,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
-from dots_jax import distributed, metrics
-from dots_jax.errors import UserError
+from dots_jax.core import distributed, files
+from dots_jax.core.errors import UserError
 
 CALIBRATIONS = ("code", "paper", "none")
 _BLOCK = 4096  # questions whose hidden activations, or attention weights, exist at a time
@@ -327,7 +327,7 @@ def load(path: str, embedding_width: int | None = None) -> dict:
 def save(path: str, params: dict) -> None:
     """Writes safetensors with the released names; a reader never sees half a file."""
     tensors = {name: np.ascontiguousarray(x) for name, x in to_released(params).items()}
-    distributed.main_only(metrics.replace)(path, lambda partial: save_file(tensors, partial))
+    distributed.main_only(files.replace)(path, lambda partial: save_file(tensors, partial))
 
 
 def _read_npz(path: str) -> dict:

@@ -10,8 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from dots_jax.core import sharding
 from dots_jax.learner.losses import mixed
-from dots_jax.policy import sharding
 from dots_jax.rollout.types import Rollouts
 
 

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dots_jax import rng
+from dots_jax.core import rng, sharding
 from dots_jax.learner import losses, replay
-from dots_jax.policy import qwen2, scoring, sharding
+from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
 
 AGES = 8  # ages of replayed groups are counted as 1, 2, .. and this or more

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dots_jax.policy import sharding
+from dots_jax.core import sharding
 
 _F32 = jnp.float32
 _QUERY_BLOCK = 512  # rows of scores that exist at once where no fused kernel is used

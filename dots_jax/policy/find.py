@@ -7,9 +7,8 @@ import re
 
 import jax
 
-from dots_jax import distributed, metrics
-from dots_jax.errors import UserError
-from dots_jax.main import ROOT
+from dots_jax.core import distributed, files
+from dots_jax.core.errors import UserError
 from dots_jax.policy import huggingface, qwen2
 from dots_jax.policy import tokenizer as tok
 
@@ -41,7 +40,7 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
 
 def local(path: str, directory: str = "", tokenizer_only: bool = False) -> str | None:
     """What `find` finds without the hub, if anything; also the `.npy` of embeddings."""
-    places = [path, os.path.join(ROOT, path)]
+    places = [path, os.path.join(files.ROOT, path)]
     if directory:
         places += [os.path.join(directory, path), os.path.join(directory, "models", _name(path))]
         places += [os.path.join(directory, "tokenizer", _name(path).split("-")[0])] if tokenizer_only else []
@@ -63,7 +62,7 @@ def random(directory: str, tokenizer: str, shape, seed: int) -> str:
     if distributed.gather(_reads(note, recipe)).all():
         return directory
     huggingface.save(directory, config, qwen2.init(config, jax.random.key(seed)), tokenizer_dir=tokenizer)
-    distributed.main_only(metrics.write_text)(note, recipe)
+    distributed.main_only(files.write_text)(note, recipe)
     distributed.barrier("the random policy is written")
     return directory
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from dots_jax import distributed
-from dots_jax.errors import UserError
-from dots_jax.policy import qwen2, sharding
-from dots_jax.validate import read_json
+from dots_jax.core import distributed, sharding
+from dots_jax.core.errors import UserError
+from dots_jax.core.files import read_json
+from dots_jax.policy import qwen2
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from dots_jax import validate
-from dots_jax.errors import UserError
-from dots_jax.policy import attention, sharding
+from dots_jax.core import config_rules, sharding
+from dots_jax.core.errors import UserError
+from dots_jax.policy import attention
 
 _F32 = jnp.float32
 _NAMES = {  # fields of `Config` as config.json has them
@@ -75,7 +75,7 @@ class Config:
             shape = {ours: fields[theirs] for ours, theirs in _NAMES.items()}
         except KeyError as e:
             raise UserError(f"config.json has no field {e}") from None
-        validate.check_shape(shape | {"rope_theta": theta}, lambda field: _NAMES.get(field, field))
+        config_rules.check_shape(shape | {"rope_theta": theta}, lambda field: _NAMES.get(field, field))
         vocabulary = shape["vocab_size"]
         tokens = min(num_tokens or vocabulary, vocabulary)
         return cls(**shape, rope_theta=float(theta), tie_embeddings=tied, num_tokens=tokens)

@@ -5,7 +5,7 @@ import os
 
 import jax
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.policy import huggingface, qwen2
 from dots_jax.policy.qwen2 import Config
 

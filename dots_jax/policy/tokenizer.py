@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dots_jax.errors import UserError
-from dots_jax.validate import read_json, whole
+from dots_jax.core.errors import UserError
+from dots_jax.core.files import read_json, whole
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
 ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both

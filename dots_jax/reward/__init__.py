@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.reward import exact
 
 __all__ = ["ABOUT", "GRADERS", "Grader", "Immediate", "Verdict", "against", "exact", "grade", "make"]

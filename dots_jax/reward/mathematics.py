@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.reward import Verdict
 
 LONGEST = 4000  # characters, within what int() reads; a longer answer is WRONG unless it is the gold answer itself

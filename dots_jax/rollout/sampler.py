@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax.policy import qwen2, scoring, sharding
+from dots_jax.core import sharding
+from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
 
 _PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 
 
 class Selector(Protocol):

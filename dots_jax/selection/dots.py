@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import distributed
+from dots_jax.core import distributed, sharding
+from dots_jax.core.errors import UserError
 from dots_jax.difficulty import online, predictor
-from dots_jax.errors import UserError
-from dots_jax.policy import sharding
 from dots_jax.selection import draw
 
 FILE = "predictor.safetensors"

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 from dots_jax.selection.uniform import Uniform, take
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
 
 _JOIN_SECONDS = 300  # hosts of a pod or a queue start minutes apart
 _joined = False

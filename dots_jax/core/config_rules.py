@@ -1,15 +1,12 @@
-"""Checks of values: a config's, before anything is loaded and with policy and mesh; and those of files read again."""
+"""What each field of a config may be, before anything is loaded and once policy and mesh are there."""
 
-import json
 import math
-import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
-from dots_jax.errors import UserError
+from dots_jax.core.errors import UserError
+from dots_jax.core.files import LARGEST, is_number, is_whole, shortened
 
 # The most of each thing counted: beyond it no machine has the memory, and nobody the time.
-_ANY = 2**31 - 1  # indices on devices have 32 bits; nothing is made of so many
 _QUESTIONS = 10**7  # their embeddings, of 896 float32 each, are 36 GB on the host
 _STEPS = 10**6  # twelve days at a second each
 _TOKENS = 2**20  # the longest Qwen2.5 has 1,010,000 positions
@@ -25,7 +22,7 @@ SHAPE = {  # of a model; the largest published one has 80 layers, 64 heads and 1
     "num_heads": (1, 1024),
     "num_kv_heads": (1, 1024),
     "mlp_width": (1, 2**18),
-    "max_positions": (1, _ANY),
+    "max_positions": (1, LARGEST),
     "vocab_size": (1, 2**22),
 }
 LIMITS = {  # field: lowest and highest whole number
@@ -46,40 +43,40 @@ LIMITS = {  # field: lowest and highest whole number
     "predictor.references": (0, _ROWS),
     "rollout.group_size": (2, _GROUP),  # a group of one has no advantage
     "rollout.max_tokens": (1, _TOKENS),
-    "rollout.chunk": (1, _ANY),
-    "rollout.slots": (0, _ANY),
+    "rollout.chunk": (1, LARGEST),
+    "rollout.slots": (0, LARGEST),
     "replay.capacity": (1, _QUESTIONS),
-    "replay.max_age": (0, _ANY),
-    "replay.until": (0, _ANY),
+    "replay.max_age": (0, LARGEST),
+    "replay.until": (0, LARGEST),
     "learner.minibatches": (1, _ROWS),
     "learner.micro_rows": (1, _ROWS),
     "learner.length_buckets": (1, 1000),  # each is a program to compile
-    "learner.logits_chunk": (1, _ANY),
-    "learner.warmup": (0, _ANY),
+    "learner.logits_chunk": (1, LARGEST),
+    "learner.warmup": (0, LARGEST),
     "train.steps": (1, _STEPS),
     "train.questions": (1, _ROWS),
-    "train.eval_every": (1, _ANY),
-    "train.checkpoint_every": (1, _ANY),
-    "train.keep": (1, _ANY),
-    "eval.questions": (0, _ANY),
+    "train.eval_every": (1, LARGEST),
+    "train.checkpoint_every": (1, LARGEST),
+    "train.keep": (1, LARGEST),
+    "eval.questions": (0, LARGEST),
     "eval.samples": (1, _GROUP),
-    "eval.batch": (0, _ANY),
+    "eval.batch": (0, LARGEST),
     # Without a group: of configs/evaluate.py, difficulty_fit.py and quickstart_pretrain.py.
-    "questions": (0, _ANY),
+    "questions": (0, LARGEST),
     "samples": (1, _GROUP),
-    "max_tokens": (1, _ANY),  # no more than the model has positions for
-    "chunk": (1, _ANY),
-    "slots": (0, _ANY),
+    "max_tokens": (1, LARGEST),  # no more than the model has positions for
+    "chunk": (1, LARGEST),
+    "slots": (0, LARGEST),
     "batch": (1, _ROWS),
     "references": (2, _ROWS),
     "width": (1, _WIDTH),
     "epochs": (1, _STEPS),
-    "patience": (1, _ANY),
+    "patience": (1, LARGEST),
     "num_questions": (1, _QUESTIONS),
     "num_heldout": (1, _QUESTIONS),
     "data_seed": (0, 2**32 - 1),
     "steps": (1, _STEPS),
-    "warmup": (0, _ANY),
+    "warmup": (0, LARGEST),
 }
 _ARRAYS = (  # fields whose product is the size of an array; a 0 stands for all of something and is left out
     ("train.questions", "rollout.group_size", "rollout.max_tokens"),
@@ -141,7 +138,7 @@ def check(config) -> None:
     """Raises UserError at the first value that no run can use; fields that the config lacks are not checked."""
     for field, limits in LIMITS.items():
         if (value := _get(config, field)) is not _ABSENT:
-            _check_whole(f"config.{field}", value, *limits)
+            _checkis_whole(f"config.{field}", value, *limits)
     for field, test, wanted in _REALS:
         if (value := _get(config, field)) is not _ABSENT:
             _check_real(f"config.{field}", value, test, wanted)
@@ -161,12 +158,12 @@ def check(config) -> None:
             _refuse(f"config.{field}", value, f"one of {', '.join(names)}")
     betas = _get(config, "learner.betas")
     if betas is not _ABSENT and not (
-        isinstance(betas, tuple | list) and len(betas) == 2 and all(_number(b) and 0 <= b < 1 for b in betas)
+        isinstance(betas, tuple | list) and len(betas) == 2 and all(is_number(b) and 0 <= b < 1 for b in betas)
     ):
         _refuse("config.learner.betas", betas, "two numbers of at least 0 and below 1")
     axes = [_get(config, f"mesh.{axis}") for axis in _AXES]
     for axis, size in zip(_AXES, axes, strict=True):
-        if size is not _ABSENT and not (_whole(size) and (1 <= size <= _ANY or size == -1)):
+        if size is not _ABSENT and not (is_whole(size) and (1 <= size <= LARGEST or size == -1)):
             _refuse(f"config.mesh.{axis}", size, "a number of devices, or -1 for what the other axes leave")
     if axes.count(-1) > 1:
         raise UserError(f"config.mesh has -1 on {axes.count(-1)} axes; only one can take what the others leave")
@@ -316,7 +313,7 @@ def check_shape(shape: Mapping, name: Callable[[str], str]) -> None:
     """Raises UserError where no model has the `shape` (fields of `qwen2.Config`); `name` says how a field is called."""
     for field, limits in SHAPE.items():
         if field in shape:
-            _check_whole(name(field), shape[field], *limits)
+            _checkis_whole(name(field), shape[field], *limits)
     for field in ("rope_theta", "norm_eps"):
         _check_real(name(field), shape[field], lambda x: x > 0, "above 0")
     width, heads, shared = (shape[field] for field in ("width", "num_heads", "num_kv_heads"))
@@ -337,106 +334,18 @@ def _check_made(group: str, shape: Mapping) -> None:
         )
 
 
-def _check_whole(name: str, value, low: int, high: int) -> None:
-    if not (_whole(value) and value >= low):
+def _checkis_whole(name: str, value, low: int, high: int) -> None:
+    if not (is_whole(value) and value >= low):
         _refuse(name, value, f"a whole number of at least {low}")
     if value > high:
         _refuse(name, value, f"at most {high:,}")
 
 
 def _check_real(name: str, value, test: Callable[[float], bool], wanted: str) -> None:
-    tiny = _number(value) and 0 < abs(value) < 1e-30  # float32 would make it 0
-    if tiny or not (_number(value) and test(value)):
+    tiny = is_number(value) and 0 < abs(value) < 1e-30  # float32 would make it 0
+    if tiny or not (is_number(value) and test(value)):
         _refuse(name, value, f"a number {wanted}" + ", and no nearer to 0 than 1e-30" * tiny)
 
 
-# ---- Files read again ----------------------------------------------------------------------------------------------
-
-
-class Kind(NamedTuple):
-    """What a value of a row of JSON can be."""
-
-    test: Callable[[Any], bool]
-    wanted: str
-
-
-def whole(low: int = 0, high: int = _ANY) -> Kind:
-    """A whole number."""
-    wanted = f"a whole number of at least {low}" if high == _ANY else f"a whole number from {low:,} to {high:,}"
-    return Kind(lambda x: _whole(x) and low <= x <= high, wanted)
-
-
-def number(low: float = -1e30, high: float = 1e30) -> Kind:
-    """A finite number."""
-    return Kind(lambda x: _number(x) and low <= x <= high, f"a number from {low:g} to {high:g}")
-
-
-def one_of(names, wanted: str) -> Kind:
-    """One of some texts."""
-    return Kind(lambda x: isinstance(x, str) and x in names, wanted)
-
-
-def some(kind: Kind, length: int | None = None) -> Kind:
-    """A list of `length` values of one kind."""
-    return Kind(
-        lambda x: isinstance(x, list) and length in (None, len(x)) and all(map(kind.test, x)),
-        f"a list{'' if length is None else f' of {length}'}, each {kind.wanted}",
-    )
-
-
-def optional(kind: Kind) -> Kind:
-    """A value of that kind, or null, or absent."""
-    return Kind(lambda x: x is None or kind.test(x), f"{kind.wanted}, or null")
-
-
-TEXT = Kind(lambda x: isinstance(x, str), "text")
-FLAG = Kind(lambda x: isinstance(x, bool), "true or false")
-
-
-def check_row(row: Mapping, kinds: Mapping[str, Kind], where: str) -> None:
-    """Raises UserError at the first of `kinds` of which the row has a value of another kind, or none."""
-    for name, kind in kinds.items():
-        if not kind.test(row.get(name)):
-            found = f"{_short(row[name])}, not" if name in row else "missing; it must be"
-            raise UserError(f"{where}: {name!r} is {found} {kind.wanted}; mend or remove it")
-
-
-def parse(text: str):
-    """The value of JSON `text`. Raises ValueError for whatever it is instead, also where it is nested too deeply."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def read_json(path: str | os.PathLike) -> dict:
-    """The JSON object in a file. Raises UserError where there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = parse(file.read())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not JSON ({str(error).splitlines()[0]}); copy the file again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not JSON of an object, but of {type(found).__name__}; copy the file again")
-    return found
-
-
-def _short(value) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        text = "a very long number"
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value) -> bool:
-    """A number that float32 holds, with room for what is computed from it."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e30
-
-
 def _refuse(name: str, value, wanted: str):
-    raise UserError(f"{name}={_short(value)} must be {wanted}")
+    raise UserError(f"{name}={shortened(value)} must be {wanted}")
