@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import metrics, policy, reward, rollout, settings
-from dots_jax import workdir as workdirs
+from dots_jax import policy, reward, rollout
 from dots_jax.core import command_line, distributed, files, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
-from dots_jax.policy import find
+from dots_jax.policy import source
 from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import Verdict
+from dots_jax.run import metrics, settings
+from dots_jax.run import workdir as workdirs
 
 HELP = """\
 Asks a policy the questions of evaluation sets, grades what it answers, and prints a table of accuracies.
@@ -238,7 +239,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
     root = sources.root(config.root)
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
-    directory, mesh = find.find(config.model, root), sharding.make_mesh(**config.mesh)
+    directory, mesh = source.find(config.model, root), sharding.make_mesh(**config.mesh)
     runtime.full_precision(config.dtype)
     model, params = policy.load(directory, mesh, jnp.dtype(config.dtype))
     tokenizer = tok.load(directory)

@@ -11,11 +11,12 @@ import sys
 import numpy as np
 from ml_collections import ConfigDict
 
-from dots_jax import data, metrics, report, settings
+from dots_jax import data, report
 from dots_jax.core import command_line, config_rules, files
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.policy import tokenizer as tok
+from dots_jax.run import metrics, settings
 from dots_jax.selection import dots
 
 COLUMNS = (

@@ -25,7 +25,7 @@ from dots_jax.core.text import gib
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
 from dots_jax.learner import replay
-from dots_jax.policy import attention, find, qwen2, shapes
+from dots_jax.policy import attention, qwen2, shapes, source
 from dots_jax.rollout import sampler
 
 GIB = 2**30
@@ -389,7 +389,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     if shape["width"]:
         model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)
     else:
-        model = shapes.find(find.local(path, sources.root(config.data.root)) or path)
+        model = shapes.find(source.local(path, sources.root(config.data.root)) or path)
     if not config.data.num_questions:  # all that there are
         known = sources.POOLS.get(config.data.name)
         config = _changed(config, {"data.num_questions": known.size if known else _UNKNOWN})

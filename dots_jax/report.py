@@ -14,11 +14,11 @@ import sys
 
 import numpy as np
 
-from dots_jax import metrics, settings
 from dots_jax.core import files
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import short
-from dots_jax.ledger import PHASES, SAMPLING
+from dots_jax.run import metrics, settings
+from dots_jax.run.ledger import PHASES, SAMPLING
 
 HELP = """\
 Compares runs: a picture, a table and the numbers behind them.

@@ -14,9 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import data, evaluate, learner, metrics, policy, progress, reward, rollout, selection, settings
-from dots_jax import workdir as workdirs
-from dots_jax.checkpoint import Checkpointer, abstract
+from dots_jax import data, evaluate, learner, policy, reward, rollout, selection
 from dots_jax.core import rng, sharding
 from dots_jax.core.config_rules import check_loaded
 from dots_jax.core.distributed import barrier, from_main, is_main, main_only, to_host
@@ -24,8 +22,11 @@ from dots_jax.core.errors import UserError
 from dots_jax.core.runtime import compilation_cache, full_precision
 from dots_jax.difficulty import embed, measures
 from dots_jax.learner import replay
-from dots_jax.ledger import Ledger
 from dots_jax.policy import tokenizer as tok
+from dots_jax.run import metrics, progress, settings
+from dots_jax.run import workdir as workdirs
+from dots_jax.run.checkpoint import Checkpointer, abstract
+from dots_jax.run.ledger import Ledger
 
 
 def train(config, workdir: str) -> None:

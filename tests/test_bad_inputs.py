@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dots_jax import evaluate, explore, main, pretrain, report, settings
+from dots_jax import evaluate, explore, main, pretrain, report
 from dots_jax.core import command_line
 from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic, real
 from dots_jax.difficulty import fit
 from dots_jax.policy import tokenizer as tok
+from dots_jax.run import settings
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 HUGE, N = 10**9, 60

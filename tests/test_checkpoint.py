@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dots_jax import checkpoint
-from dots_jax.checkpoint import Checkpointer
 from dots_jax.core import files
 from dots_jax.core.errors import UserError
+from dots_jax.run import checkpoint
+from dots_jax.run.checkpoint import Checkpointer
 
 
 @jax.tree_util.register_dataclass
@@ -172,7 +172,7 @@ def test_another_runs_tree_is_refused_by_field(saved, change, said):
 _LIMITED = """
 import os, resource, sys
 import jax.numpy as jnp
-from dots_jax.checkpoint import Checkpointer
+from dots_jax.run.checkpoint import Checkpointer
 from dots_jax.core.errors import UserError
 trees = [{str(i): jnp.arange(1000.0 * size + i) for i in range(40)} for size in (1, 200)]
 checkpointer = Checkpointer(sys.argv[1])

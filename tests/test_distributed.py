@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from test_train import FIELDS, rows
 
-from dots_jax import checkpoint, main, settings
+from dots_jax import main
 from dots_jax.core import distributed, files
 from dots_jax.core.errors import UserError
+from dots_jax.run import checkpoint, settings
 
 # Everything that is sampled is of one shape, and every update too: what takes time here is compilation.
 SMALL = FIELDS | {

@@ -12,7 +12,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic
 from dots_jax.difficulty import embed
-from dots_jax.policy import find
+from dots_jax.policy import source
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 TEXTS = arithmetic.make(40, 1, 0)[0].texts + ("s1=", "p" + "1234567" * 3 + "=")  # two padded lengths
@@ -153,7 +153,7 @@ def test_mistakes(made, mesh, tmp_path):
 
 def test_a_file_of_embeddings_is_no_model_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find.find("runs/pool.npy") == "runs/pool.npy"  # who reads it says that it is missing
+    assert source.find("runs/pool.npy") == "runs/pool.npy"  # who reads it says that it is missing
     (tmp_path / "runs").mkdir()
     np.save("runs/pool.npy", np.zeros((2, 3)))
-    assert find.find("runs/pool.npy") == "runs/pool.npy"
+    assert source.find("runs/pool.npy") == "runs/pool.npy"

@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from dots_jax import evaluate, metrics
+from dots_jax import evaluate
 from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic
 from dots_jax.reward import Verdict
+from dots_jax.run import metrics
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 N, SAMPLES, BATCH = 22, 3, 8

@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).parents[1] / "dots_jax"
 
 def imported(path):
     """Modules of the package that a file imports, anywhere in it."""
-    modules = {p.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".") for p in PACKAGE.rglob("*.py")}
+    modules = {
+        p.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".") for p in PACKAGE.rglob("*.py")
+    }
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dots_jax"):
             for alias in node.names:

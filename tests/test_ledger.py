@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dots_jax import ledger as module
-from dots_jax.ledger import PHASES, Ledger
+from dots_jax.run import ledger as module
+from dots_jax.run.ledger import PHASES, Ledger
 
 TRACED = "/jax/core/compile/jaxpr_trace_duration"
 

@@ -10,8 +10,8 @@ import pytest
 
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import whole
-from dots_jax.metrics import FILE, GROUPS, Lines, Metrics, draw_curves, read, running_mean
-from dots_jax.progress import WIDTH, Progress
+from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, draw_curves, read, running_mean
+from dots_jax.run.progress import WIDTH, Progress
 
 
 def write(workdir, steps):

@@ -17,7 +17,7 @@ from dots_jax import explore, policy
 from dots_jax.core.files import ROOT
 from dots_jax.difficulty import measures
 from dots_jax.policy import tokenizer as tok
-from dots_jax.workdir import Claim
+from dots_jax.run.workdir import Claim
 
 QUICKSTART = os.path.join(ROOT, "assets", "quickstart_policy")
 STEPS = 12

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
-from dots_jax import metrics, settings
-from dots_jax import workdir as workdirs
-from dots_jax.checkpoint import Checkpointer
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import ROOT
 from dots_jax.data.questions import Questions
-from dots_jax.workdir import Claim
+from dots_jax.run import metrics, settings
+from dots_jax.run import workdir as workdirs
+from dots_jax.run.checkpoint import Checkpointer
+from dots_jax.run.workdir import Claim
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 

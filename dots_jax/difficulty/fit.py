@@ -18,11 +18,11 @@ import optax
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from dots_jax import metrics
 from dots_jax.core import command_line, files
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
+from dots_jax.run import metrics
 
 HELP = """\
 Trains a difficulty predictor on measured success rates, and compares it with simpler ones on held-out questions.

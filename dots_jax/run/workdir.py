@@ -8,8 +8,8 @@ import socket
 import sys
 from typing import IO
 
-from dots_jax import checkpoint, metrics
 from dots_jax.core.errors import UserError
+from dots_jax.run import checkpoint, metrics
 
 LOCK = "lock"
 CHECKPOINTS, ASIDE = "checkpoints", "checkpoints_aside"

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dots_jax import metrics
-from dots_jax import workdir as workdirs
 from dots_jax.core import distributed, files
 from dots_jax.core.errors import UserError
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
-from dots_jax.policy import find, huggingface
+from dots_jax.policy import huggingface, source
+from dots_jax.run import metrics
+from dots_jax.run import workdir as workdirs
 
 _FINGERPRINTS = "fingerprints"  # in config.json, beside the config
 # What may change when a run continues.
@@ -42,15 +42,15 @@ def policy(config, workdir: str) -> str:
         raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
     shape = config.policy.random.to_dict()
     if not shape["width"]:
-        return find.find(path, root)
-    tokenizer = find.find(path, root, tokenizer_only=True)
-    return find.random(os.path.join(workdir, "random_policy"), tokenizer, shape, config.seed)
+        return source.find(path, root)
+    tokenizer = source.find(path, root, tokenizer_only=True)
+    return source.random(os.path.join(workdir, "random_policy"), tokenizer, shape, config.seed)
 
 
 def embedder(config, directory: str) -> str:
     """The checkpoint or `.npy` that embeds the questions: the policy's `directory` unless another is named."""
     path = config.embedding.path
-    return find.find(path, sources.root(config.data.root)) if path else directory
+    return source.find(path, sources.root(config.data.root)) if path else directory
 
 
 def flat(tree: dict, prefix: str = "") -> dict:
