@@ -1,27 +1,21 @@
-"""Evaluation: the share of held-out questions that the policy answers; within training, and as a program.
-
-python -m dots_jax.evaluate --model=DIR --sets=gsm8k,math500,minerva,olympiadbench
-"""
+"""Evaluates a policy: `python -m dots_jax.evaluate --model=DIR --sets=gsm8k,math500,minerva,olympiadbench`."""
 
 import collections
-import dataclasses
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import policy, reward, rollout
-from dots_jax.core import command_line, distributed, files, runtime, sharding
+from dots_jax import reward
+from dots_jax.core import command_line, files, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
+from dots_jax.evaluation import Evaluator, interval
 from dots_jax.policy import source
-from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import Verdict
 from dots_jax.run import metrics, settings
 from dots_jax.run import workdir as workdirs
@@ -58,173 +52,6 @@ _ROW = {  # of COMPLETIONS
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """What came of asking N questions, G completions each."""
-
-    texts: np.ndarray  # str [N, G], completions
-    rewards: np.ndarray  # float32 [N, G]
-    verdicts: np.ndarray  # int8 [N, G]
-    lengths: np.ndarray  # int32 [N, G], tokens
-    finished: np.ndarray  # bool [N, G], ended by itself
-
-
-class Grading:
-    """Grades the completions of P questions, G each, while they are generated: `watch` is for `rollout.sample`."""
-
-    def __init__(self, grader, tokenizer, answers: Sequence[str], group_size: int):
-        shape = (len(answers), group_size)
-        self._grader, self._tokenizer, self._answers = grader, tokenizer, answers
-        self._waiting = []  # (rows, function that waits for their rewards and verdicts)
-        self._submitted, self._texts = np.zeros(shape, bool), np.full(shape, "", object)
-
-    def watch(self, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray) -> None:
-        """Hands those completions to the grader that are `done` and have not been handed over."""
-        rows = np.nonzero(done & ~self._submitted)
-        if len(rows[0]) and distributed.is_main():
-            texts = tok.decode(self._tokenizer, tokens[rows], lengths[rows])
-            self._waiting.append((rows, self._grader.submit(texts, [self._answers[i] for i in rows[0]])))
-            self._submitted[rows], self._texts[rows] = True, texts
-
-    def finish(self, rollouts: rollout.Rollouts) -> Callable[[], Answers]:
-        """Hands over the rest; the function that it returns waits for the verdicts."""
-        tokens, lengths, finished = distributed.to_host((rollouts.tokens, rollouts.lengths, rollouts.finished))
-        self.watch(tokens, lengths, np.ones_like(self._submitted))
-        rewards, verdicts = np.zeros(lengths.shape, np.float32), np.zeros(lengths.shape, np.int8)
-
-        def judge():
-            for rows, result in self._waiting:
-                rewards[rows], verdicts[rows] = result()
-            return rewards, verdicts
-
-        def wait():
-            graded = distributed.from_main(judge, (rewards, verdicts))  # what times out there may not elsewhere
-            return Answers(self._texts, *graded, lengths, finished)
-
-        return wait
-
-
-def ask(
-    params,
-    config,
-    tokenizer,
-    prompts,
-    lengths,
-    answers: Sequence[str],
-    grader,
-    key,
-    *,
-    samples: int,
-    max_tokens: int,
-    batch: int = 0,
-    skip: Collection[int] = (),
-    **sampling,
-) -> Iterator[tuple[int, np.ndarray, Answers]]:
-    """Asks every question `samples` times; yields each batch's number, questions and answers, while the next one runs.
-
-    Args:
-      params: the policy's parameters.
-      config: their shape.
-      tokenizer: of the policy.
-      prompts: int32 [N, S]; one that leaves fewer than `max_tokens` positions gets so many.
-      lengths: int32 [N].
-      answers: N, or what else the grader compares with.
-      grader: see `dots_jax.reward`.
-      key: PRNG key.
-      samples: completions per question.
-      max_tokens: per completion.
-      batch: questions at a time, 0 for all; with the key it decides what is drawn.
-      skip: numbers of batches that are not asked.
-      **sampling: the other arguments of `rollout.sample`.
-    """
-    batch, pending = min(batch or len(prompts), len(prompts)), None
-    room = np.minimum(max_tokens, config.max_positions - lengths)
-    max_tokens = int(room.max())
-
-    def collect(number, ids, wait):
-        found = wait()  # without what filled the batch up
-        return number, ids, Answers(*(getattr(found, f.name)[: len(ids)] for f in dataclasses.fields(Answers)))
-
-    for number, start in enumerate(range(0, len(prompts), batch)):
-        if number in skip:
-            continue
-        ids = np.arange(start, start + batch)
-        asked = ids < len(prompts)
-        ids = np.where(asked, ids, start)  # the last batch is filled up: one shape to compile
-        grading = Grading(grader, tokenizer, [answers[i] for i in ids], samples)
-        rollouts = rollout.sample(
-            params,
-            config,
-            prompts[ids],
-            lengths[ids],
-            key if asked.sum() == len(prompts) else jax.random.fold_in(key, number),
-            samples,
-            max_tokens,
-            limits=np.repeat(room[ids, None], samples, 1),
-            watch=grading.watch if grader.slow else None,
-            **sampling,
-        )
-        wait = grading.finish(rollouts)
-        if pending:
-            yield collect(*pending)
-        pending = number, ids[asked], wait
-    if pending:
-        yield collect(*pending)
-
-
-def run(*args, **options) -> Answers:
-    """All answers that `ask` yields, in one."""
-    parts = [answers for *_, answers in ask(*args, **options)]
-    return Answers(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Answers)))
-
-
-def shares(verdicts: np.ndarray) -> dict[str, float]:
-    """Each verdict's share of all."""
-    return {v.name.lower(): float((verdicts == v).mean()) for v in Verdict}
-
-
-def accuracy(success: np.ndarray, questions) -> float:
-    """Mean success: of named questions (real sets) the mean over the sets' means, as in the paper."""
-    if questions.names is None:
-        return success.mean()
-    return float(np.mean([success[rows].mean() for rows in by_set(questions).values()]))
-
-
-def by_set(questions) -> dict[str, np.ndarray]:
-    """Rows of each set, in the order in which they come."""
-    families = np.array(questions.families)
-    return {name: np.flatnonzero(families == name) for name in dict.fromkeys(questions.families)}
-
-
-def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
-    """Mean success of each level of each family, easiest first; None where the held-out set has no such question."""
-    table, families = {}, np.array(questions.families)
-    for family in dict.fromkeys(sorted(questions.families)):
-        levels = range(questions.levels.min(), questions.levels.max() + 1)
-        cells = [success[(families == family) & (questions.levels == level)] for level in levels]
-        table[family] = [float(c.mean()) if len(c) else None for c in cells]
-    return table
-
-
-def interval(success: np.ndarray, samples: int) -> tuple[float, float]:
-    """95% confidence interval of the mean of `success` [N], each the mean of `samples` verdicts of one question.
-
-    Wilson's score interval for N x samples verdicts, of which as many count as independent as the variance between
-    questions allows (at least N, since the questions are the draw). Unlike mean ± 2 deviations it is not empty where
-    no or every question is solved.
-    """
-    n, p = len(success), float(np.mean(success))
-    between = float(np.var(success, ddof=1)) if n > 1 else 0.0
-    count = min(max(n, n * p * (1 - p) / between), n * samples) if between else n
-    z2 = 1.959964**2
-    middle = (p + z2 / (2 * count)) / (1 + z2 / count)
-    half = math.sqrt(z2 * (p * (1 - p) / count + z2 / (4 * count**2))) / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-# ---- The program -------------------------------------------------------------------------------------------------
-
-
 def evaluate(config, workdir: str) -> None:
     """Runs or continues the evaluation that `configs/evaluate.py` describes, and prints the table.
 
@@ -239,51 +66,54 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
     root = sources.root(config.root)
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
-    directory, mesh = source.find(config.model, root), sharding.make_mesh(**config.mesh)
-    runtime.full_precision(config.dtype)
-    model, params = policy.load(directory, mesh, jnp.dtype(config.dtype))
-    tokenizer = tok.load(directory)
-    prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
+    mesh = sharding.make_mesh(**config.mesh)
+    policy, params = source.load(source.find(config.model, root), mesh, config.dtype)
+    prompts, lengths = policy.encode(questions.texts, config.system)
     batch = min(config.batch, len(questions))
-    prints = settings.fingerprints(directory, {}, questions=questions)
-    stop_ids = tok.stop_ids(directory, tokenizer)
+    prints = settings.fingerprints(policy.directory, {}, questions=questions)
     rows, total = _there(config, workdir, questions, batch), -(-len(questions) // batch)
     settings.same_inputs(prints, workdir)
     claim.take()
     settings.write_config(config, workdir, prints)
     path = os.path.join(workdir, metrics.COMPLETIONS)
     files.replace(path, lambda partial: _write(partial, rows))
-    there = {row["batch"] for row in rows}
+    done = {row["batch"] for row in rows}
     print(f"{len(questions):,} questions, {config.samples} completions of each, by {config.model}")
-    print(f"in {total} batches, of which {len(there)} are there, to {path}", flush=True)
-    grader = reward.make(config.reward)
-    sampling = {"stop_ids": stop_ids, "mesh": mesh}
-    sampling |= {name: config[name] for name in ("samples", "max_tokens", "temperature", "top_p", "chunk", "slots")}
-    against, key = reward.against(config.reward, questions), jax.random.key(config.seed)
+    print(f"in {total} batches, of which {len(done)} are there, to {path}", flush=True)
+    evaluator = Evaluator(
+        policy,
+        questions,
+        prompts,
+        lengths,
+        reward.against(config.reward, questions),
+        reward.make(config.reward),
+        config.samples,
+        batch,
+        config.max_tokens,
+        {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")},
+    )
     try:
-        for number, ids, found in ask(
-            params, model, tokenizer, prompts, lengths, against, grader, key, batch=batch, skip=there, **sampling
-        ):
+        for number, ids, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
             new = [
                 {
                     "batch": number,
                     "question": questions.names[i],
                     "sample": j,
-                    "verdict": Verdict(found.verdicts[n, j]).name.lower(),
-                    "reward": float(found.rewards[n, j]),
-                    "tokens": int(found.lengths[n, j]),
-                    "ended": bool(found.finished[n, j]),
+                    "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
+                    "reward": float(graded.rewards[n, j]),
+                    "tokens": int(graded.lengths[n, j]),
+                    "ended": bool(graded.finished[n, j]),
                     "answer": questions.answers[i],
-                    "completion": found.texts[n, j],
+                    "completion": graded.texts[n, j],
                 }
                 for n, i in enumerate(ids.tolist())
                 for j in range(config.samples)
             ]
             _write(path, new)
             rows += new
-            print(f"batch {number + 1} of {total}: mean reward {found.rewards.mean():.3f}", flush=True)
+            print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
     finally:
-        grader.close()
+        evaluator.grader.close()
     table = results(rows)
     text = json.dumps(table, indent=2)
     files.replace(os.path.join(workdir, RESULTS), lambda partial: files.write_text(partial, text))

@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from dots_jax import evaluate
+from dots_jax import evaluate, evaluation
 from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic
 from dots_jax.reward import Verdict
+from dots_jax.rollout import Grading
 from dots_jax.run import metrics
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
@@ -117,10 +118,10 @@ def test_interval_covers(samples, sharpness):
     rng, inside = np.random.default_rng(0), []
     for _ in range(2000):
         p = rng.beta(0.3 * sharpness, 0.7 * sharpness, 60)
-        low, high = evaluate.interval(rng.binomial(samples, p) / samples, samples)
+        low, high = evaluation.interval(rng.binomial(samples, p) / samples, samples)
         inside.append(low <= 0.3 <= high)
     assert 0.92 < np.mean(inside) < 0.985
-    low, high = evaluate.interval(np.zeros(30), samples)
+    low, high = evaluation.interval(np.zeros(30), samples)
     assert low == 0 and 0.05 < high < 0.15
 
 
@@ -139,11 +140,11 @@ def test_grading_keeps_rows_in_place():
     rng = np.random.default_rng(0)
     tokens, lengths = rng.integers(0, 3, (5, 4, 3)), rng.integers(1, 4, (5, 4))
     answers = ["0", "1,1", "2", "0,0,1", "1"]
-    grading = evaluate.Grading(Slow(), Words(), answers, 4)
+    grading = Grading(Slow(), Words(), answers, 4)
     done = np.zeros((5, 4), bool)
     for _ in range(3):
         done |= rng.random((5, 4)) < 0.3
-        grading.watch(np.where(done[..., None], tokens, 9), lengths, done)
+        grading.on_chunk(np.where(done[..., None], tokens, 9), lengths, done)
     rollouts = type("", (), {"tokens": tokens, "lengths": lengths, "finished": lengths > 1})
     found = grading.finish(rollouts)()
     texts = [[",".join(map(str, tokens[p, g, : lengths[p, g]])) for g in range(4)] for p in range(5)]

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from dots_jax import data, evaluate, policy, reward
-from dots_jax.core import command_line, files
-from dots_jax.policy import tokenizer as tok
+from dots_jax import data, evaluation, reward
+from dots_jax.core import command_line, files, sharding
+from dots_jax.policy import source
 
 POLICY = os.path.join(files.ROOT, "assets", "quickstart_policy")
 
@@ -34,23 +34,13 @@ def test_the_quickstart_learns(tmp_path, seed):
 def test_where_it_starts():
     """Of the held-out set at least 10% trivial and 40 to 65% nearly impossible, over 8 completions each."""
     config = command_line.load("configs/quickstart.py")
-    _, heldout = data.load(config.data)
-    model, params = policy.load(POLICY)
-    tokenizer = tok.load(POLICY)
-    prompts, lengths = tok.encode(tokenizer, heldout.texts, config.data.max_prompt_tokens)
-    success, _ = evaluate.run(
-        params,
-        model,
-        tokenizer,
-        prompts,
-        lengths,
-        heldout.answers,
-        reward.exact.grade,
-        jax.random.key(0),
-        samples=8,
-        temperature=config.rollout.temperature,
-        max_tokens=config.rollout.max_tokens,
-        stop_ids=tok.stop_ids(POLICY, tokenizer),
+    _, heldout = data.load(config, None)
+    start, params = source.load(POLICY, sharding.make_mesh(1), "float32")
+    prompts = start.encode(heldout.texts, "", config.data.max_prompt_tokens)
+    sampling = {"temperature": config.rollout.temperature}
+    evaluator = evaluation.Evaluator(
+        start, heldout, *prompts, heldout.answers, reward.make("exact"), 8, 0, config.rollout.max_tokens, sampling
     )
+    success = evaluator.evaluate_all(params, jax.random.key(0)).rewards.mean(1)
     assert (success >= 7 / 8).mean() >= 0.1 and 0.4 <= (success <= 1 / 8).mean() <= 0.65
     assert len(set(heldout.families)) >= 5 and len(set(heldout.levels.tolist())) >= 5

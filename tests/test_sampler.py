@@ -238,12 +238,12 @@ def test_top_p(draw, base):
     [{"chunk": 3}, {"chunk": 4, "max_tokens": 13}, {"chunk": 4, "slots": 2}, {"sizes": (2, 2, 2), "chunk": 2}],
     ids=str,
 )
-def test_watch(draw, how):
+def test_on_chunk(draw, how):
     """The second: nothing is cut off, and the fourth: questions do not divide by shards."""
     seen = []
     limits = np.random.default_rng(3).integers(1, T + 3, (P, G))
     plain = draw(limits=limits, **how)
-    out = draw(limits=limits, watch=lambda *state: seen.append(state), **how)
+    out = draw(limits=limits, on_chunk=lambda *state: seen.append(state), **how)
     for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(a, b)
     before = np.zeros((P, G), bool)

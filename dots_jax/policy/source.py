@@ -4,15 +4,46 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from dots_jax.core import distributed, files
+from dots_jax.core import distributed, files, runtime
 from dots_jax.core.errors import UserError
 from dots_jax.policy import huggingface, qwen2
 from dots_jax.policy import tokenizer as tok
 
 _TOKENIZER = ("tokenizer*.json", "vocab.json", "merges.txt", "*.jinja", "generation_config.json", "config.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A policy but for its parameters: its shape, and what texts are to it."""
+
+    directory: str
+    config: qwen2.Config
+    tokenizer: Any
+    stop_ids: tuple[int, ...]
+
+    def encode(self, texts: Sequence[str], system: str, max_tokens: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Prompts int32 [N, S] and their lengths int32 [N]; at most `max_tokens`, 0: that leave one position.
+
+        Raises UserError for a longer one.
+        """
+        return tok.encode(self.tokenizer, texts, max_tokens or self.config.max_positions - 1, system)
+
+
+def load(directory: str, mesh: jax.sharding.Mesh, dtype: str) -> tuple[Policy, dict]:
+    """The policy in a Hugging Face directory, and its parameters on the mesh. Raises UserError where it is none."""
+    runtime.full_precision(dtype)
+    config, params = huggingface.load(directory, mesh, jnp.dtype(dtype))
+    if not all(jnp.isfinite(x).all() for x in jax.tree.leaves(params)):
+        raise UserError(f"the weights in {directory} hold NaN or infinity; use another policy")
+    tokenizer = tok.load(directory)
+    return Policy(directory, config, tokenizer, tok.stop_ids(directory, tokenizer)), params
 
 
 def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:

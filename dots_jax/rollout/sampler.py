@@ -96,7 +96,7 @@ def sample(
     slots: int = 0,
     limits=None,
     top_p: float = 1.0,
-    watch: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
+    on_chunk: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Rollouts:
     """G completions of every prompt from softmax(logits / temperature) over the tokenizer's ids.
@@ -120,8 +120,8 @@ def sample(
       top_p: below 1, tokens are drawn from the fewest most probable ones whose mass reaches it, and from all that tie
         with the last of them. The log-probs stay those of the whole distribution, which is then not the one that
         was sampled from: for evaluation, not for training.
-      watch: called as `watch(tokens [P, G, T], lengths [P, G], done bool [P, G])` on the host while rows are left, so
-        that completions which have ended can be graded meanwhile. Rows that are done will not change, and stay
+      on_chunk: called as `on_chunk(tokens [P, G, T], lengths [P, G], done bool [P, G])` on the host while rows are
+        left, so that completions which have ended can be graded meanwhile. Rows that are done will not change, and stay
         done; of the others nothing is promised. The arrays are read-only, one chunk old, and of all questions on every
         process. One chunk is queued on the device during a call: a longer one holds it up. There is no call for
         the rows that end last, and none at all where a chunk is enough: those are in the returned rollouts alone.
@@ -166,10 +166,10 @@ def sample(
             alive, top = (int(x) for x in jax.device_get(late))
             if not alive:
                 break
-            if watch:
-                watch(*jax.device_get(seen))
+            if on_chunk:
+                on_chunk(*jax.device_get(seen))
         late = flags
-        seen = _look(output, prefilled.limits, questions, static) if watch else None
+        seen = _look(output, prefilled.limits, questions, static) if on_chunk else None
     return _finish(whole_prompts, prompt_lengths, output, questions, max_tokens)
 
 
@@ -190,7 +190,7 @@ def _release(state):
 
 @functools.partial(jax.jit, static_argnames=("questions", "static"))
 def _look(output: _Output, limits, questions: int, static: _Static):
-    """Copies for `watch`, since `_decode` overwrites its output: tokens, lengths, and which rows have ended."""
+    """Copies for `on_chunk`, since `_decode` overwrites its output: tokens, lengths, and which rows have ended."""
     done = output.finished | (output.lengths >= limits)
     seen = output.tokens[:questions, :, : static.max_tokens], output.lengths[:questions], done[:questions]
     return jax.lax.with_sharding_constraint(seen, sharding.replicated(static.mesh))

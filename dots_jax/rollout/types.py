@@ -20,6 +20,6 @@ class Rollouts:
 
 
 @jax.jit
-def join(first: Rollouts, taken: jax.Array, second: Rollouts) -> Rollouts:
-    """The groups `taken` int32 [n] of `first`, and then all of `second`; S and T are the same in both."""
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[taken], b]), first, second)
+def concat_groups(first: Rollouts, indices: jax.Array, second: Rollouts) -> Rollouts:
+    """The groups `indices` int32 [n] of `first`, and then all of `second`; S and T are the same in both."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[indices], b]), first, second)

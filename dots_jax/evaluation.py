@@ -1,0 +1,142 @@
+"""Evaluation: the share of a set's questions that a policy answers, with confidence intervals."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dots_jax import rollout
+from dots_jax.data.questions import Questions
+from dots_jax.policy.source import Policy
+from dots_jax.reward import Grader, Verdict
+from dots_jax.rollout.grading import GradedCompletions, Grading, concatenate
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Asks every question of a set G times, in batches."""
+
+    policy: Policy
+    questions: Questions  # N
+    prompts: np.ndarray  # int32 [N, S]; one that leaves fewer than `max_tokens` positions gets so many
+    lengths: np.ndarray  # int32 [N]
+    answers: Sequence[str]  # N, what the grader compares with
+    grader: Grader
+    samples: int  # G
+    batch: int  # questions at a time, 0 for all; with the key it decides what is drawn
+    max_tokens: int  # per completion
+    sampling: dict[str, Any]  # the other arguments of `rollout.sample`
+
+    def greedy(self) -> "Evaluator":
+        """One that asks for each question's likeliest completion."""
+        return dataclasses.replace(self, samples=1, sampling=self.sampling | {"temperature": 0.0, "top_p": 1.0})
+
+    def evaluate_all(self, params, key: jax.Array) -> GradedCompletions:
+        """The completions of all questions [N, G]."""
+        return concatenate([graded for *_, graded in self.evaluate_batches(params, key)])
+
+    def evaluate_batches(
+        self, params, key: jax.Array, skip: Collection[int] = ()
+    ) -> Iterator[tuple[int, np.ndarray, GradedCompletions]]:
+        """Yields each batch's number, question ids [P] and completions [P, G], while the next batch is sampled.
+
+        Args:
+          params: the policy's parameters.
+          key: PRNG key.
+          skip: numbers of batches that are left out.
+        """
+        count, pending = len(self.prompts), None
+        batch = min(self.batch or count, count)
+        room = np.minimum(self.max_tokens, self.policy.config.max_positions - self.lengths)
+        max_tokens = int(room.max())
+        for number, start in enumerate(range(0, count, batch)):
+            if number in skip:
+                continue
+            ids = np.arange(start, start + batch)
+            real = ids[ids < count]
+            ids = np.where(ids < count, ids, start)  # the last batch is filled up: one shape to compile
+            grading = Grading(self.grader, self.policy.tokenizer, [self.answers[i] for i in ids], self.samples)
+            rollouts = rollout.sample(
+                params,
+                self.policy.config,
+                self.prompts[ids],
+                self.lengths[ids],
+                key if batch == count else jax.random.fold_in(key, number),
+                self.samples,
+                max_tokens,
+                limits=np.repeat(room[ids, None], self.samples, 1),
+                stop_ids=self.policy.stop_ids,
+                on_chunk=grading.on_chunk if self.grader.slow else None,
+                **self.sampling,
+            )
+            wait = grading.finish(rollouts)
+            if pending:
+                yield _collect(*pending)
+            pending = number, real, wait
+        if pending:
+            yield _collect(*pending)
+
+
+def _collect(number, ids, wait):
+    return number, ids, wait()[: len(ids)]
+
+
+def as_metrics(graded: GradedCompletions, questions: Questions) -> dict[str, Any]:
+    """An evaluation as `metrics.jsonl` holds it."""
+    success, samples = graded.rewards.mean(1), graded.rewards.shape[1]
+    found = {
+        "eval/accuracy": accuracy(success, questions),
+        "eval/verdicts": shares(graded.verdicts),
+        "eval/by_level": by_level(success, questions),
+    }
+    if questions.names:
+        sets = by_set(questions).items()
+        found["eval/intervals"] = {name: interval(success[ids], samples) for name, ids in sets}
+    return found
+
+
+def shares(verdicts: np.ndarray) -> dict[str, float]:
+    """Each verdict's share of all."""
+    return {v.name.lower(): float((verdicts == v).mean()) for v in Verdict}
+
+
+def accuracy(success: np.ndarray, questions) -> float:
+    """Mean success: of named questions (real sets) the mean over the sets' means, as in the paper."""
+    if questions.names is None:
+        return success.mean()
+    return float(np.mean([success[rows].mean() for rows in by_set(questions).values()]))
+
+
+def by_set(questions) -> dict[str, np.ndarray]:
+    """Rows of each set, in the order in which they come."""
+    families = np.array(questions.families)
+    return {name: np.flatnonzero(families == name) for name in dict.fromkeys(questions.families)}
+
+
+def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
+    """Mean success of each level of each family, easiest first; None where the held-out set has no such question."""
+    table, families = {}, np.array(questions.families)
+    for family in dict.fromkeys(sorted(questions.families)):
+        levels = range(questions.levels.min(), questions.levels.max() + 1)
+        cells = [success[(families == family) & (questions.levels == level)] for level in levels]
+        table[family] = [float(c.mean()) if len(c) else None for c in cells]
+    return table
+
+
+def interval(success: np.ndarray, samples: int) -> tuple[float, float]:
+    """95% confidence interval of the mean of `success` [N], each the mean of `samples` verdicts of one question.
+
+    Wilson's score interval for N x samples verdicts, of which as many count as independent as the variance between
+    questions allows (at least N, since the questions are the draw). Unlike mean ± 2 deviations it is not empty where
+    no or every question is solved.
+    """
+    n, p = len(success), float(np.mean(success))
+    between = float(np.var(success, ddof=1)) if n > 1 else 0.0
+    count = min(max(n, n * p * (1 - p) / between), n * samples) if between else n
+    z2 = 1.959964**2
+    middle = (p + z2 / (2 * count)) / (1 + z2 / count)
+    half = math.sqrt(z2 * (p * (1 - p) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    return max(0.0, middle - half), min(1.0, middle + half)

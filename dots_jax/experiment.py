@@ -1,0 +1,204 @@
+"""What a run is made of: `load` spends the config; nothing is written before all of it is there."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dots_jax import data, learner, reward, rollout, selection
+from dots_jax.core import rng, sharding
+from dots_jax.core.config_rules import check_loaded
+from dots_jax.core.distributed import main_only
+from dots_jax.core.errors import UserError
+from dots_jax.data.questions import Questions
+from dots_jax.difficulty import embed
+from dots_jax.evaluation import Evaluator
+from dots_jax.learner import replay
+from dots_jax.policy import huggingface
+from dots_jax.policy.source import Policy
+from dots_jax.policy.source import load as load_policy
+from dots_jax.reward import Grader
+from dots_jax.rollout import GradedCompletions, Grading, Rollouts
+from dots_jax.run import settings
+from dots_jax.run.ledger import Ledger
+
+EXPORT = "policy"  # in the workdir: the trained policy
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """A selection round's questions, a row for each of its steps."""
+
+    ids: np.ndarray  # int32 [steps, B]; of a step that replays only the first are asked
+    difficulty: np.ndarray  # float32 [steps, B], once measured; NaN for those that had been measured before
+
+    @classmethod
+    def start(cls, ids: np.ndarray, num_fresh: np.ndarray, batch_size: int) -> "Round":
+        """The round of the questions `ids`, `num_fresh` [steps] of them for each step."""
+        rows = np.zeros((len(num_fresh), batch_size), np.int32)
+        rows[np.arange(batch_size) < num_fresh[:, None]] = ids
+        return cls(rows, np.full(rows.shape, np.nan, np.float32))
+
+    def measured(self, step_in_round: int, difficulty: np.ndarray) -> "Round":
+        """The round with the difficulty [P] of a step's first questions."""
+        table = self.difficulty.copy()
+        table[step_in_round, : len(difficulty)] = difficulty
+        return Round(self.ids, table)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """All that changes from step to step, but for the ledger: what a checkpoint holds."""
+
+    learner: learner.TrainState
+    buffer: replay.Groups | None  # None: no replay
+    selector: Any  # the selector's own
+    round: Round
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What stays the same from step to step."""
+
+    steps: int
+    interval: int  # steps of a selection round
+    eval_every: int
+    greedy: bool  # the likeliest completions too, before the first and after the last step
+    checkpoint_every: int
+    target: float  # difficulty that questions are drawn around
+    policy: Policy
+    mesh: jax.sharding.Mesh
+    key: jax.Array
+    pool: Questions  # N
+    prompts: np.ndarray  # int32 [N, S]
+    lengths: np.ndarray  # int32 [N]
+    answers: Sequence[str]  # N, what the grader compares with
+    grader: Grader
+    group_size: int  # G
+    max_tokens: int  # T
+    temperature: float
+    sampling: dict[str, Any]  # the other arguments of `rollout.sample`
+    evaluator: Evaluator
+    selector: selection.Selector
+    update: learner.Hyper
+    replay: replay.Rule
+    initial_params: dict | None  # for the KL penalty
+    make_buffer: Callable[[], replay.Groups | None]
+    fingerprints: dict[str, str]  # of what the run rests on
+
+    def stream(self, purpose: rng.Purpose, step: int) -> jax.Array:
+        """The key of a purpose at a step."""
+        return rng.stream(self.key, purpose, step)
+
+    def roll_out(self, params: dict, ids: np.ndarray, key: jax.Array) -> tuple[Rollouts, GradedCompletions]:
+        """G completions of each question, graded as they end."""
+        grading = Grading(self.grader, self.policy.tokenizer, [self.answers[i] for i in ids], self.group_size)
+        rollouts = rollout.sample(
+            params,
+            self.policy.config,
+            self.prompts[ids],
+            self.lengths[ids],
+            key,
+            self.group_size,
+            self.max_tokens,
+            self.temperature,
+            self.policy.stop_ids,
+            on_chunk=grading.on_chunk if self.grader.slow else None,
+            **self.sampling,
+        )
+        return rollouts, grading.finish(rollouts)()
+
+
+def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunState]:
+    """The experiment that a config describes, and its state before the first step.
+
+    Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
+    """
+    mesh = sharding.make_mesh(**config.mesh)
+    if config.policy.random.width:
+        claim.take()
+    directory = settings.policy(config, workdir)
+    export = os.path.join(workdir, EXPORT)
+    if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
+        raise UserError(
+            f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"
+        )
+    huggingface.check_target(export)
+    policy, params = load_policy(directory, mesh, config.policy.dtype)
+    pool, eval_set = data.load(config, policy.tokenizer)
+    prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
+    eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
+    update = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
+    rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
+    check_loaded(config, rule, sharding.num_row_shards(mesh), policy.config, prompts.shape[1], len(pool))
+    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
+    grader = reward.make(config.reward)
+    sampling = {"chunk": config.rollout.chunk, "slots": config.rollout.slots, "mesh": mesh}
+    evaluator = Evaluator(
+        policy,
+        eval_set,
+        eval_prompts,
+        eval_lengths,
+        reward.against(config.reward, eval_set),
+        grader,
+        config.eval.samples,
+        config.eval.batch,
+        config.rollout.max_tokens,
+        sampling | {"temperature": config.eval.temperature, "top_p": config.eval.top_p},
+    )
+    state = learner.init_state(params, policy.config, update, mesh)
+    size = {"group_size": config.rollout.group_size, "max_tokens": config.rollout.max_tokens}
+    empty = functools.partial(replay.init, rule.slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh)
+    make_buffer = empty if rule.draws else lambda: None
+    buffer = make_buffer()
+    initial_params = jax.tree.map(jnp.copy, params) if update.kl else None
+    del params
+    embedder = settings.embedder(config, directory)
+    rests_on = {"predictor": config.predictor.path, "embeddings": embedder if embedder != directory else ""}
+    fingerprints = main_only(settings.fingerprints)(directory, rests_on, pool=pool, evaluation_set=eval_set)
+    main_only(settings.same_inputs)(fingerprints, workdir)
+    context = selection.Context(
+        num_questions=len(pool),
+        labels=pool.levels if pool.labels is None else pool.labels,
+        embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh),
+        steps=config.train.steps,
+        mesh=mesh,
+        key=rng.stream(key, rng.Purpose.SELECTION, 0),
+    )
+    with ledger.phase("score"):
+        selector = selection.make(config, context)
+    first_round = Round.start(np.zeros(0, np.int32), np.zeros(config.selection.every, int), config.train.questions)
+    experiment = Experiment(
+        steps=config.train.steps,
+        interval=config.selection.every,
+        eval_every=config.train.eval_every,
+        greedy=config.eval.greedy,
+        checkpoint_every=config.train.checkpoint_every,
+        target=config.selection.target,
+        policy=policy,
+        mesh=mesh,
+        key=key,
+        pool=pool,
+        prompts=prompts,
+        lengths=lengths,
+        answers=reward.against(config.reward, pool),
+        grader=grader,
+        **size,
+        temperature=config.rollout.temperature,
+        sampling=sampling,
+        evaluator=evaluator,
+        selector=selector,
+        update=update,
+        replay=rule,
+        initial_params=initial_params,
+        make_buffer=make_buffer,
+        fingerprints=fingerprints,
+    )
+    return experiment, RunState(state, buffer, selector.init(), first_round)

@@ -1,0 +1,66 @@
+"""Completions are graded while others are still generated."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dots_jax.core import distributed
+from dots_jax.policy import tokenizer as tok
+from dots_jax.rollout.types import Rollouts
+
+
+@dataclasses.dataclass(frozen=True)
+class GradedCompletions:
+    """What became of G completions of each of P questions."""
+
+    texts: np.ndarray  # str [P, G]; "" off the main process
+    rewards: np.ndarray  # float32 [P, G]
+    verdicts: np.ndarray  # int8 [P, G], of `reward.Verdict`
+    lengths: np.ndarray  # int32 [P, G], tokens
+    finished: np.ndarray  # bool [P, G], ended by a stop id; False: truncated
+
+    def __getitem__(self, index) -> "GradedCompletions":
+        """Those of some questions."""
+        return GradedCompletions(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+def concatenate(parts: Sequence[GradedCompletions]) -> GradedCompletions:
+    """All questions of the parts, one after the other."""
+    names = [field.name for field in dataclasses.fields(GradedCompletions)]
+    return GradedCompletions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+class Grading:
+    """Grades the completions of P questions, G each; `on_chunk` is for `rollout.sample`."""
+
+    def __init__(self, grader, tokenizer, answers: Sequence[str], group_size: int):
+        shape = (len(answers), group_size)
+        self._grader, self._tokenizer, self._answers = grader, tokenizer, answers
+        self._pending = []  # (rows, function that waits for their rewards and verdicts)
+        self._submitted, self._texts = np.zeros(shape, bool), np.full(shape, "", object)
+
+    def on_chunk(self, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray) -> None:
+        """Hands those completions to the grader that are `done` and have not been handed over."""
+        rows = np.nonzero(done & ~self._submitted)
+        if len(rows[0]) and distributed.is_main():
+            texts = tok.decode(self._tokenizer, tokens[rows], lengths[rows])
+            self._pending.append((rows, self._grader.submit(texts, [self._answers[i] for i in rows[0]])))
+            self._submitted[rows], self._texts[rows] = True, texts
+
+    def finish(self, rollouts: Rollouts) -> Callable[[], GradedCompletions]:
+        """Hands over the rest; the function that it returns waits for the verdicts."""
+        tokens, lengths, finished = distributed.to_host((rollouts.tokens, rollouts.lengths, rollouts.finished))
+        self.on_chunk(tokens, lengths, np.ones_like(self._submitted))
+        rewards, verdicts = np.zeros(lengths.shape, np.float32), np.zeros(lengths.shape, np.int8)
+
+        def collect():
+            for rows, result in self._pending:
+                rewards[rows], verdicts[rows] = result()
+            return rewards, verdicts
+
+        def wait():
+            graded = distributed.from_main(collect, (rewards, verdicts))  # a timeout there may be none elsewhere
+            return GradedCompletions(self._texts, *graded, lengths, finished)
+
+        return wait

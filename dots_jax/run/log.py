@@ -1,0 +1,225 @@
+"""What a run leaves and shows: metrics, records of questions, the ledger, checkpoints and screens."""
+
+import os
+import shutil
+
+import jax
+import numpy as np
+
+from dots_jax import data, learner, reward
+from dots_jax.core.distributed import barrier, from_main, is_main, main_only
+from dots_jax.core.errors import UserError
+from dots_jax.core.runtime import compilation_cache
+from dots_jax.difficulty import measures
+from dots_jax.evaluation import shares
+from dots_jax.experiment import EXPORT, Experiment, Round, RunState
+from dots_jax.learner import replay
+from dots_jax.policy import huggingface
+from dots_jax.run import metrics, progress, settings
+from dots_jax.run import workdir as workdirs
+from dots_jax.run.checkpoint import Checkpointer, abstract
+from dots_jax.run.ledger import Ledger
+from dots_jax.selection.history import History
+
+
+class RunLog:
+    """The workdir's side of a run, silent where the process is not the main one.
+
+    `start` is the step of the checkpoint that the run continues from, 0: it is new. Raises UserError where the workdir
+    holds another run.
+    """
+
+    def __init__(self, config, workdir: str, claim: workdirs.Claim):
+        self._config, self._workdir, self._claim = config, workdir, claim
+        settings.same_run(config, workdir)
+        start, self._damaged = workdirs.last_step(workdir) if is_main() else (0, {})
+        self.start = int(from_main(lambda: np.int32(start), np.int32(0)))
+        self.ledger = Ledger()
+        self._record = {}  # of this step, for groups.jsonl
+
+    def already_finished(self) -> None:
+        """Shows a run that has nothing left to do."""
+        main_only(print)(
+            f"the run in {self._workdir} is finished ({self.start} steps); raise --config.train.steps or use another "
+            "--workdir"
+        )
+        main_only(_show_results)(self._workdir)
+
+    def begin(self, exp: Experiment, state: RunState) -> RunState:
+        """Opens the files and shows the first screen; returns the state to go on from, a checkpoint's or the given one.
+
+        The arrays of a state that is not returned are gone.
+        """
+        config, workdir = self._config, self._workdir
+        identity = settings.identity(config, exp.fingerprints) if is_main() else ""
+        directory = os.path.join(workdir, workdirs.CHECKPOINTS)
+        self._checkpoints, self._exp = Checkpointer(directory, config.train.keep, identity), exp
+        emptied = False
+        if self.start:
+            main_only(workdirs.set_aside)(workdir, self._damaged, self.start)
+            state, emptied = self._restore(state)
+        barrier("all have read what is there")
+        self._claim.take()
+        main_only(data.write)(exp.pool, workdir, exp.lengths)
+        main_only(settings.write_config)(config, workdir, exp.fingerprints)
+        self._export = os.path.join(workdir, EXPORT)
+        if self.start:
+            main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
+        self._metrics = main_only(metrics.Metrics)(workdir)
+        self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
+        for file in (self._metrics, self._records):
+            file.truncate(self.start or -1)
+        settings.check_shared(workdir)
+        self.history = History(len(exp.pool), config.selection.references)
+        for record in metrics.read(workdir, metrics.GROUPS):
+            self.history.add_references(record)
+            self.history.add_groups(record)
+        main_only(self._first_screen)(state, emptied)
+        self._progress = main_only(progress.Progress)(exp.steps, self.start, round_steps=exp.interval)
+        self._progress.stage("compiling")
+        return state
+
+    def _restore(self, state: RunState) -> tuple[RunState, bool]:
+        """The state of the checkpoint, and whether its buffer had to be left behind."""
+        saved = abstract(_saved(state, self.ledger))
+        for array in jax.tree.leaves((state.learner, state.buffer)):  # on the device there may be room for one
+            array.delete()
+        dropped = "buffer/" if self._config.train.empty_buffer else None
+        saved = self._checkpoints.restore(self.start, saved, optional=dropped)
+        self.ledger = Ledger.from_state(saved.pop("ledger"))
+        buffer, emptied = saved["buffer"], False
+        if buffer:
+            emptied = buffer.ids is None
+            saved["buffer"] = self._exp.make_buffer() if emptied else replay.cut(buffer, self._exp.mesh)
+        return RunState(**saved), emptied
+
+    def _first_screen(self, state: RunState, emptied: bool) -> None:
+        exp, config, rule = self._exp, self._config, self._exp.replay
+        most = max(rule.fresh_groups(step) for step in range(self.start + 1, exp.steps + 1))
+        progress.first_screen(
+            config_name=config.name,
+            method=f"{'GRPO-RR' if state.buffer else 'GRPO'}, {config.selection.name} selection"
+            + (" (its cost is not counted)" if exp.selector.uncounted else "")
+            + (f", {rule.draws} of {rule.questions} groups replayed" if state.buffer else "")
+            + (", starts with an empty buffer" if emptied else ""),
+            backend=jax.default_backend(),
+            devices=exp.mesh.size,
+            mesh=" x ".join(f"{name} {size}" for name, size in exp.mesh.shape.items())
+            + (f", of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
+            reward=reward.ABOUT[config.reward],
+            policy_path=config.policy.path,
+            parameters=sum(x.size for x in jax.tree.leaves(state.learner.params)),
+            dtype=config.policy.dtype,
+            pool=data.describe(exp.pool, exp.lengths),
+            heldout=data.describe(exp.evaluator.questions, exp.evaluator.lengths),
+            steps=exp.steps,
+            start_step=self.start,
+            tokens_per_step=most * exp.group_size * exp.max_tokens,
+            workdir=self._workdir,
+            compiled=compilation_cache(),
+            resumed=self.start > 0,
+        )
+
+    def references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
+        """Notes the references of a round and judges what had been predicted of them."""
+        self._record |= {"rollouts": self._exp.group_size, "asked": ids, "asked_successes": _whole(successes)}
+        if prediction and step > 1:  # not yet fitted to them
+            self._record["asked_predicted"] = prediction[0][ids]
+        self.history.add_references(self._record)
+
+    def fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round: Round) -> dict:
+        """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
+        exp, step_in_round, found = self._exp, (step - 1) % self._exp.interval, {}
+        if "asked_predicted" in self._record:
+            found |= self._judge("predictor/reference_", *self.history.references())
+        self._record |= {"rollouts": exp.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
+        if prediction:
+            self._record["predicted"] = prediction[0][ids]
+            if step_in_round == 0:
+                self._record["pool"] = np.histogram(prediction[0].clip(0, 1), 20, (0, 1))[0]
+            if step_in_round == exp.interval - 1:
+                new = np.isfinite(round.difficulty)
+                found |= self._judge("predictor/", prediction[0][round.ids[new]], round.difficulty[new])
+        self.history.add_groups(self._record)
+        return found | {
+            "train/reward": rewards.mean(),
+            "train/useful_groups": learner.mixed(rewards).mean(),
+            "train/completion_tokens": float(rollouts.lengths.mean()),
+            "train/truncated": 1 - float(rollouts.finished.mean()),
+            **{f"verdicts/{name}": share for name, share in shares(verdicts).items()},
+        }
+
+    def update(self, step: int, info: dict) -> dict:
+        """Books and notes an update; returns its metrics. Raises UserError where the loss is not finite."""
+        self.ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
+        if not np.isfinite([info["loss"], info["grad_norm"], info["entropy"]]).all():
+            self._checkpoints.wait()
+            last = self._checkpoints.latest()
+            kept = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
+            raise UserError(
+                f"step {step}: not finite: loss {info['loss']}, gradient norm {info['grad_norm']}, entropy "
+                f"{info['entropy']}; {kept}; try a lower --config.learner.learning_rate in another --workdir"
+            )
+        replayed = info.pop("replay", {})
+        if replayed:
+            self._record |= {"replayed": replayed.pop("ids"), "replayed_from": replayed.pop("steps")}
+        return {f"train/{k}": x for k, x in info.items()} | {f"replay/{k}": x for k, x in replayed.items()}
+
+    def write(self, step: int, values: dict) -> None:
+        """Writes and shows a step."""
+        if step:
+            self._records.write(step, self._record)
+        self._record, values = {}, self.ledger.metrics() | values
+        self._metrics.write(step, values)
+        self._progress.update(step, values)
+
+    def save_if_due(self, state: RunState, step: int) -> None:
+        """Saves a checkpoint every `checkpoint_every` steps, and the trained policy before the last."""
+        exp = self._exp
+        if step == exp.steps:  # before the checkpoint that makes the run a finished one
+            directory = exp.policy.directory
+            huggingface.save(self._export, exp.policy.config, state.learner.params, tokenizer_dir=directory)
+            exp.selector.save(state.selector, self._workdir)
+        if step % exp.checkpoint_every == 0 or step == exp.steps:
+            lines = {metrics.FILE: self._metrics.lines.sum, metrics.GROUPS: self._records.sum}
+            self._checkpoints.save(step, _saved(state, self.ledger), lines)
+
+    def end(self) -> None:
+        """Closes everything and shows what was learned."""
+        for part in (self._progress, self._metrics, self._records, self._checkpoints, self._exp.grader):
+            part.close()
+        main_only(_show_results)(self._workdir)
+
+    def _judge(self, prefix: str, predicted, difficulty) -> dict:
+        report = measures.report(predicted, difficulty, self._exp.target)
+        return {prefix + name: value for name, value in report.items()}
+
+
+def _saved(state: RunState, ledger: Ledger) -> dict:
+    """What a checkpoint holds; the buffer whatever the number of devices."""
+    return vars(state) | {"buffer": state.buffer and replay.flat(state.buffer), "ledger": ledger.to_state()}
+
+
+def _whole(sums: np.ndarray) -> np.ndarray:
+    """Sums of rewards as whole numbers, where rewards are verdicts."""
+    return sums.astype(int) if (sums % 1 == 0).all() else sums
+
+
+def _show_results(workdir: str) -> None:
+    """Draws the curves and prints what was learned, from the metrics alone."""
+    metrics.draw_curves(workdir)
+    rows = metrics.read(workdir)
+    evaluations = [row for row in rows if row.get("eval/accuracy") is not None]
+    first, last = evaluations[0], evaluations[-1]
+    after = last["eval/by_level"]
+    progress.last_screen(
+        before=first["eval/accuracy"],
+        greedy=(first.get("eval/greedy_accuracy"), last.get("eval/greedy_accuracy")),
+        after=last["eval/accuracy"],
+        families={name: list(zip(cells, after[name], strict=True)) for name, cells in first["eval/by_level"].items()},
+        seconds=rows[-1]["seconds"],
+        compile_seconds=rows[-1]["ledger/seconds_compile"],
+        generated_tokens=rows[-1]["ledger/generated_tokens"],
+        workdir=workdir,
+        export=path if os.path.isdir(path := os.path.join(workdir, EXPORT)) else None,
+    )

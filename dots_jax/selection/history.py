@@ -1,0 +1,32 @@
+"""What has been measured of which question, from the records of `groups.jsonl`."""
+
+import collections
+
+import numpy as np
+
+JUDGED = 64  # references together, at least, on which predictions are judged
+
+
+class History:
+    """Questions measured so far, and how difficulty was predicted of references that had not been."""
+
+    def __init__(self, num_questions: int, num_references: int):
+        self.is_measured = np.zeros(num_questions, bool)
+        self._references = collections.deque(maxlen=-(-JUDGED // num_references))  # of the last rounds, float32 [2, M]
+
+    def add_references(self, record: dict) -> None:
+        """Takes over a round's references: "asked", "asked_successes", "rollouts" and perhaps "asked_predicted"."""
+        ids = np.asarray(record.get("asked", ()), int)
+        if "asked_predicted" in record:
+            difficulty = 1 - np.array(record["asked_successes"]) / record["rollouts"]
+            pairs = np.array([record["asked_predicted"], difficulty], np.float32)
+            self._references.append(pairs[:, ~self.is_measured[ids]])
+        self.is_measured[ids] = True
+
+    def add_groups(self, record: dict) -> None:
+        """Takes over the questions "ids" that were trained on."""
+        self.is_measured[np.asarray(record["ids"], int)] = True
+
+    def references(self) -> np.ndarray:
+        """Predicted and measured difficulty of the last rounds' references that were new, float32 [2, M]."""
+        return np.concatenate(self._references, axis=1)
