@@ -200,6 +200,7 @@ LETTERED = "Prime?\n\nA. 4\nB. 6\nC. 7\nD. 9"
         {"options": {"A": "4", "B": "6", "C": "7", "D": "9", "E": None}, "answer": "C"},
         {"options": ["A) 4", "B) 6", "C) 7", "D) 9"], "answer": "C"},
         {"options": "['4', '6', '7', '9']", "answer": "7"},
+        {"options": "4, 6, 7, 9", "answer": "7"},
         {"A": "4", "B": "6", "C": "7", "D": "9", "answer": "C"},
         {"A": 4, "B": 6, "C": 7, "D": 9, "E": None, "answer": "C"},
     ],
@@ -213,8 +214,11 @@ def test_options_that_are_none(tmp_path):
     for empty in ([], None, {"label": [], "text": []}, {"A": None}):
         assert read(tmp_path / "a.jsonl", {"question": "p", "choices": empty, "answer": "7"}) == [("p", "7")]
     assert read(tmp_path / "a.jsonl", {"problem": "p", "a": 3, "b": 4, "answer": 7}) == [("p", "7")]
-    row = {"problem": "p", "options": "a ) 4 , b ) 7", "answer": "b"}
-    assert read(tmp_path / "a.jsonl", row) == [("p\n\na ) 4 , b ) 7", "b")]
+    for listed in ("a ) 4 , b ) 7", r"['\frac{1}{2}', '\pi']"):
+        row = {"problem": "p", "options": listed, "answer": "b"}
+        assert read(tmp_path / "a.jsonl", row) == [(f"p\n\n{listed}", "b")]
+    row = {"problem": "p", "options": r"['\\frac{1}{2}', '\\pi']", "answer": "b"}
+    assert read(tmp_path / "a.jsonl", row) == [("p\n\nA. \\frac{1}{2}\nB. \\pi", "B")]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +254,8 @@ def test_binary_columns_are_text(tmp_path):
     row = {"problem": "How many €?".encode(), "choices": [b"4", b"7"], "answer": b"7", "subject": b"sums"}
     assert read(tmp_path / "a.parquet", row) == [("How many €?\n\nA. 4\nB. 7", "B")]
     assert sources.rows(str(tmp_path / "a.parquet"), {}, "")[0][0]["subject"] == "sums"
+    row = {"problem": "p", "choices": [b"A) 4", b"B) 7"], "answer": b"B"}
+    assert read(tmp_path / "a.parquet", row) == [("p\n\nA. 4\nB. 7", "B")]
     row = {"problem": "p", "answer": "7", "thumbnail": b"\xff"}
     assert read(tmp_path / "a.parquet", row) == [("p", "7")]
     for name in ("problem", "answer"):

@@ -105,6 +105,8 @@ def _options(row: dict, fields: dict, where: str) -> tuple[str, list, list[str]]
     if not name:
         return "", [], []
     if isinstance(given, str):
+        if re.search(r"(?<!\\)(?:\\\\)*\\(?![\\'\"])", given):  # LaTeX that an escape would change
+            return name, [], []
         try:
             given = ast.literal_eval(given.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -118,7 +120,7 @@ def _options(row: dict, fields: dict, where: str) -> tuple[str, list, list[str]]
         given, labels = list(given.values()), list(given)
     if given == []:
         return "", [], []
-    options = given if isinstance(given, list) else []
+    options = list(given) if isinstance(given, list | tuple) else []
     if not isinstance(labels, list) or None in labels:
         labels = [_letter(i) for i in range(len(options))]
     fine = 2 <= len(options) <= 26 and all(
@@ -131,7 +133,7 @@ def _options(row: dict, fields: dict, where: str) -> tuple[str, list, list[str]]
         )
     marks = [re.match(rf"\(?{_letter(i)}\s*[).:]\s*(?=\S)", text(x)) for i, x in enumerate(options)]
     if all(marks):  # "A) 5": the letter stands in the text
-        options = [x[mark.end() :] for x, mark in zip(options, marks, strict=True)]
+        options = [text(x)[mark.end() :] for x, mark in zip(options, marks, strict=True)]
     return name, options, [str(x).strip() for x in labels]
 
 
