@@ -32,7 +32,8 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
 
   --model=DIR       Hugging Face directory of a Qwen2.5 model (such as runs/orz/policy), or a name on the hub
   --sets=NAME,..    gsm8k, math500, minerva, olympiadbench (these four: the default), amc23, aime24; also a .parquet,
-                    .jsonl or .json file with the columns problem and answer, or owner/dataset[:configuration]:split
+                    .jsonl, .json or .csv file with the columns problem and answer, a folder of such, or
+                    owner/dataset[:configuration]:split; a question that is there k times gets k times the samples
   --workdir=DIR     where completions.jsonl (one object for each completion, with its verdict) and results.json are
                     written (default: runs/evaluate); the same command continues one that was stopped
   --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
@@ -205,8 +206,8 @@ def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
     return table
 
 
-def interval(success: np.ndarray, samples: int) -> tuple[float, float]:
-    """95% confidence interval of the mean of `success` [N], each the mean of `samples` verdicts of one question.
+def interval(success: np.ndarray, samples: float) -> tuple[float, float]:
+    """95% confidence interval of the mean of `success` [N], each the mean of about `samples` verdicts on a question.
 
     Wilson's score interval for N x samples verdicts, of which as many count as independent as the variance between
     questions allows (at least N, since the questions are the draw). Unlike mean ± 2 deviations it is not empty where
@@ -243,39 +244,44 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     model, params = policy.load(directory, mesh, jnp.dtype(config.dtype))
     tokenizer = tok.load(directory)
     prompts, lengths = tok.encode(tokenizer, questions.texts, model.max_positions - 1, config.system)
-    batch = min(config.batch, len(questions))
+    asked = questions.rows()
+    batch = min(config.batch, len(asked))
     prints = settings.fingerprints(directory, {}, questions=questions)
     stop_ids = tok.stop_ids(directory, tokenizer)
-    rows, total = _there(config, workdir, questions, batch), -(-len(questions) // batch)
+    counts = zip(questions.names, (np.bincount(asked) * config.samples).tolist(), strict=True)
+    wanted = [(name, sample) for name, samples in counts for sample in range(samples)]
+    rows, total = _there(config, workdir, wanted, batch * config.samples), -(-len(asked) // batch)
     settings.same_inputs(prints, workdir)
     claim.take()
     settings.write_config(config, workdir, prints)
     path = os.path.join(workdir, metrics.COMPLETIONS)
     metrics.replace(path, lambda partial: _write(partial, rows))
     there = {row["batch"] for row in rows}
-    print(f"{len(questions):,} questions, {config.samples} completions of each, by {config.model}")
+    each = f" of their {len(asked):,} rows (repeats are further samples)" if questions.repeats else ""
+    print(f"{len(questions):,} questions, {config.samples} completions of each{each}, by {config.model}")
     print(f"in {total} batches, of which {len(there)} are there, to {path}", flush=True)
     grader = reward.make(config.reward)
     sampling = {"stop_ids": stop_ids, "mesh": mesh}
     sampling |= {name: config[name] for name in ("samples", "max_tokens", "temperature", "top_p", "chunk", "slots")}
     against, key = reward.against(config.reward, questions), jax.random.key(config.seed)
+    inputs = prompts[asked], lengths[asked], [against[i] for i in asked]
     try:
         for number, ids, found in ask(
-            params, model, tokenizer, prompts, lengths, against, grader, key, batch=batch, skip=there, **sampling
+            params, model, tokenizer, *inputs, grader, key, batch=batch, skip=there, **sampling
         ):
             new = [
                 {
                     "batch": number,
-                    "question": questions.names[i],
-                    "sample": j,
+                    "question": wanted[row * config.samples + j][0],
+                    "sample": wanted[row * config.samples + j][1],
                     "verdict": Verdict(found.verdicts[n, j]).name.lower(),
                     "reward": float(found.rewards[n, j]),
                     "tokens": int(found.lengths[n, j]),
                     "ended": bool(found.finished[n, j]),
-                    "answer": questions.answers[i],
+                    "answer": questions.answers[asked[row]],
                     "completion": found.texts[n, j],
                 }
-                for n, i in enumerate(ids.tolist())
+                for n, row in enumerate(ids.tolist())
                 for j in range(config.samples)
             ]
             _write(path, new)
@@ -333,8 +339,10 @@ def show(table: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def _there(config, workdir: str, questions, batch: int) -> list[dict]:
+def _there(config, workdir: str, wanted: list[tuple[str, int]], batch: int) -> list[dict]:
     """The completions of whole batches that an evaluation of the same settings has left in `workdir`.
+
+    `wanted` are the question and sample of each completion, `batch` of them in each batch.
 
     Raises UserError where the settings differ, or the workdir holds something else.
     """
@@ -353,12 +361,11 @@ def _there(config, workdir: str, questions, batch: int) -> list[dict]:
     for row in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_ROW):
         by_batch[row["batch"]].append(row)
     for number, rows in sorted(by_batch.items()):
-        names = questions.names[number * batch : (number + 1) * batch]
-        wanted = [(name, sample) for name in names for sample in range(config.samples)]
+        whole_batch = wanted[number * batch : (number + 1) * batch]
         found = [(row["question"], row["sample"]) for row in rows]
-        if found != wanted[: len(found)] or not wanted:
+        if found != whole_batch[: len(found)] or not whole_batch:
             raise UserError(f"batch {number} in {path} is not of this evaluation's questions; use another --workdir")
-        whole += rows if found == wanted else []
+        whole += rows if found == whole_batch else []
     return whole
 
 

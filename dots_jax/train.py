@@ -63,6 +63,7 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
     pool, heldout = data.load(config, tokenizer)
     prompts, lengths = tok.encode(tokenizer, pool.texts, config.data.max_prompt_tokens, config.data.system)
     exam, exam_lengths = tok.encode(tokenizer, heldout.texts, model.max_positions - 1, config.data.system)
+    exam_rows = heldout.rows()
     hyper = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
     rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
     check_loaded(config, rule, sharding.num_row_shards(mesh), model, prompts.shape[1], len(pool))
@@ -157,26 +158,29 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
     bar = main_only(progress.Progress)(steps, start, round_steps=config.selection.every)
     bar.stage("compiling")
 
-    def held_out(step, samples, **how):
+    def held_out(step, rows, samples, **how):
         draw = rng.stream(key, rng.Purpose.EVALUATION, step)
-        questions = (tokenizer, exam, exam_lengths, exam_answers, grader)
+        questions = (tokenizer, exam[rows], exam_lengths[rows], [exam_answers[i] for i in rows], grader)
         with ledger.phase("evaluation"):
             found = evaluate.run(
                 state.params, model, *questions, draw, samples=samples, batch=config.eval.batch, **how, **sampling
             )
         ledger.add_tokens("evaluation", generated=found.lengths.sum())
-        return found.rewards.mean(1), evaluate.shares(found.verdicts)
+        success = np.bincount(rows, found.rewards.mean(1)) / np.bincount(rows)
+        return success, evaluate.shares(found.verdicts)
 
     def evaluation(step):
         how = {name: config.eval[name] for name in ("samples", "temperature", "top_p")}
-        success, verdicts = held_out(step, **how)
+        success, verdicts = held_out(step, exam_rows, **how)
         row = {"eval/accuracy": evaluate.accuracy(success, heldout), "eval/verdicts": verdicts}
         row["eval/by_level"] = evaluate.by_level(success, heldout)
         if heldout.names:
             sets = evaluate.by_set(heldout).items()
-            row["eval/intervals"] = {name: evaluate.interval(success[i], config.eval.samples) for name, i in sets}
+            samples = config.eval.samples * np.bincount(exam_rows)
+            row["eval/intervals"] = {name: evaluate.interval(success[i], samples[i].mean()) for name, i in sets}
         if config.eval.greedy and step in (0, steps):
-            row["eval/greedy_accuracy"] = evaluate.accuracy(held_out(step, 1, temperature=0.0)[0], heldout)
+            success, _ = held_out(step, np.arange(len(heldout)), 1, temperature=0.0)
+            row["eval/greedy_accuracy"] = evaluate.accuracy(success, heldout)
         return row
 
     def roll_out(ids, phase, purpose, step):
