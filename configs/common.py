@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     c.mesh.tensor = 1  # heads, feed-forward width and vocabulary split
 
     c.data = ConfigDict()
-    c.data.name = ""  # arithmetic | math | deepscaler | deepscaler10k | orz | deepmath | a file | owner/dataset:split
+    c.data.name = ""  # arithmetic | math | deepscaler[10k] | orz | deepmath | file | folder | owner/dataset:split
     c.data.root = ""  # directory of question files; "": the environment's DOTS_DATA, and what is not there from the hub
     c.data.num_questions = 8192  # questions in the pool (N), drawn from what is left after cleaning; 0: all
     c.data.num_heldout = 512  # held-out questions of arithmetic; real ones are named in eval.sets
@@ -123,7 +123,7 @@ def get_config() -> ConfigDict:
     c.train.empty_buffer = False  # a run that continues drops its buffer if sizes have changed; False: an error
 
     c.eval = ConfigDict()
-    c.eval.sets = SETS  # with commas between; also amc23, aime24, files, owner/dataset[:configuration]:split
+    c.eval.sets = SETS  # with commas between; also amc23, aime24, files, folders, owner/dataset[:configuration]:split
     c.eval.questions = 0  # of each set, drawn by data.seed; 0: all
     c.eval.samples = 1  # completions per held-out question
     c.eval.temperature = 0.6  # 0: greedy

@@ -27,7 +27,8 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
 
   --model=DIR       Hugging Face directory of a Qwen2.5 model (such as runs/orz/policy), or a name on the hub
   --sets=NAME,..    gsm8k, math500, minerva, olympiadbench (these four: the default), amc23, aime24; also a .parquet,
-                    .jsonl or .json file with the columns problem and answer, or owner/dataset[:configuration]:split
+                    .jsonl, .json or .csv file with the columns problem and answer, a folder of such, or
+                    owner/dataset[:configuration]:split; a question that is there k times gets k times the samples
   --workdir=DIR     where completions.jsonl (one object for each completion, with its verdict) and results.json are
                     written (default: runs/evaluate); the same command continues one that was stopped
   --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
@@ -69,20 +70,25 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     mesh = sharding.make_mesh(**config.mesh)
     policy, params = source.load(source.find(config.model, root), mesh, config.dtype)
     prompts, lengths = policy.encode(questions.texts, config.system)
-    batch = min(config.batch, len(questions))
+    asked = questions.rows()
+    batch = min(config.batch, len(asked))
     prints = settings.fingerprints(policy.directory, {}, questions=questions)
-    rows, total = _there(config, workdir, questions, batch), -(-len(questions) // batch)
+    counts = zip(questions.names, (np.bincount(asked) * config.samples).tolist(), strict=True)
+    expected = [(name, sample) for name, samples in counts for sample in range(samples)]
+    rows, total = _there(config, workdir, expected, batch * config.samples), -(-len(asked) // batch)
     settings.same_inputs(prints, workdir)
     claim.take()
     settings.write_config(config, workdir, prints)
     path = os.path.join(workdir, metrics.COMPLETIONS)
     files.replace(path, lambda partial: _write(partial, rows))
     done = {row["batch"] for row in rows}
-    print(f"{len(questions):,} questions, {config.samples} completions of each, by {config.model}")
+    each = f" of their {len(asked):,} rows (repeats are further samples)" if questions.repeats else ""
+    print(f"{len(questions):,} questions, {config.samples} completions of each{each}, by {config.model}")
     print(f"in {total} batches, of which {len(done)} are there, to {path}", flush=True)
     evaluator = Evaluator(
         policy,
         questions,
+        asked,
         prompts,
         lengths,
         reward.against(config.reward, questions),
@@ -93,20 +99,20 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
         {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")},
     )
     try:
-        for number, ids, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
+        for number, numbers, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
             new = [
                 {
                     "batch": number,
-                    "question": questions.names[i],
-                    "sample": j,
+                    "question": expected[row * config.samples + j][0],
+                    "sample": expected[row * config.samples + j][1],
                     "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
                     "reward": float(graded.rewards[n, j]),
                     "tokens": int(graded.lengths[n, j]),
                     "ended": bool(graded.finished[n, j]),
-                    "answer": questions.answers[i],
+                    "answer": questions.answers[asked[row]],
                     "completion": graded.texts[n, j],
                 }
-                for n, i in enumerate(ids.tolist())
+                for n, row in enumerate(numbers.tolist())
                 for j in range(config.samples)
             ]
             _write(path, new)
@@ -164,8 +170,10 @@ def show(table: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def _there(config, workdir: str, questions, batch: int) -> list[dict]:
+def _there(config, workdir: str, expected: list[tuple[str, int]], batch: int) -> list[dict]:
     """The completions of whole batches that an evaluation of the same settings has left in `workdir`.
+
+    `expected` are the question and sample of each completion, `batch` of them in each batch.
 
     Raises UserError where the settings differ, or the workdir holds something else.
     """
@@ -184,12 +192,11 @@ def _there(config, workdir: str, questions, batch: int) -> list[dict]:
     for row in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_ROW):
         by_batch[row["batch"]].append(row)
     for number, rows in sorted(by_batch.items()):
-        names = questions.names[number * batch : (number + 1) * batch]
-        wanted = [(name, sample) for name in names for sample in range(config.samples)]
+        whole_batch = expected[number * batch : (number + 1) * batch]
         found = [(row["question"], row["sample"]) for row in rows]
-        if found != wanted[: len(found)] or not wanted:
+        if found != whole_batch[: len(found)] or not whole_batch:
             raise UserError(f"batch {number} in {path} is not of this evaluation's questions; use another --workdir")
-        whole += rows if found == wanted else []
+        whole += rows if found == whole_batch else []
     return whole
 
 

@@ -17,47 +17,49 @@ from dots_jax.rollout.grading import GradedCompletions, Grading, concatenate
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Asks every question of a set G times, in batches."""
+    """Asks every row of an evaluation set G times, in batches; rows that repeat a question are further samples."""
 
     policy: Policy
     questions: Questions  # N
+    rows: np.ndarray  # int [M], the question that each row asks
     prompts: np.ndarray  # int32 [N, S]; one that leaves fewer than `max_tokens` positions gets so many
     lengths: np.ndarray  # int32 [N]
     answers: Sequence[str]  # N, what the grader compares with
     grader: Grader
     samples: int  # G
-    batch: int  # questions at a time, 0 for all; with the key it decides what is drawn
+    batch: int  # rows at a time, 0 for all; with the key it decides what is drawn
     max_tokens: int  # per completion
     sampling: dict[str, Any]  # the other arguments of `rollout.sample`
 
     def greedy(self) -> "Evaluator":
-        """One that asks for each question's likeliest completion."""
-        return dataclasses.replace(self, samples=1, sampling=self.sampling | {"temperature": 0.0, "top_p": 1.0})
+        """One that asks for each question's likeliest completion, once."""
+        sampling, rows = self.sampling | {"temperature": 0.0, "top_p": 1.0}, np.arange(len(self.questions))
+        return dataclasses.replace(self, rows=rows, samples=1, sampling=sampling)
 
     def evaluate_all(self, params, key: jax.Array) -> GradedCompletions:
-        """The completions of all questions [N, G]."""
+        """The completions of all rows [M, G]."""
         return concatenate([graded for *_, graded in self.evaluate_batches(params, key)])
 
     def evaluate_batches(
         self, params, key: jax.Array, skip: Collection[int] = ()
     ) -> Iterator[tuple[int, np.ndarray, GradedCompletions]]:
-        """Yields each batch's number, question ids [P] and completions [P, G], while the next batch is sampled.
+        """Yields each batch's number, row numbers [P] and completions [P, G], while the next batch is sampled.
 
         Args:
           params: the policy's parameters.
           key: PRNG key.
           skip: numbers of batches that are left out.
         """
-        count, pending = len(self.prompts), None
+        count, pending = len(self.rows), None
         batch = min(self.batch or count, count)
         room = np.minimum(self.max_tokens, self.policy.config.max_positions - self.lengths)
         max_tokens = int(room.max())
         for number, start in enumerate(range(0, count, batch)):
             if number in skip:
                 continue
-            ids = np.arange(start, start + batch)
-            real = ids[ids < count]
-            ids = np.where(ids < count, ids, start)  # the last batch is filled up: one shape to compile
+            numbers = np.arange(start, min(start + batch, count))
+            fill = np.full(batch - len(numbers), start)  # one shape to compile
+            ids = self.rows[np.concatenate([numbers, fill])]
             grading = Grading(self.grader, self.policy.tokenizer, [self.answers[i] for i in ids], self.samples)
             rollouts = rollout.sample(
                 params,
@@ -75,18 +77,19 @@ class Evaluator:
             wait = grading.finish(rollouts)
             if pending:
                 yield _collect(*pending)
-            pending = number, real, wait
+            pending = number, numbers, wait
         if pending:
             yield _collect(*pending)
 
 
-def _collect(number, ids, wait):
-    return number, ids, wait()[: len(ids)]
+def _collect(number, numbers, wait):
+    return number, numbers, wait()[: len(numbers)]
 
 
-def as_metrics(graded: GradedCompletions, questions: Questions) -> dict[str, Any]:
+def as_metrics(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, Any]:
     """An evaluation as `metrics.jsonl` holds it."""
-    success, samples = graded.rewards.mean(1), graded.rewards.shape[1]
+    questions, repeats = evaluator.questions, np.bincount(evaluator.rows)
+    success = np.bincount(evaluator.rows, graded.rewards.mean(1)) / repeats
     found = {
         "eval/accuracy": accuracy(success, questions),
         "eval/verdicts": shares(graded.verdicts),
@@ -94,7 +97,8 @@ def as_metrics(graded: GradedCompletions, questions: Questions) -> dict[str, Any
     }
     if questions.names:
         sets = by_set(questions).items()
-        found["eval/intervals"] = {name: interval(success[ids], samples) for name, ids in sets}
+        samples = evaluator.samples * repeats
+        found["eval/intervals"] = {name: interval(success[ids], samples[ids].mean()) for name, ids in sets}
     return found
 
 
@@ -126,8 +130,8 @@ def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
     return table
 
 
-def interval(success: np.ndarray, samples: int) -> tuple[float, float]:
-    """95% confidence interval of the mean of `success` [N], each the mean of `samples` verdicts of one question.
+def interval(success: np.ndarray, samples: float) -> tuple[float, float]:
+    """95% confidence interval of the mean of `success` [N], each the mean of about `samples` verdicts on a question.
 
     Wilson's score interval for N x samples verdicts, of which as many count as independent as the variance between
     questions allows (at least N, since the questions are the draw). Unlike mean ± 2 deviations it is not empty where

@@ -144,6 +144,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     evaluator = Evaluator(
         policy,
         eval_set,
+        eval_set.rows(),
         eval_prompts,
         eval_lengths,
         reward.against(config.reward, eval_set),

@@ -114,6 +114,6 @@ def evaluate(exp: Experiment, state: RunState, step: int, log: RunLog) -> dict:
         with log.ledger.phase("evaluation"):
             graded = evaluator.evaluate_all(params, key)
         log.ledger.add_tokens("evaluation", generated=graded.lengths.sum())
-        found = evaluation.as_metrics(graded, evaluator.questions)
+        found = evaluation.as_metrics(graded, evaluator)
         metrics |= {"eval/greedy_accuracy": found["eval/accuracy"]} if metrics else found
     return metrics

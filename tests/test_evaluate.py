@@ -87,6 +87,29 @@ def test_a_stopped_evaluation_continues(run, whole, tmp_path, capsys):
     assert "an evaluation with samples=3, not 4" in capsys.readouterr().err
 
 
+def test_repeated_questions_are_samples(run, tmp_path, capsys):
+    pool, _ = arithmetic.make(4, 0, 3)
+    rows = [{"problem": p, "answer": a} for p, a in zip(pool.texts, pool.answers, strict=True)]
+    (tmp_path / "q.json").write_text(json.dumps(rows * 3 + rows[:1] * 2))
+    fields = {"sets": tmp_path / "q.json", "samples": 2, "batch": 3}  # batches begin amid a question
+    assert run(tmp_path / "run", **fields) == 0
+    assert "4 questions, 2 completions of each of their 14 rows" in capsys.readouterr().out
+    lines = completions(tmp_path / "run")
+    samples = {"q:0": 10, "q:1": 6, "q:2": 6, "q:3": 6}
+    assert [(r["question"], r["sample"]) for r in lines] == [(q, j) for q, n in samples.items() for j in range(n)]
+    answers = [rows[int(line["question"][2:])]["answer"] for line in lines]
+    assert [line["answer"] for line in lines] == answers
+    assert len({line["completion"] for line in lines[:10]}) > 2  # drawn anew
+    table = json.loads((tmp_path / "run" / evaluate.RESULTS).read_text())["q"]
+    means = [np.mean([line["reward"] for line in lines if line["question"] == q]) for q in samples]
+    assert table["questions"] == 4
+    assert table["accuracy"] == pytest.approx(np.mean(means))  # of the questions, not of the rows
+    text = (tmp_path / "run" / metrics.COMPLETIONS).read_text()
+    (tmp_path / "run" / metrics.COMPLETIONS).write_text(text[: len(text) // 2])
+    assert run(tmp_path / "run", **fields) == 0
+    assert (tmp_path / "run" / metrics.COMPLETIONS).read_text() == text
+
+
 def test_verdicts_of_the_mathematical_grader_and_greedy(run, tmp_path):
     assert run(tmp_path / "run", reward="math", temperature=0.0, samples=1) == 0
     assert {row["verdict"] for row in completions(tmp_path / "run")} == {"no_answer"}

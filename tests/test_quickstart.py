@@ -39,7 +39,16 @@ def test_where_it_starts():
     prompts = start.encode(heldout.texts, "", config.data.max_prompt_tokens)
     sampling = {"temperature": config.rollout.temperature}
     evaluator = evaluation.Evaluator(
-        start, heldout, *prompts, heldout.answers, reward.make("exact"), 8, 0, config.rollout.max_tokens, sampling
+        start,
+        heldout,
+        heldout.rows(),
+        *prompts,
+        heldout.answers,
+        reward.make("exact"),
+        8,
+        0,
+        config.rollout.max_tokens,
+        sampling,
     )
     success = evaluator.evaluate_all(params, jax.random.key(0)).rewards.mean(1)
     assert (success >= 7 / 8).mean() >= 0.1 and 0.4 <= (success <= 1 / 8).mean() <= 0.65

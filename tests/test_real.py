@@ -1,5 +1,6 @@
 """Pools and evaluation sets of real questions: small files written here, and the real ones where DOTS_DATA is."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from dots_jax import data as question_sets
 from dots_jax import main, selection
 from dots_jax.core import command_line, config_rules, files
 from dots_jax.core.errors import UserError
-from dots_jax.data import real, sources
+from dots_jax.data import columns, real, sources
 from dots_jax.policy import tokenizer as tok
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -122,7 +123,222 @@ def test_what_publishers_call_their_columns(root, monkeypatch):
         )
         monkeypatch.setitem(sys.modules, "datasets", hub)
         assert sources.rows("owner/some:part:test", {}, "")[0][0]["answer"] == "7"
-    assert sources._text(["1", "$2$"]) == "1, 2"
+    assert columns.text(["1", "$2$"]) == "1, 2"
+
+
+def read(path, *rows):
+    """What is read of a file with these rows, or with this text or these bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    elif rows and isinstance(rows[0], str | bytes):
+        path.write_bytes(rows[0] if isinstance(rows[0], bytes) else rows[0].encode())
+    else:
+        write(path, rows)
+    return [(row["problem"], row["answer"]) for row in sources.rows(str(path), {}, "")[0]]
+
+
+def test_an_empty_column_does_not_hide_a_full_one(tmp_path):
+    for empty in (None, "", "  ", [], float("nan")):
+        row = {"problem": empty, "question": "How many?", "answer": empty, "final_answer": "7"}
+        assert read(tmp_path / "a.jsonl", row) == [("How many?", "7")]
+    assert read(tmp_path / "a.jsonl", {"Question": "How many?", " Answer": 0}) == [("How many?", "0")]
+    assert read(tmp_path / "a.jsonl", {"problem": "p", "answer": None}) == [("p", "")]
+
+
+def test_answers_of_worked_solutions(tmp_path):
+    for worked, answer in (
+        (r"Add: \boxed{6}. No, \boxed{\frac{7}{1}}.", r"\frac{7}{1}"),
+        (r"Both \boxed{1} and \boxed{2}.", "1, 2"),
+        ("3 + 4\n#### 7", "7"),
+        ("It follows.", ""),
+    ):
+        assert read(tmp_path / "a.jsonl", {"problem": "p", "answer": "", "solution": worked}) == [("p", answer)]
+    assert read(tmp_path / "a.jsonl", {"problem": "p", "solution": r"\boxed{8}", "answer": "7"}) == [("p", "7")]
+
+
+def test_the_hub_keeps_solutions_only_where_no_answer_is(monkeypatch):
+    class Columns(Dataset):
+        def remove_columns(self, names):
+            removed.append(names)
+            return self
+
+    for names, wanted in ((["problem", "solution"], []), (["Answer", "Solution"], ["Solution"])):
+        removed, found = [], Columns([{"problem": "p", "solution": r"\boxed{7}"}])
+        found.column_names = names
+        hub = types.SimpleNamespace(disable_progress_bars=lambda: None, load_dataset=lambda *a, f=found, **k: f)
+        monkeypatch.setitem(sys.modules, "datasets", hub)
+        assert sources.rows("owner/some:test", {}, "")[0][0]["answer"] == "7" and removed == [wanted]
+
+
+def test_alpaca_and_other_text_of_a_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    alpaca = {"instruction": "Add these.", "input": "3, 4", "output": "7"}
+    assert read(path, alpaca, alpaca | {"input": ""}) == [("Add these.\n\n3, 4", "7"), ("Add these.", "7")]
+    assert read(path, alpaca | {"output": r"So \boxed{7}."})[0][1] == "7"
+    assert read(path, {"input": "3 + 4", "target": "7"}) == [("3 + 4", "7")]
+    assert read(path, {"context": "Tom has 7.", "question": "How many?", "answer": 7}) == [
+        ("Tom has 7.\n\nHow many?", "7")
+    ]
+    assert read(path, {"problem": "p", "input": "p", "answer": "7"}) == [("p", "7")]
+
+
+LETTERED = "Prime?\n\nA. 4\nB. 6\nC. 7\nD. 9"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"choices": ["4", "6", "7", "9"], "answer": 2},
+        {"choices": ["4", "6", "7", "9"], "answer": "C"},
+        {"choices": ["4", "6", "7", "9"], "answer": "(c)"},
+        {"choices": ["4", "6", "7", "9"], "answer": "C. 7"},
+        {"choices": ["4", "6", "7", "9"], "answer": "$7$"},
+        {"choices": [4, 6, 7, 9], "answer": 7},
+        {"choices": {"label": ["A", "B", "C", "D"], "text": ["4", "6", "7", "9"]}, "answerKey": "C"},
+        {"choices": {"label": ["1", "2", "3", "4"], "text": ["4", "6", "7", "9"]}, "answerKey": "3"},
+        {"choices": [{"label": x, "text": t} for x, t in zip("abcd", "4679", strict=True)], "answerKey": "c"},
+        {"options": {"A": "4", "B": "6", "C": "7", "D": "9", "E": None}, "answer": "C"},
+        {"options": ["A) 4", "B) 6", "C) 7", "D) 9"], "answer": "C"},
+        {"options": "['4', '6', '7', '9']", "answer": "7"},
+        {"options": "4, 6, 7, 9", "answer": "7"},
+        {"A": "4", "B": "6", "C": "7", "D": "9", "answer": "C"},
+        {"A": 4, "B": 6, "C": 7, "D": 9, "E": None, "answer": "C"},
+    ],
+)
+def test_options_get_letters(tmp_path, row):
+    assert read(tmp_path / "a.jsonl", {"question": "Prime?"} | row) == [(LETTERED, "C")]
+    assert read(tmp_path / "a.jsonl", {"question": LETTERED} | row) == [(LETTERED, "C")]  # it has them
+
+
+def test_options_that_are_none(tmp_path):
+    for empty in ([], None, {"label": [], "text": []}, {"A": None}):
+        assert read(tmp_path / "a.jsonl", {"question": "p", "choices": empty, "answer": "7"}) == [("p", "7")]
+    assert read(tmp_path / "a.jsonl", {"problem": "p", "a": 3, "b": 4, "answer": 7}) == [("p", "7")]
+    for listed in ("a ) 4 , b ) 7", r"['\frac{1}{2}', '\pi']"):
+        row = {"problem": "p", "options": listed, "answer": "b"}
+        assert read(tmp_path / "a.jsonl", row) == [(f"p\n\n{listed}", "b")]
+    row = {"problem": "p", "options": r"['\\frac{1}{2}', '\\pi']", "answer": "b"}
+    assert read(tmp_path / "a.jsonl", row) == [("p\n\nA. \\frac{1}{2}\nB. \\pi", "B")]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"choices": ["4", "7"], "answer": "9"}, "row 0 of .*: the answer '9' is not one of the 2 options in choices"),
+        ({"choices": ["4", "7"], "answer": 2}, "not one of the 2 options"),  # counted from 1?
+        ({"choices": ["1", "0"], "answer": "1"}, "not one of"),  # an option's text and another's number
+        ({"choices": ["7", "7"], "answer": "7"}, "not one of"),
+        ({"choices": ["4", "7"], "answer": ["A", "B"]}, "not one of"),
+        ({"A": "4", "B": "7", "answer": "9"}, "the 2 options in columns A, B, .."),
+        ({"options": ["7"], "answer": "A"}, "options holds no list of 2 to 26 texts"),
+        ({"options": ["7", None], "answer": "A"}, "options holds no list"),
+        ({"options": [[["7"]], "8"], "answer": "A"}, "options holds no list"),
+        ({"options": {"seed": 1, "temperature": 2}, "answer": "A"}, "options holds no list"),
+        ({"options": {"label": ["A"], "text": ["4", "7"]}, "answer": "A"}, "options holds no list"),
+        ({"options": {"label": [["A"], "B"], "text": ["4", "7"]}, "answer": "A"}, "options holds no list"),
+        ({"options": {"text": 3}, "answer": "A"}, "options holds no list"),
+        ({"options": 7, "answer": "A"}, "options holds no list"),
+        ({"options": "('4',)", "answer": "A"}, "options holds no list"),
+        ({"options": ["\ud800", "7"], "answer": "B"}, "the problem is not UTF-8 text"),
+        ({"context": {"title": "t"}, "answer": "1"}, "the column context is no text; make it text, rename or remove"),
+        ({"images": ["a.png"], "answer": "1"}, "has an 'images' column, which the policy cannot see"),
+    ],
+)
+def test_text_that_cannot_be_used_is_refused(tmp_path, row, said):
+    with pytest.raises(UserError, match=said) as error:
+        read(tmp_path / "a.jsonl", {"question": "p"} | row)
+    assert "\n" not in str(error.value)
+
+
+def test_binary_columns_are_text(tmp_path):
+    row = {"problem": "How many €?".encode(), "choices": [b"4", b"7"], "answer": b"7", "subject": b"sums"}
+    assert read(tmp_path / "a.parquet", row) == [("How many €?\n\nA. 4\nB. 7", "B")]
+    assert sources.rows(str(tmp_path / "a.parquet"), {}, "")[0][0]["subject"] == "sums"
+    row = {"problem": "p", "choices": [b"A) 4", b"B) 7"], "answer": b"B"}
+    assert read(tmp_path / "a.parquet", row) == [("p\n\nA. 4\nB. 7", "B")]
+    row = {"problem": "p", "answer": "7", "thumbnail": b"\xff"}
+    assert read(tmp_path / "a.parquet", row) == [("p", "7")]
+    for name in ("problem", "answer"):
+        with pytest.raises(UserError, match=f"the {name} is not UTF-8 text"):
+            read(tmp_path / "a.parquet", row | {name: b"\xff"})
+
+
+def test_kinds_of_files(tmp_path):
+    wanted = [('How\nmany, "€"?', "7"), ("p\u2028q", "8")]
+    rows = [{"problem": p, "answer": a} for p, a in wanted]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    table = 'problem,answer\r\n"How\nmany, ""€""?",7\r\n\r\np\u2028q,8\r\n'
+    tabs = table.replace("problem,", "problem\t").replace(",7", "\t7").replace(",8", "\t8")
+    for name, text in (
+        ("a.jsonl", lines),
+        ("a.jsonl", lines.replace("\n", "\r\n\r\n")),
+        ("a.json", lines),
+        ("a.json", json.dumps(rows, indent=1)),
+        ("a.csv", table),
+        ("a.tsv", tabs),
+    ):
+        for encoding in ("utf-8", "utf-8-sig"):
+            assert read(tmp_path / name, text.encode(encoding)) == wanted, name
+            assert read(tmp_path / (name + ".gz"), gzip.compress(text.encode(encoding))) == wanted, name
+    assert read(tmp_path / "a.json", json.dumps(rows[0])) == wanted[:1]
+    long = "x" * 10**7
+    assert read(tmp_path / "a.csv", f"problem,answer\n{long},7\n") == [(long, "7")]
+
+
+def test_folders_of_shards(root):
+    for suffix in ("parquet", "jsonl"):
+        folder = root / f"shards.{suffix}"  # as Spark calls a folder
+        for shard, word in enumerate(("one", "two", "three")):
+            read(folder / f"part-{shard}.{suffix}", {"problem": word, "answer": str(shard)})
+        (folder / "_SUCCESS").touch()
+        (folder / ".part-0.jsonl").touch()
+        for name in (f"{folder}", f"{folder}/", f"shards.{suffix}"):
+            c = settings(root, name=name)
+            c.eval.sets = name
+            with pytest.raises(UserError, match="3 in the evaluation set shards"):
+                load(c)
+            c.eval.sets = "gsm8k"
+            pool, _ = load(c)
+            assert (pool.texts, pool.names) == (("one", "two", "three"), ("shards:0", "shards:1", "shards:2"))
+    (folder / "part-1.jsonl").write_text("")  # an empty shard is no fault
+    assert len(sources.rows(str(folder), {}, "")[0]) == 2
+    (folder / "part-1.jsonl").write_text('{"problem": "p", "answer": "1"}\n3\n')
+    with pytest.raises(UserError, match="row 1 of .*part-1.jsonl is int"):
+        load(settings(root, name=str(folder)))
+    (folder / "part-1.csv").touch()
+    with pytest.raises(UserError, match=r"holds files of several kinds \(.csv, .jsonl\)"):
+        load(settings(root, name=str(folder)))
+    for split in ("train", "test"):
+        read(root / "main" / f"{split}-00000-of-00001.parquet", {"problem": "p", "answer": "1"})
+    with pytest.raises(UserError, match=r"holds files of several splits \(test, train\)"):
+        load(settings(root, name="main"))
+    (root / "none").mkdir()
+    with pytest.raises(UserError, match="none holds no .parquet, .jsonl, .json or .csv file"):
+        load(settings(root, name="none"))
+
+
+def test_repeated_questions_of_a_set_are_samples(root):
+    answers = enumerate(("1", "2", "$2$"), 1)
+    rows = [{"problem": f"Is{' ' * k}{w}?", "answer": a} for k, a in answers for w in ("eleven", "twelve")]
+    rows.append({"problem": "Is thirteen?", "answer": "13"})
+    c = settings(root)
+    c.eval.sets = "gsm8k," + write(root / "aime.jsonl", rows)
+    _, exam = load(c)
+    assert exam.texts[1:] == ("Is eleven?", "Is twelve?", "Is thirteen?")
+    assert exam.answers[1:] == ("2", "2", "13") and exam.repeats == (1, 3, 3, 1)
+    assert exam.names == ("gsm8k:0", "aime:0", "aime:1", "aime:6")
+    assert exam.rows().tolist() == [0, 1, 1, 1, 2, 2, 2, 3]
+    assert "8 rows, whose repeats are further samples" in question_sets.describe(exam, [1])
+    c.eval.questions = 2
+    assert len(load(c)[1]) == 3
+    write(root / "aime.jsonl", rows[:4])
+    with pytest.raises(UserError, match="rows 0 and 2 of .* ask the same and answer '1' and '2'"):
+        load(c)
+    write(root / "aime.jsonl", [rows[0], {"problem": "", "answer": "1"}])
+    with pytest.raises(UserError, match="row 1 of .* has no problem or no answer"):
+        load(c)
+    assert load(settings(root))[1].repeats is None
 
 
 def test_every_known_name_asks_the_hub_for_its_split(monkeypatch):
@@ -162,7 +378,21 @@ def test_every_known_name_asks_the_hub_for_its_split(monkeypatch):
         ("a.parquet", "hello", "cannot be read as parquet"),
         ("a.parquet", "", "cannot be read as parquet"),
         ("a.parquet", None, "no question file"),
-        ("a.csv", "problem,answer\n", "unknown questions"),
+        ("a.csv", "", "holds no rows"),
+        ("a.csv", "problem,answer\n", "holds no rows"),
+        ("a.csv", "problem;answer\n3;4\n", "lacks a column 'problem': row 0 has problem;answer"),
+        ("a.csv", "problem,answer\np,1\n1, 2 or 3?,7\n", "line 3 of .* has 3 cells, the first has 2; put a text with"),
+        ("a.csv", 'problem,answer\np,1\n"never closed,2\np,3\n', "line 3 of .* is not CSV .*; mend its quotes"),
+        ("a.csv", 'problem,answer\n"p"q,1\n', "line 2 of .* is not CSV"),
+        ("a.csv", "problem,answer,answer\np,1,2\n", "has two columns of one name"),
+        ("a.csv", '"pro\nblem",answer\np,1\n', "lacks a column 'problem': row 0 has pro blem, answer"),
+        ("a.csv", "problem,answer\np,1\n".encode("utf-16"), "not UTF-8 at byte 0"),
+        ("a.csv.gz", "problem,answer\np,1\n", "not a whole gzip file"),
+        ("a.csv.gz", gzip.compress(b"problem,answer\np,1\n")[:-9], "not a whole gzip file"),
+        ("a.json", '{"problem": "p", "answer": "1"}\n{"problem"\n', r"not JSON \(line 2\)"),
+        ("a.json", '{"problem": {"0": "p"}, "answer": {"0": "1"}}', "holds no JSON list"),
+        ("a.json", "", "not JSON"),
+        ("a.txt", "problem,answer\n", "unknown questions"),
         ("orzz", None, "unknown questions 'orzz'; choose one of: arithmetic, deepmath, deepscaler"),
         ("deepscaler10k", None, "not on the hub, and .* has no deepscaler10k.parquet"),
     ],

@@ -33,6 +33,7 @@ def describe(questions: Questions, lengths) -> str:
         f"{len(questions):,}, prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
     ]
     parts += [", ".join(f"{count:,} {name}" for name, count in sets.items())] if sets else []
+    parts += [f"{len(questions.rows()):,} rows, whose repeats are further samples"] if questions.repeats else []
     return "; ".join(parts + ([f"from {questions.about}"] if questions.about else []))
 
 

@@ -19,12 +19,17 @@ class Questions:
     labels: np.ndarray | None = None  # float32 [N] external difficulty, larger is harder, NaN: unknown; None: levels
     names: tuple[str, ...] | None = None  # [N] source and row, such as "orz:17"; None: there is nothing but the index
     left_out: tuple[tuple[str, str], ...] = ()  # (name, why) of what the source held besides
+    repeats: tuple[int, ...] | None = None  # [N] rows that the source has of each, so many samples; None: one
     about: str = ""  # where it comes from and what was left out, in a line
 
     def __post_init__(self):
-        fields = (self.texts, self.answers, self.families, self.levels, self.labels, self.names)
+        fields = (self.texts, self.answers, self.families, self.levels, self.labels, self.names, self.repeats)
         if len({len(x) for x in fields if x is not None}) != 1:
-            raise ValueError("texts, answers, families, levels, labels and names differ in length")
+            raise ValueError("texts, answers, families, levels, labels, names and repeats differ in length")
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def rows(self) -> np.ndarray:
+        """Which question each row of the source asks, in their order: int [M]."""
+        return np.repeat(np.arange(len(self)), 1 if self.repeats is None else self.repeats)

@@ -46,9 +46,11 @@ def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Ques
         elif filtered and _level(row) not in source.levels:
             why[i] = f"of another level than {min(source.levels)} to {max(source.levels)}"
         else:
-            copies[_SPACING.sub("", row["problem"].casefold())].append(i)
+            copies[_spaceless(row["problem"])].append(i)
     if not copies:
-        raise UserError(f"no question of {origin} has both a problem and an answer; mend the file")
+        raise UserError(
+            f"no question of {origin} has both a problem and an answer (of a solution the box counts); mend the file"
+        )
     answers, kept = {}, []
     for same in copies.values():
         first = same[0]
@@ -91,36 +93,64 @@ def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Ques
 def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple[Questions, dict[str, str]]:
     """The evaluation sets that `names` lists with commas, one after the other; families name the sets.
 
-    `most` questions of each are drawn by `seed`; 0: all. Also what they hold in all: letters and digits of a
-    question -> its set. Raises UserError where one cannot be read, or holds a question without an answer.
+    Rows that are equal up to spacing are one question with so many `repeats`, with the answer that most of them have.
+    `most` questions of each set are drawn by `seed`; 0: all. Also what the sets hold in all: letters and digits of a
+    question -> its set. Raises UserError where one cannot be read, or holds a question without an answer, or with
+    several that are equally frequent.
     """
-    texts, answers, families, ids, taken = [], [], [], [], {}
+    texts, answers, families, ids, repeats, taken = [], [], [], [], [], {}
     for name in sources.names(names):
         rows, origin = sources.rows(name, sources.SETS, directory)
-        stem, order = _stem(name), np.arange(len(rows))
+        stem, copies = _stem(name), collections.defaultdict(list)
         if stem in families:
             raise UserError(f"two evaluation sets are called {stem}; rename the file, or name each set once")
         taken |= {_letters(row["problem"]): stem for row in rows}
+        for i, row in enumerate(rows):
+            copies[_spaceless(row["problem"]) or i].append(i)
+        groups = list(copies.values())
         if most:
-            order = np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])
-        for i in order.tolist():
-            if not rows[i]["problem"] or not rows[i]["answer"]:
-                raise UserError(f"row {i} of {origin} has no problem or no answer; mend or remove it")
-            texts.append(rows[i]["problem"])
-            answers.append(rows[i]["answer"])
+            order = np.sort(np.random.default_rng(seed).permutation(len(groups))[:most])
+            groups = [groups[i] for i in order]
+        for same in groups:
+            for i in same:
+                if not rows[i]["problem"] or not rows[i]["answer"]:
+                    raise UserError(
+                        f"row {i} of {origin} has no problem or no answer (of a solution the box counts); mend or "
+                        "remove it"
+                    )
+            texts.append(rows[same[0]]["problem"])
+            answers.append(_agreed(same, rows, origin))
             families.append(stem)
-            ids.append(f"{stem}:{i}")
+            ids.append(f"{stem}:{same[0]}")
+            repeats.append(len(same))
     if not texts:
         raise UserError("config.eval.sets names no evaluation set; choose of " + ", ".join(sources.SETS))
     levels = np.ones(len(texts), np.int32)
-    return Questions(tuple(texts), tuple(answers), tuple(families), levels, names=tuple(ids)), taken
+    asked = tuple(repeats) if max(repeats) > 1 else None
+    return Questions(tuple(texts), tuple(answers), tuple(families), levels, names=tuple(ids), repeats=asked), taken
+
+
+def _agreed(same: list[int], rows: list[dict], origin: str) -> str:
+    """The answer that most of these rows have, as the first of them spells it. Raises UserError where none leads."""
+    spelled = {_spaceless(rows[i]["answer"]): rows[i]["answer"] for i in reversed(same)}
+    counts = collections.Counter(_spaceless(rows[i]["answer"]) for i in same).most_common(2)
+    if len(counts) == 2 and counts[0][1] == counts[1][1]:
+        a, b = (next(i for i in same if _spaceless(rows[i]["answer"]) == answer) for answer, _ in counts)
+        raise UserError(
+            f"rows {a} and {b} of {origin} ask the same and answer {rows[a]['answer'][:40]!r} and "
+            f"{rows[b]['answer'][:40]!r}; mend or remove one"
+        )
+    return spelled[counts[0][0]]
+
+
+def _spaceless(text: str) -> str:
+    return _SPACING.sub("", text.casefold())
 
 
 def _stem(name: str) -> str:
-    """Of a known name, a file or a dataset: what questions are called by."""
-    if name.endswith(sources.SUFFIXES):
-        return re.split(r"[/\\]", name)[-1].rpartition(".")[0]
-    return name.split(":")[0].rpartition("/")[2]
+    """Of a known name, a file, a folder or a dataset: what questions are called by."""
+    path = name.split(":")[0] if sources.HUB.fullmatch(name) else name.rstrip("/\\")
+    return re.sub(r"\.(parquet|jsonl?|[ct]sv)(\.gz)?$", "", re.split(r"[/\\]", path)[-1])
 
 
 def _letters(text: str) -> str:
@@ -141,7 +171,7 @@ def _labels(rows: list[dict], column: str, origin: str, wanted: bool) -> np.ndar
         if name == "level":
             return _level(row)
         try:
-            return None if row.get(name) is None else float(row[name])
+            return None if row.get(name) in (None, "") else float(row[name])
         except (TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{origin}: {str(row[name])[:40]!r} in the column {name} is not a number; mend it"

@@ -1,17 +1,22 @@
-"""Where real questions come from: local parquet and JSON files, or datasets of the Hugging Face hub."""
+"""Where real questions come from: local files and folders of them, or datasets of the Hugging Face hub."""
 
+import contextlib
+import csv
+import gzip
+import io
 import logging
 import os
 import re
-from typing import Any, NamedTuple
+import zlib
+from typing import NamedTuple
 
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import parse
+from dots_jax.data import columns
 
-# The first of these columns that a row has; several spellings, because every publisher has one of his own.
-PROBLEM = ("problem", "question", "prompt", "query", "instruction")
-ANSWER = ("answer", "final_answer", "ground_truth", "expected_answer", "reward_model", "target")
-SUFFIXES = (".parquet", ".jsonl", ".json")
+TABLES = (".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (".parquet", *TABLES, *(suffix + ".gz" for suffix in TABLES))
+HUB = re.compile(r"[\w.-]+/[\w.-]+(:[^:]+){1,2}")
 
 
 class Source(NamedTuple):
@@ -63,7 +68,7 @@ def names(text: str) -> list[str]:
 def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict], str]:
     """The rows of a pool or set, each with "problem", "answer" and its other columns; and where they come from.
 
-    `name` is one of `known`, a file (as it stands or below `directory`), or a dataset of the hub as
+    `name` is one of `known`, a file or folder (as it stands or below `directory`), or a dataset of the hub as
     `owner/dataset[:configuration]:split`. Where `directory` has no file of a known name, the hub is asked.
 
     Raises UserError for whatever cannot be found, downloaded or read.
@@ -77,19 +82,19 @@ def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict
                     ".parquet; set config.data.root or DOTS_DATA to a directory with it"
                 )
             return _hub(known[name].hub, name, directory), known[name].hub
-    elif name.endswith(SUFFIXES):
-        path = next((p for p in (name, os.path.join(directory, name)) if os.path.isfile(p)), None)
-        if path is None:
-            raise UserError(f"no question file {name}" + (f" here or in {directory}" if directory else ""))
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[^:]+){1,2}", name):
-        return _hub(name, name, directory), name
     else:
+        path = next((p for p in (name, os.path.join(directory, name)) if name and os.path.exists(p)), None)
+    if path is None and HUB.fullmatch(name):
+        return _hub(name, name, directory), name
+    if path is None and name.endswith(SUFFIXES):
+        raise UserError(f"no question file {name}" + (f" here or in {directory}" if directory else ""))
+    if path is None or not (os.path.isdir(path) or path.endswith(SUFFIXES)):
         choice = sorted({*known, *(["arithmetic"] if known is POOLS else [])})
         raise UserError(
-            f"unknown questions {name!r}; choose one of: {', '.join(choice)}; or name a .parquet, .jsonl or .json "
-            "file, or a dataset of the hub as owner/dataset[:configuration]:split"
+            f"unknown questions {name!r}; choose one of: {', '.join(choice)}; or name a .parquet, .jsonl, .json or "
+            ".csv file, a folder of such, or a dataset of the hub as owner/dataset[:configuration]:split"
         )
-    return _mapped(_read(path), path), path
+    return _mapped([(file, _read(file)) for file in _files(path)], path), path
 
 
 def local(source: Source, directory: str) -> str | None:
@@ -103,41 +108,107 @@ def local(source: Source, directory: str) -> str | None:
     return next((p for p in tried if directory and os.path.isfile(p)), None)
 
 
+def _files(path: str) -> list[str]:
+    """A file itself, of a folder its shards in sorted order. Raises UserError where these are not of one kind."""
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        shards = sorted(n for n in os.listdir(path) if n.endswith(SUFFIXES) and not n.startswith((".", "_")))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if not shards:
+        raise UserError(f"{path} holds no .parquet, .jsonl, .json or .csv file; name a folder with question files")
+    kinds = {re.search(r"\.[a-z]+(\.gz)?$", n)[0] for n in shards}
+    splits = {m[0] for n in shards if (m := re.match("train|test|val|dev", n))}
+    for several, what in ((kinds, "kinds"), (splits, "splits")):
+        if len(several) > 1:
+            raise UserError(
+                f"{path} holds files of several {what} ({', '.join(sorted(several))}); name one file, or put those "
+                "of one into a folder of their own"
+            )
+    return [os.path.join(path, n) for n in shards]
+
+
 def _read(path: str) -> list:
     """The rows of a file, as Python objects."""
     if path.endswith(".parquet"):
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            return pyarrow.parquet.read_table(path).to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise UserError(f"{path} cannot be read as parquet ({reason}); write or copy it again") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} holds text that is not UTF-8 ({error}); write it again as UTF-8") from error
+        return _parquet(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            if path.endswith(".json"):
-                found = parse(file.read())
-                if not isinstance(found, list):
-                    raise UserError(
-                        f"{path} holds no JSON list; write a list of objects, or one object a line (.jsonl)"
-                    )
-                return found
-            found, number = [], 0
-            for line in file:
-                number += 1
-                if line.strip():
-                    found.append(parse(line))
-            return found
+        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+            text = file.read().decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 at byte {error.start}; write it again as UTF-8") from error
-    except ValueError as error:
-        where = f"line {number}" if path.endswith(".jsonl") else str(error)[:100]
-        raise UserError(f"{path} is not JSON ({where}); mend or remove what stands there") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is not a whole gzip file; copy it again") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    suffix = path.removesuffix(".gz").rpartition(".")[2]
+    return _csv(text, path, "\t" if suffix == "tsv" else ",") if suffix[1:] == "sv" else _json(text, path, suffix)
+
+
+def _parquet(path: str) -> list[dict]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        for i, field in enumerate(table.schema):
+            if pyarrow.types.is_binary(field.type) or pyarrow.types.is_large_binary(field.type):
+                with contextlib.suppress(pyarrow.ArrowInvalid):  # no text: refused where text is wanted
+                    table = table.set_column(i, field.name, table.column(i).cast(pyarrow.large_string()))
+        return table.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{path} cannot be read as parquet ({reason}); write or copy it again") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} holds text that is not UTF-8 ({error}); write it again as UTF-8") from error
+
+
+def _json(text: str, path: str, suffix: str) -> list:
+    """The rows of JSON lines, or of a JSON list."""
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if suffix == "json":
+        try:
+            found = parse(text)
+            if isinstance(found, list):
+                return found
+            if not isinstance(found, dict) or not columns.is_row(found):
+                raise UserError(f"{path} holds no JSON list; write a list of objects, or one object a line (.jsonl)")
+        except ValueError as error:
+            try:  # JSON lines under this name?
+                parse(lines[0][1] if lines else "")
+            except ValueError:
+                raise UserError(f"{path} is not JSON ({str(error)[:100]}); mend or remove what stands there") from error
+    found = []
+    for number, line in lines:
+        try:
+            found.append(parse(line))
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON (line {number}); mend or remove what stands there") from error
+    return found
+
+
+def _csv(text: str, path: str, delimiter: str) -> list[dict]:
+    """The rows of a table whose first line names the columns."""
+    csv.field_size_limit(2**31 - 1)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found, line = [], 1
+    try:
+        header = [name.strip() for name in next(table, [])]
+        line = table.line_num + 1
+        for cells in table:
+            if cells and len(cells) != len(header):
+                raise UserError(
+                    f"line {line} of {path} has {len(cells)} cells, the first has {len(header)}; put a text with "
+                    "commas, quotes or line breaks in quotes"
+                )
+            found += [dict(zip(header, cells, strict=True))] if cells else []
+            line = table.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"line {line} of {path} is not CSV ({error}); mend its quotes") from error
+    if len(set(header)) < len(header):
+        raise UserError(f"{path} has two columns of one name ({', '.join(header)[:100]!r}); rename one")
+    return found
 
 
 def _hub(where: str, name: str, directory: str) -> list[dict]:
@@ -151,7 +222,9 @@ def _hub(where: str, name: str, directory: str) -> list[dict]:
         datasets.disable_progress_bars()
         found = datasets.load_dataset(dataset, *part, split=split)
         # Worked solutions, several of them in a row, would fill the host's memory.
-        found = found.remove_columns([name for name in found.column_names if "solution" in name])
+        needed = set() if {*columns.ANSWER} & {name.casefold() for name in found.column_names} else {"solution"}
+        worked = [name for name in found.column_names if "solution" in name.casefold()]
+        found = found.remove_columns([name for name in worked if name.casefold() not in needed])
     except Exception as error:  # dozens of kinds, from requests, the hub and pyarrow
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         beside = f" ({directory} has no file of it)" if directory else ""
@@ -159,59 +232,12 @@ def _hub(where: str, name: str, directory: str) -> list[dict]:
             f"cannot get the questions {name!r} from the Hugging Face hub, dataset {dataset}: {reason}{beside}; go "
             "online, or set config.data.root or DOTS_DATA to a directory with the files"
         ) from error
-    return _mapped(list(found), f"dataset {dataset}")
+    return _mapped([(f"dataset {dataset}", list(found))], f"dataset {dataset}")
 
 
-def _mapped(found: list, origin: str) -> list[dict]:
-    """Rows with "problem" and "answer". Raises UserError where these columns cannot be made out."""
+def _mapped(parts: list[tuple[str, list]], origin: str) -> list[dict]:
+    """Rows with "problem" and "answer". Raises UserError where these cannot be made out."""
+    found = [columns.read(row, i, part) for part, rows in parts for i, row in enumerate(rows)]
     if not found:
         raise UserError(f"{origin} holds no rows; give a file with questions")
-    return [_row(row, i, origin) for i, row in enumerate(found)]
-
-
-def _row(row: Any, number: int, origin: str) -> dict:
-    if isinstance(row, dict) and {"0", "1"} <= row.keys():  # a list, as some readers hand it on
-        row = row | {"problem": row["0"], "answer": row["1"]}
-    if isinstance(row, list) and len(row) == 2:  # a conversation: the question, and its answer
-        row = {"problem": row[0], "answer": row[1]}
-    if not isinstance(row, dict):
-        raise UserError(f"row {number} of {origin} is {type(row).__name__}, not an object with a problem and an answer")
-    values = []
-    for wanted in (PROBLEM, ANSWER):
-        column = next((name for name in wanted if row.get(name) is not None), None)
-        try:
-            text = "" if column is None else _text(row[column])
-        except RecursionError:
-            raise UserError(
-                f"row {number} of {origin}: the {wanted[0]} is nested too deeply; mend or remove it"
-            ) from None
-        if column is None and not any(name in row for name in wanted):
-            raise UserError(
-                f"{origin} lacks a column {wanted[0]!r}: row {number} has {', '.join(map(str, row)) or 'nothing'}; "
-                f"call it one of {', '.join(wanted)}"
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"row {number} of {origin}: the {wanted[0]} is not UTF-8 text; mend or remove it"
-            ) from error
-        values.append(text.strip())
-    problem, answer = values
-    if "####" in answer:  # GSM8K: the working, and the answer after it
-        answer = answer.rpartition("####")[2].strip()
-    return row | {"problem": problem, "answer": answer}
-
-
-def _text(value: Any) -> str:
-    """Text of a column: numbers as written, of messages what the user says, of several values all of them."""
-    if isinstance(value, dict):
-        known = ("value", "content", "ground_truth")
-        return _text(next((value[k] for k in known if value.get(k) is not None), None))
-    if isinstance(value, list | tuple):
-        if any(isinstance(x, dict) and "role" in x for x in value):
-            value = [x.get("content") for x in value if isinstance(x, dict) and x.get("role") == "user"][-1:]
-        return ", ".join(_text(x).strip().strip("$") for x in value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None or value != value else str(value)
+    return found

@@ -92,7 +92,8 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
     for name, digest in huggingface.fingerprint(directory).items():
         parts["policy" if name.endswith(".safetensors") or name == "config.json" else "tokenizer"][name] = digest
     parts |= {name: huggingface.fingerprint(path) for name, path in files.items() if path}
-    parts |= {name: [q.texts, q.answers, np.asarray(q.labels).tolist()] for name, q in questions.items()}
+    for name, q in questions.items():
+        parts[name] = [q.texts, q.answers, np.asarray(q.labels).tolist()] + ([q.repeats] if q.repeats else [])
     return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest()[:20] for name, part in parts.items()}
 
 
