@@ -97,7 +97,8 @@ def batch(i: int, args, config: qwen2.Config, mesh) -> tuple:
     """What `learner.update` takes between buffer and config, random by `i`."""
     rollouts, rewards = synthetic(np.random.default_rng((args.seed, i)), args, config, mesh)
     key = jax.random.fold_in(jax.random.key(args.seed), i)
-    return rollouts, rewards, jnp.arange(args.questions), jnp.int32(args.questions), key
+    groups = learner.Groups.generated(rollouts, rewards, np.arange(args.questions), 1, mesh)
+    return groups, jnp.int32(args.questions), key
 
 
 def main(argv=None) -> dict:

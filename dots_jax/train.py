@@ -83,13 +83,13 @@ def train_step(exp: Experiment, state: RunState, step: int, references, log: Run
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
     with log.ledger.phase("update"):
-        *batch, count = jax.device_put((rewards, ids, np.int32(num_fresh)), sharding.replicated(exp.mesh))
-        batch = (rollouts, *batch)
+        groups = learner.Groups.generated(rollouts, rewards, ids, step, exp.mesh)
+        count = jax.device_put(np.int32(num_fresh), sharding.replicated(exp.mesh))
         with jax.transfer_guard("disallow"):
             if state.buffer:
-                batch = replay.spread(batch, exp.replay.questions, sharding.num_row_shards(exp.mesh))
+                groups = replay.spread(groups, exp.replay.questions, sharding.num_row_shards(exp.mesh))
             policy, buffer, info = learner.update(
-                state.learner, state.buffer, *batch, count, exp.key, exp.policy.config, exp.update, exp.mesh,
+                state.learner, state.buffer, groups, count, exp.key, exp.policy.config, exp.update, exp.mesh,
                 exp.replay, exp.initial_params,
             )  # fmt: skip
         info = distributed.to_host(info)

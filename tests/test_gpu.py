@@ -154,8 +154,9 @@ def test_an_update_in_bfloat16_agrees_with_float32(mesh, prompts):
                 behaviour[p, g, : lengths[p, g]] = logp[i, prompts[1][p] : ends[i]]
             batch = dataclasses.replace(rollouts, logprobs=behaviour + moved)
             state = learner.init_state(params, CONFIG, hyper, mesh)
-            args = (rewards, jnp.arange(P), jnp.int32(P), jax.random.key(0), CONFIG, hyper, mesh)
-            state, _, info = learner.update(state, None, batch, *args)
+            groups = learner.Groups.generated(batch, rewards, np.arange(P), 1, mesh)
+            args = (jnp.int32(P), jax.random.key(0), CONFIG, hyper, mesh)
+            state, _, info = learner.update(state, None, groups, *args)
         infos[dtype] = {name: float(info[name]) for name in ("loss", "grad_norm", "logprob_diff_mean")}
         assert all(np.isfinite(np.asarray(x, np.float32)).all() for x in jax.tree.leaves(state.params))
     exact, rounded = infos["float32"], infos["bfloat16"]

@@ -11,7 +11,7 @@ from configs import common
 from dots_jax import learner, policy
 from dots_jax.core import rng, sharding
 from dots_jax.learner import replay
-from dots_jax.learner.update import buckets
+from dots_jax.learner.microbatch import buckets
 from dots_jax.rollout import Rollouts
 
 P, G, S, T = 8, 4, 5, 9
@@ -147,9 +147,9 @@ def step(config, params, batch, hyper=HYPER, sizes=(1, 1, 1), reference=None, dt
     place = policy.qwen2.shardings(config, mesh)
     params = jax.device_put(jax.tree.map(lambda x: jnp.asarray(x, dtype), params), place)
     state = learner.init_state(params, config, hyper, mesh)
-    ids, key = jnp.arange(P), jax.random.key(0)
+    given = learner.Groups.generated(*batch, np.arange(P), 1, mesh)
     state, _, info = learner.update(
-        state, None, *batch, ids, jnp.int32(P), key, config, hyper, mesh, reference=reference
+        state, None, given, jnp.int32(P), jax.random.key(0), config, hyper, mesh, reference=reference
     )
     scored = info.pop("scored")
     assert scored == 0 and "replay" not in info
@@ -275,9 +275,9 @@ def compiled_memory(config, rule=None, questions=4, tokens=256):
         array(questions, G, tokens, dtype=jnp.float32),
         array(questions, G, dtype=bool),
     )
-    rewards, ids = array(questions, G, dtype=jnp.float32), array(questions)
+    rewards, whole = array(questions, G, dtype=jnp.float32), array(questions)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    args = (rollouts, rewards, ids, array(), key, config, hyper, mesh, rule)
+    args = (learner.Groups(rollouts, rewards, whole, whole, whole), array(), key, config, hyper, mesh, rule)
     compiled = learner.update.lower(state, buffer, *args).compile()
     sizes = (sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(tree)) for tree in (params, buffer))
     return compiled.memory_analysis(), *sizes
@@ -324,10 +324,9 @@ def replaying_step(
     buffer = replay.init(rule.slots, G, S, T, mesh, shards)
     for which, at in old:
         buffer = replay.add(buffer, groups(batch, which, at), np.ones(len(which), bool), mesh)
-    own = jax.tree.map(lambda x: x[:fresh], (*batch, np.arange(P)))
-    own = replay.spread(own, P, len(buffer.ids))
+    own = replay.spread(groups(batch, range(fresh), 5), P, len(buffer.ids))
     args = (jnp.int32(fresh), jax.random.key(KEY), config, hyper, mesh, rule, reference)
-    return learner.update(state, buffer, *own, *args)
+    return learner.update(state, buffer, own, *args)
 
 
 def test_the_padding_of_accelerators_changes_nothing(tiny_config, tiny_params, batch, monkeypatch):

@@ -104,7 +104,8 @@ def compile_update(c, mesh):
         group(S), group(), group(G, T), group(G), group(G, T, dtype=jnp.float32), group(G, dtype=jnp.bool)
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
-    batch = (rollouts, array(B, G, dtype=jnp.float32), array(B), array(), array(dtype=key.dtype))
+    groups = learner.Groups(rollouts, array(B, G, dtype=jnp.float32), array(B), array(B), array(B))
+    batch = (groups, array(), array(dtype=key.dtype))
     done = learner.update.lower(state, buffer, *batch, MODEL, hyper, mesh, rule if buffer else None).compile()
     return done.memory_analysis(), {
         "parameters": on(mesh, params),

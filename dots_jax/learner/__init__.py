@@ -2,9 +2,11 @@
 
 from dots_jax.learner import replay
 from dots_jax.learner.losses import advantages, aggregation_weights, kl_penalty, mixed, policy_loss
-from dots_jax.learner.update import Hyper, TrainState, init_state, update
+from dots_jax.learner.types import Groups, Hyper, TrainState
+from dots_jax.learner.update import init_state, update
 
 __all__ = [
+    "Groups",
     "Hyper",
     "TrainState",
     "advantages",

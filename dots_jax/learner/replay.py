@@ -12,19 +12,8 @@ import jax.numpy as jnp
 
 from dots_jax.core import sharding
 from dots_jax.learner.losses import mixed
+from dots_jax.learner.types import Groups
 from dots_jax.rollout.types import Rollouts
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Groups:
-    """Rollouts of P questions with all that replay must know of them. The buffer is [shards, slots] in place of [P]."""
-
-    rollouts: Rollouts
-    rewards: jax.Array  # float32 [P, G]
-    ids: jax.Array  # int32 [P], of the questions
-    step: jax.Array  # int32 [P], training step that generated them; -1: an empty slot
-    place: jax.Array  # int32 [P], in that step's batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""The types of the learner: groups, rows, the state, and what an update is specialised to."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dots_jax.core import sharding
+from dots_jax.rollout.types import Rollouts
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """Rollouts of P questions with all that replay must know of them. The buffer is [shards, slots] in place of [P]."""
+
+    rollouts: Rollouts
+    rewards: jax.Array  # float32 [P, G]
+    ids: jax.Array  # int32 [P], of the questions
+    step: jax.Array  # int32 [P], training step that generated them; -1: an empty slot
+    place: jax.Array  # int32 [P], in that step's batch
+
+    @classmethod
+    def generated(cls, rollouts: Rollouts, rewards: np.ndarray, ids: np.ndarray, step: int, mesh) -> "Groups":
+        """The groups [P] that training step `step` has generated, on the device."""
+        steps, places = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
+        return cls(rollouts, *jax.device_put((rewards, ids, steps, places), sharding.replicated(mesh)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyper:
+    """What the update is specialised to; the fields of `config.learner`, and the sampling temperature."""
+
+    minibatches: int
+    micro_rows: int
+    length_buckets: int
+    logits_chunk: int
+    clip: float
+    loss: str
+    cap: float
+    advantage_std: bool
+    aggregation: str
+    kl: float
+    learning_rate: float
+    warmup: int
+    betas: tuple[float, float]
+    weight_decay: float
+    max_grad_norm: float
+    remat: bool
+    temperature: float
+
+    def schedule(self, step):
+        """Learning rate at an optimizer step: linear warm-up, then constant."""
+        return self.learning_rate * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW after clipping by the global norm."""
+        adamw = optax.adamw(self.schedule, *self.betas, weight_decay=self.weight_decay)
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adamw)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The policy and its optimizer."""
+
+    params: dict  # what sampler and learner read, float32 or bfloat16
+    master: dict | None  # float32 copy that the optimizer moves; None where params are float32
+    opt_state: optax.OptState  # float32 moments
+    step: jax.Array  # int32 [], training steps done
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of a minibatch, or of one of its micro-batches."""
+
+    tokens: jax.Array  # int32 [R, S + T or more], prompt and completion without a gap
+    prompt_lengths: jax.Array  # int32 [R]
+    completions: jax.Array  # int32 [R, T]
+    lengths: jax.Array  # int32 [R]
+    behaviour: jax.Array  # float32 [R, T]
+    proximal: jax.Array  # float32 [R, T], log-probs before this step's updates where they differ from behaviour
+    age: jax.Array  # int32 [R], training steps since the row was generated; 0: fresh
+    advantages: jax.Array  # float32 [R]
+    weights: jax.Array  # float32 [R], of each token in the loss
