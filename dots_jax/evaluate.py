@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dots_jax import reward
-from dots_jax.core import command_line, files, sharding
+from dots_jax.core import command_line, config_rules, files, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
 from dots_jax.evaluation import Evaluator, interval
@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(?!config\b|workdir\b|compilation_cache\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
-    return command_line.run(evaluate, "configs/evaluate.py", HELP, argv)
+    return command_line.run(evaluate, "configs/evaluate.py", HELP, config_rules.EVALUATE, argv)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax import data, learner, reward, rollout, selection
-from dots_jax.core import rng, sharding
-from dots_jax.core.config_rules import check_loaded
+from dots_jax.core import config_rules, rng, sharding
 from dots_jax.core.distributed import main_only
 from dots_jax.core.errors import UserError
 from dots_jax.data.questions import Questions
@@ -116,11 +115,56 @@ class Experiment:
         return rollouts, grading.finish(rollouts)()
 
 
+def check(config) -> None:
+    """Raises UserError at the first value, or values together, that no run can use."""
+    config_rules.check(config, config_rules.RUN)
+    batch, pool = config.train.questions, config.data.num_questions
+    if pool and batch > pool:
+        raise UserError(
+            f"config.train.questions={batch} is more than the pool's config.data.num_questions={pool}; "
+            "lower the first or raise the second"
+        )
+    learner.check(config)
+    replay.check(config)
+    selection.find(config.selection.name).check(config)
+
+
+def check_loaded(config, rule, shards: int, model, longest_prompt: int, pool: int) -> None:
+    """Raises UserError where the batch does not divide over `shards` devices, a row is too long for the model, or the
+    `pool` questions that there are do not suffice.
+    """
+    if pool != config.data.num_questions:
+        config = config.copy_and_resolve_references()
+        config.data.num_questions = pool
+        try:
+            check(config)
+        except UserError as error:
+            raise UserError(f"{pool:,} questions are left of the pool: {error}") from error
+    rows = config.learner.micro_rows
+    if rows % shards:
+        raise UserError(
+            f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
+            f"use a multiple of {shards}"
+        )
+    if rule.draws and any(count % shards for count in (rule.questions, rule.generated, rule.slots)):
+        raise UserError(
+            f"config.train.questions={rule.questions}, the {rule.generated} of them that are fresh "
+            f"(config.replay.fresh={rule.fresh}) and config.replay.capacity={rule.capacity} must all divide over the "
+            f"mesh's data x fsdp = {shards} devices; use multiples of {shards}, or other config.mesh axes"
+        )
+    if longest_prompt + config.rollout.max_tokens > model.max_positions:
+        raise UserError(
+            f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} "
+            f"exceed the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
+        )
+
+
 def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunState]:
     """The experiment that a config describes, and its state before the first step.
 
     Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
     """
+    check(config)
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:
         claim.take()
@@ -167,14 +211,15 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     main_only(settings.same_inputs)(fingerprints, workdir)
     context = selection.Context(
         num_questions=len(pool),
-        labels=pool.levels if pool.labels is None else pool.labels,
+        difficulty=pool.levels if pool.labels is None else pool.labels,
+        lengths=lengths,
         embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh),
         steps=config.train.steps,
         mesh=mesh,
         key=rng.stream(key, rng.Purpose.SELECTION, 0),
     )
     with ledger.phase("score"):
-        selector = selection.make(config, context)
+        selector = selection.find(config.selection.name)(config, context)
     first_round = Round.start(np.zeros(0, np.int32), np.zeros(config.selection.every, int), config.train.questions)
     experiment = Experiment(
         steps=config.train.steps,

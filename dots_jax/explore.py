@@ -169,7 +169,7 @@ def _config(workdir: str) -> ConfigDict:
     try:
         config = ConfigDict(found)
         command_line.same_fields(config, command_line.load(os.path.join(files.ROOT, COMMON)), COMMON)
-        config_rules.check(config)
+        config_rules.check(config, config_rules.RUN)
     except (UserError, ValueError) as error:  # ValueError: names with dots
         raise UserError(f"{workdir} holds no run that this version can open: {error}") from error
     return config

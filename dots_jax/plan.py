@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dots_jax import advice
-from dots_jax.core import config_rules, runtime, sharding
+from dots_jax import advice, experiment, selection
+from dots_jax.core import runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import gib
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
-from dots_jax.learner import replay
+from dots_jax.learner import losses, replay
 from dots_jax.policy import attention, qwen2, shapes, source
 from dots_jax.rollout import sampler
 
@@ -87,7 +87,7 @@ def _attempt(config, model, memory, platform, changes: dict, devices: int) -> Pl
     """The plan with `changes` on so many devices; None where they do not go together."""
     try:
         changed = _changed(config, changes)
-        config_rules.check(changed)
+        experiment.check(changed)
         return _plan(changed, model, devices, memory, platform)
     except UserError:
         return None
@@ -110,7 +110,7 @@ def _plan(config, model, devices, device_bytes, platform) -> Plan:
     mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
     sharding.check_heads(mesh, model.num_kv_heads)
     rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
-    config_rules.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
+    experiment.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
     dtype = jnp.dtype(config.policy.dtype)
     run = _Run(config, model, mesh, rule, dtype.itemsize, platform)
     return Plan(
@@ -171,8 +171,12 @@ class _Run:
     @property
     def asked(self) -> int:
         """Questions that a selection round measures."""
-        c = self.config
-        return {"dots": c.selection.references, "oracle": c.data.num_questions}.get(c.selection.name, 0)
+        return self.selector.num_queries(self.config)
+
+    @property
+    def selector(self) -> type[selection.Selector]:
+        """The class of the selector."""
+        return selection.find(self.config.selection.name)
 
     def numbers(self, rules=sharding.RULES, names=None) -> int:
         """Numbers of all or some parameters on one device."""
@@ -207,7 +211,7 @@ class _Run:
         }
         # The loop's variables keep a step's rollouts until the next ones are there.
         kept = self.groups(rule.questions) + self.groups(fresh) * bool(rule.draws) + self.groups(self.asked)
-        phases = {"score": resident | self.score()} if c.selection.name == "dots" else {}
+        phases = {"score": resident | self.score()} if self.selector.embeds else {}
         for name, parts in itertools.chain(self.sample(), self.update()):
             phases[name] = resident | parts | {"rollouts": parts.get("rollouts", 0) + kept}
         return phases
@@ -367,7 +371,7 @@ class _Run:
         rows = rule.questions * G
         # Forward 1, backward 2; layers again where they are recomputed, and the head always.
         update = rows * forward * 3 + rows * (forward if h.remat else head * T)
-        if rule.draws and h.loss != "plain" and h.minibatches > 1:
+        if rule.draws and losses.needs_proximal(h.loss) and h.minibatches > 1:
             update += rule.draws * G * forward
         exams = self.exams
         return {
@@ -385,6 +389,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not."""
     if not config.policy.path:
         raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
+    experiment.check(config)
     path, shape = config.policy.path, config.policy.random.to_dict()
     if shape["width"]:
         model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dots_jax.core import command_line, files, rng, runtime
+from dots_jax.core import command_line, config_rules, rng, runtime
 from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
 from dots_jax.policy import huggingface, qwen2, scoring
@@ -37,8 +37,6 @@ def pretrain(config, directory: str) -> None:
     """Runs the recipe of `configs/quickstart_pretrain.py` and writes the policy to `directory`."""
     if config.warmup >= config.steps:
         raise UserError(f"config.warmup={config.warmup} must be below config.steps={config.steps}")
-    by_level = {name: list(config[name]) for name in ("level_weights", "mistakes")}
-    files.check_row(by_level, dict.fromkeys(by_level, files.some(files.number(0, 1e3), arithmetic.LEVELS)), "config")
     huggingface.check_target(directory)
     runtime.full_precision(jnp.float32)
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,4 +95,4 @@ def _batches(generator, tokenizer, config, exclude, mistakes):
 
 
 if __name__ == "__main__":
-    command_line.end(command_line.run(pretrain, "configs/quickstart_pretrain.py", HELP))
+    command_line.end(command_line.run(pretrain, "configs/quickstart_pretrain.py", HELP, config_rules.PRETRAIN))

@@ -14,6 +14,7 @@ import sys
 
 import numpy as np
 
+from dots_jax import selection
 from dots_jax.core import files
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import short
@@ -193,7 +194,7 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     NaN: not measured; infinity: target never reached. Raises UserError for a `baseline` that is no method.
     """
     configs = {label: runs[0].config for label, runs in methods.items()}
-    uniform = [label for label, config in configs.items() if config.get("selection.name") == "uniform"]
+    uniform = [label for label, config in configs.items() if config.get("selection.name") == selection.BASELINE]
     plain = [label for label in uniform if configs[label].get("replay.fresh", 1) == 1]
     baseline = baseline or [*plain, *uniform, *methods][0]
     if baseline not in methods:

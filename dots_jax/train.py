@@ -47,19 +47,18 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     Returns the state, and the rollouts of what was measured with their grades, None where there are none.
     """
     key, selector, references = exp.stream(Purpose.SELECTION, step), state.selector, None
-    queries, prediction = exp.selector.ask(selector, key), exp.selector.predict(selector)
+    queries, prediction = exp.selector.queries(selector, key), exp.selector.predict(selector)
     if len(queries):
-        phase = "uncounted" if exp.selector.uncounted else "reference"
+        phase = "uncounted" if exp.selector.cost_excluded else "reference"
         references = queries, *roll_out(exp, state, queries, phase, Purpose.REFERENCE, step, log)
         successes = references[-1].rewards.sum(1)
-        selector = exp.selector.observe(selector, queries, successes, exp.group_size, step, asked=True)
+        selector = exp.selector.observe(selector, queries, successes, exp.group_size, step, is_reference=True)
         log.references(step, queries, successes, prediction)
     with log.ledger.phase("score"):
         num_fresh = np.array([exp.replay.fresh_groups(step + i) for i in range(exp.interval)])
         ids, selector = exp.selector.propose(selector, key, num_fresh.sum(), step)
-    return dataclasses.replace(state, selector=selector, round=Round.start(ids, num_fresh, exp.replay.questions)), (
-        references
-    )
+    round = Round.start(ids, num_fresh, exp.replay.questions)
+    return dataclasses.replace(state, selector=selector, round=round), references
 
 
 def train_step(exp: Experiment, state: RunState, step: int, references, log: RunLog):
@@ -68,10 +67,12 @@ def train_step(exp: Experiment, state: RunState, step: int, references, log: Run
     ids, prediction = state.round.ids[step_in_round, :num_fresh], exp.selector.predict(state.selector)
 
     # Rollouts: G completions of each question, and their rewards. Some groups may exist already.
-    reused = exp.selector.reuse if references else 0
+    reused = exp.selector.num_reused if references else 0
     rollouts, graded = roll_out(exp, state, ids[reused:], "fresh", Purpose.ROLLOUT, step, log)
     rewards = graded.rewards
-    selector = exp.selector.observe(state.selector, ids[reused:], rewards.sum(1), exp.group_size, step, asked=False)
+    selector = exp.selector.observe(
+        state.selector, ids[reused:], rewards.sum(1), exp.group_size, step, is_reference=False
+    )
     if reused:
         queries, measured, measured_graded = references
         indices = np.array([np.flatnonzero(queries == i)[0] for i in ids[:reused]])

@@ -11,12 +11,12 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dots_jax.core import config_rules
+from dots_jax.core import config_rules, plugins
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import ROOT
 
@@ -34,6 +34,7 @@ def run(
     function: Callable[[ConfigDict, str], None],
     default_config: str,
     help_text: str,
+    rules: Mapping[str, config_rules.Rule],
     argv: list[str] | None = None,
     own: flags.FlagValues | None = None,
 ) -> int:
@@ -41,8 +42,8 @@ def run(
 
     0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
     on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
-    in the current directory, then beside the package. `own` declares flags of the program's own and gets the values of
-    all.
+    in the current directory, then beside the package; `rules` say what its fields may be. `own` declares flags of the
+    program's own and gets the values of all.
     """
     argv, workdir = list(sys.argv[1:] if argv is None else argv), None
     own = flags.FlagValues() if own is None else own
@@ -52,7 +53,7 @@ def run(
     show = sys.unraisablehook
     sys.unraisablehook = functools.partial(_repeat, show)
     try:
-        config, workdir = parse(argv, default_config, own)
+        config, workdir = parse(argv, default_config, rules, own)
         from dots_jax.core import runtime  # imports jax: wrong flags are reported before
 
         runtime.start(own.compilation_cache)
@@ -89,7 +90,12 @@ def end(code: int) -> None:
     os._exit(code) if code else sys.exit(0)
 
 
-def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = None) -> tuple[ConfigDict, str]:
+def parse(
+    argv: list[str],
+    default_config: str,
+    rules: Mapping[str, config_rules.Rule],
+    own: flags.FlagValues | None = None,
+) -> tuple[ConfigDict, str]:
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)
     config = load(name)
@@ -117,7 +123,7 @@ def parse(argv: list[str], default_config: str, own: flags.FlagValues | None = N
         raise UserError(f"{str(error).replace('flag --', '--')}; --help shows the flags") from error
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}: everything is a flag, --help shows them")
-    config_rules.check(config)
+    config_rules.check(config, rules)
     path, _, arg = name.partition(":")
     stem = os.path.splitext(os.path.basename(path))[0]
     default = os.path.join("runs", re.sub(r"[^\w.-]+", "_", f"{stem}-{arg}" if arg else stem))
@@ -139,6 +145,7 @@ def load(name: str) -> ConfigDict:
     if file is None:
         where = "" if os.path.isabs(path) else f" (looked in {' and '.join(dict.fromkeys((os.getcwd(), ROOT)))})"
         raise UserError(f"no config file {path!r}{where}; --config takes the path of a Python file")
+    plugins.FOLDERS.append(os.path.dirname(file))
     if ROOT not in sys.path:
         sys.path.insert(0, ROOT)  # config files import configs.common
     try:

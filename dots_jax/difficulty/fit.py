@@ -18,7 +18,7 @@ import optax
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from dots_jax.core import command_line, files
+from dots_jax.core import command_line, config_rules, files
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
@@ -398,7 +398,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `fit` as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(rates|embeddings)(?==|$)", r"--config.\1", arg) for arg in argv]
-    return command_line.run(fit, "configs/difficulty_fit.py", HELP, argv)
+    return command_line.run(fit, "configs/difficulty_fit.py", HELP, config_rules.FIT, argv)
 
 
 if __name__ == "__main__":

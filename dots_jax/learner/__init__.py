@@ -3,7 +3,7 @@
 from dots_jax.learner import replay
 from dots_jax.learner.losses import advantages, aggregation_weights, kl_penalty, mixed, policy_loss
 from dots_jax.learner.types import Groups, Hyper, TrainState
-from dots_jax.learner.update import init_state, update
+from dots_jax.learner.update import check, init_state, update
 
 __all__ = [
     "Groups",
@@ -11,6 +11,7 @@ __all__ = [
     "TrainState",
     "advantages",
     "aggregation_weights",
+    "check",
     "init_state",
     "kl_penalty",
     "mixed",

@@ -1,7 +1,11 @@
 """Advantages and losses of GRPO: small functions of arrays. Letters: P groups, G completions each, R rows, T tokens."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+
+from dots_jax.core import plugins
 
 
 def mixed(rewards: jax.Array) -> jax.Array:
@@ -36,26 +40,60 @@ def aggregation_weights(lengths: jax.Array, kind: str, max_tokens: int) -> jax.A
     return jnp.full(lengths.shape, 1.0 / (rows * max_tokens), jnp.float32)
 
 
+def plain(logp, behaviour, proximal, advantage, clip: float, cap: float):
+    """max(-A r, -A clip(r)), r = exp(logp - behaviour) clipped to [1 - e, 1 + e]: the paper's."""
+    return _clipped(jnp.exp(logp - behaviour), 1.0, advantage, clip)
+
+
+def decoupled(logp, behaviour, proximal, advantage, clip: float, cap: float):
+    """The same, clipped around r_o = exp(proximal - behaviour): the released code's."""
+    return _clipped(jnp.exp(logp - behaviour), jnp.exp(proximal - behaviour), advantage, clip)
+
+
+def truncated(logp, behaviour, proximal, advantage, clip: float, cap: float):
+    """Decoupled with w = min(r_o, cap) in place of r_o, and r = w exp(logp - proximal)."""
+    moved = proximal - behaviour
+    weight = jnp.minimum(jnp.exp(moved), cap)
+    return _clipped(weight * jnp.exp(logp - behaviour - moved), weight, advantage, clip)
+
+
+plain.needs_proximal = False  # what is replayed is then not scored by the policy as it is
+
+
+def _clipped(ratio, centre, advantage, clip: float):
+    """The larger of -A r and -A r clipped to centre (1 ± e), and whether that is the second, [R, T] both."""
+    free, clipped = -advantage * ratio, -advantage * jnp.clip(ratio, centre * (1 - clip), centre * (1 + clip))
+    return jnp.maximum(free, clipped), clipped > free
+
+
+LOSSES = {name: f"{__name__}:{name}" for name in ("plain", "decoupled", "truncated")}
+
+
+def find(name: str) -> Callable:
+    """The function that `config.learner.loss` names. Raises UserError where there is none."""
+    return plugins.find(name, LOSSES, "learner.loss")
+
+
+def needs_proximal(name: str) -> bool:
+    """Whether that loss looks at the log-probs of the policy before this step's updates; functions may say no."""
+    return getattr(find(name), "needs_proximal", True)
+
+
 def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: str = "plain", cap: float = 2.0):
     """The clipped surrogate (METHOD section 4) as (sum, count, info), for log-probs [R, T] and advantages [R].
 
-    With r = exp(logp - behaviour), r_o = exp(proximal - behaviour) and r clipped around c to [c (1 - e), c (1 + e)]:
-
-    plain: max(-A r, -A clip(r)), clipped around 1, the paper's.
-    decoupled: the same, clipped around r_o, the released code's.
-    truncated: decoupled with w = min(r_o, cap) in place of r_o, and r = w exp(logp - proximal).
-
-    All are the same where proximal is behaviour.
+    All kinds are the same where proximal is behaviour.
 
     Args:
       logp: of the current policy; the gradient flows through it alone.
       behaviour: of the policy that generated the tokens.
-      proximal: of the policy before this step's updates; plain does not look at it.
+      proximal: of the policy before this step's updates.
       advantage: float32 [R].
       mask: [R, T], 0 where there is no token, else 1 or the token's weight.
       clip: e, symmetric.
-      kind: "plain", "decoupled" or "truncated".
-      cap: of r_o in "truncated".
+      kind: a name of `LOSSES`, or of a function (logp, behaviour, proximal [R, T], advantage [R, 1], clip, cap) ->
+        (loss, bool whether the clipped term is the larger), [R, T] both; log-probs are 0 where there is no token.
+      cap: of what the kind caps.
 
     Returns:
       sum of mask x loss, sum of mask, and for each row, float32 [R]: "tokens"; sums over them of "clipped" (the clipped
@@ -65,20 +103,13 @@ def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: s
     """
     # Masked slots hold anything: a zero difference there keeps exp and its gradient finite.
     real = mask > 0
-    log_ratio = jnp.where(real, logp - behaviour, 0.0)
-    ratio, centre = jnp.exp(log_ratio), 1.0
-    weighted = ratio
-    if kind != "plain":
-        moved = jnp.where(real, proximal - behaviour, 0.0)
-        centre = jnp.exp(moved)
-        if kind == "truncated":
-            centre = jnp.minimum(centre, cap)
-            weighted = centre * jnp.exp(log_ratio - moved)
-    a = -advantage[:, None]
-    free, clipped = a * weighted, a * jnp.clip(weighted, centre * (1 - clip), centre * (1 + clip))
+    logp, behaviour, proximal = (jnp.where(real, x, 0.0) for x in (logp, behaviour, proximal))
+    loss, clipped = find(kind)(logp, behaviour, proximal, advantage[:, None], clip, cap)
+    log_ratio = logp - behaviour
+    ratio = jnp.exp(log_ratio)
     info = {
         "tokens": real,
-        "clipped": real & (clipped > free),
+        "clipped": real & clipped,
         "ratio": jnp.where(real, ratio, 0.0),
         "ratio_sq": jnp.where(real, ratio**2, 0.0),
         "log_ratio_sq": log_ratio**2,
@@ -86,7 +117,7 @@ def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: s
     }
     info = {name: x.sum(1, dtype=jnp.float32) for name, x in info.items()}
     info["ratio_max"] = jnp.where(real, ratio, 0.0).max(1)
-    return (mask * jnp.maximum(free, clipped)).sum(), mask.sum(), info
+    return (mask * loss).sum(), mask.sum(), info
 
 
 def kl_penalty(logp: jax.Array, reference: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
 from dots_jax.learner.losses import mixed
 from dots_jax.learner.types import Groups
 from dots_jax.rollout.types import Rollouts
@@ -55,6 +56,35 @@ class Rule:
     def slots(self) -> int:
         """Slots for C groups; in the released code a first round of whole batches goes beyond C."""
         return self.capacity if self.keep is None else self.keep + self.fresh_groups(1)
+
+
+def check(config) -> None:
+    """Raises UserError where the share of fresh groups, the capacity and the pool do not go together."""
+    batch, share, capacity = config.train.questions, config.replay.fresh, config.replay.capacity
+    pool, until, interval = config.data.num_questions, config.replay.until, config.selection.every
+    if share == 1:
+        return
+    fresh = round(share * batch)
+    if abs(fresh - share * batch) > 1e-6 or not fresh:
+        raise UserError(
+            f"config.replay.fresh={share} of config.train.questions={batch} is {share * batch:g} groups; use a share "
+            f"that gives a whole number, such as {max(fresh, 1) / batch:g}"
+        )
+    if capacity < max(fresh, batch - fresh):
+        raise UserError(
+            f"config.replay.capacity={capacity} is less than the {batch - fresh} groups that a step draws or the "
+            f"{fresh} that it adds (config.replay.fresh={share} of config.train.questions={batch}); raise it"
+        )
+    if pool and capacity > pool:
+        raise UserError(
+            f"config.replay.capacity={capacity} is more than the pool's config.data.num_questions={pool}; lower it: a "
+            "question has one group at most in the buffer"
+        )
+    if 0 < until <= interval and config.replay.start == "round":
+        raise UserError(
+            f"config.replay.until={until} ends replay before it starts, after the config.selection.every={interval} "
+            "steps of the first round; raise it, or set config.replay.fresh=1 for no replay"
+        )
 
 
 def init(slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh, shards: int = 0) -> Groups:

@@ -16,10 +16,28 @@ import jax.numpy as jnp
 import optax
 
 from dots_jax.core import rng, sharding
+from dots_jax.core.errors import UserError
 from dots_jax.learner import diagnostics, losses, microbatch, replay
 from dots_jax.learner.types import Groups, Hyper, Rows, TrainState
 from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
+
+
+def check(config) -> None:
+    """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
+    batch, parts = config.train.questions, config.learner.minibatches
+    if batch % parts:
+        raise UserError(
+            f"config.train.questions={batch} does not divide into config.learner.minibatches={parts} equal parts; use "
+            f"{max(1, batch // parts) * parts} questions or another number of minibatches"
+        )
+    rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
+    if rows % micro:
+        raise UserError(
+            f"the {rows} rows of a minibatch (config.train.questions / config.learner.minibatches x "
+            f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
+        )
+    losses.find(config.learner.loss)
 
 
 def init_state(params: dict, config: qwen2.Config, hyper: Hyper, mesh) -> TrainState:
@@ -97,7 +115,7 @@ def update(
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
     rows = _rows(batch.rollouts, advantages, age, sharding.length_unit(sharding.platform(mesh)))
     scored = jnp.float32(0)
-    if buffer is not None and hyper.loss != "plain" and hyper.minibatches > 1:
+    if buffer is not None and losses.needs_proximal(hyper.loss) and hyper.minibatches > 1:
         rows, scored = _with_proximal(state.params, rows, config, hyper, mesh)
     # Group by group in random order, a minibatch each.
     split = (hyper.minibatches, B // hyper.minibatches * G)

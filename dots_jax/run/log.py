@@ -99,7 +99,7 @@ class RunLog:
         progress.first_screen(
             config_name=config.name,
             method=f"{'GRPO-RR' if state.buffer else 'GRPO'}, {config.selection.name} selection"
-            + (" (its cost is not counted)" if exp.selector.uncounted else "")
+            + (" (its cost is not counted)" if exp.selector.cost_excluded else "")
             + (f", {rule.draws} of {rule.questions} groups replayed" if state.buffer else "")
             + (", starts with an empty buffer" if emptied else ""),
             backend=jax.default_backend(),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dots_jax import selection
 from dots_jax.core import distributed, files
 from dots_jax.core.errors import UserError
 from dots_jax.data import sources
@@ -145,8 +146,7 @@ def same_run(config, workdir: str) -> None:
         if os.path.exists(os.path.join(workdir, metrics.FILE)):
             read(workdir)  # raises where it is somebody else's
         return
-    # A static curriculum is cut into thirds of the whole run.
-    free = FREE[1:] if config.selection.name == "static" else FREE
+    free = FREE[1:] if selection.find(config.selection.name).depends_on_steps else FREE
     free += BUFFER if config.train.empty_buffer else ()
     for name, old, new in differences(config, workdir):
         if old is None:

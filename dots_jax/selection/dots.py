@@ -10,25 +10,59 @@ from dots_jax.core import distributed, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import online, predictor
 from dots_jax.selection import draw
+from dots_jax.selection.base import Selector, check_distinct
 
 FILE = "predictor.safetensors"
 
 
-class Dots:
+class Dots(Selector):
     """Measures a few reference questions each round, predicts the difficulty of all others from them, draws near 0.5.
 
     State:
       "params", "optimizer": the predictor and its training.
       "labels": the newest M measured groups, oldest overwritten first: "ids" int32 [M], "difficulty" float32 [M],
-        "step" int32 [M] (-1: empty), "asked" bool [M] (a reference, not a training group); "written" int32 [], how
+        "step" int32 [M] (-1: empty), "is_reference" bool [M] (not a training group); "written" int32 [], how
         many ever.
       "predicted", "spread": float32 [N], the last prediction and the deviation of the labels that it was made of.
     """
 
-    uncounted = False
+    embeds = True
+
+    @classmethod
+    def check(cls, config):
+        """Distinct questions, references that the pool and the window hold, and something that is learned."""
+        check_distinct(config)
+        c, p, batch, pool = config.selection, config.predictor, config.train.questions, config.data.num_questions
+        if pool and c.references > pool:
+            raise UserError(
+                f"config.selection.references={c.references} is more than the pool's "
+                f"config.data.num_questions={pool}; lower it"
+            )
+        fresh = round(config.replay.fresh * batch)
+        if c.reuse > c.references or c.reuse >= fresh:
+            raise UserError(
+                f"config.selection.reuse={c.reuse} must be at most config.selection.references={c.references} and "
+                f"below the {fresh} fresh groups of a step (config.replay.fresh of config.train.questions={batch})"
+            )
+        if p.window < c.references:
+            raise UserError(
+                f"config.predictor.window={p.window} holds less than the config.selection.references={c.references} "
+                "of one round; raise it"
+            )
+        if p.learn_from == "none" and not p.path:
+            raise UserError(
+                "config.predictor.learn_from is 'none' and config.predictor.path is empty: nothing would be learned; "
+                "give a trained predictor, or learn from 'reference' or 'groups'"
+            )
+
+    @classmethod
+    def num_queries(cls, config):
+        """M."""
+        return config.selection.references
 
     def __init__(self, config, context):
-        self.reuse = config.selection.reuse
+        super().__init__(config, context)
+        self.num_reused = config.selection.reuse
         self._selection, self._predictor = config.selection, config.predictor
         p = self._predictor
         embeddings = context.embeddings()
@@ -57,25 +91,25 @@ class Dots:
             "ids": np.zeros(M, np.int32),
             "difficulty": np.zeros(M, np.float32),
             "step": np.full(M, -1, np.int32),
-            "asked": np.zeros(M, bool),
+            "is_reference": np.zeros(M, bool),
             "written": np.int32(0),
         }
         optimizer = jax.device_put(self._hyper.optimizer().init(params), self._there)
         blank = {"predicted": np.full(N, 0.5, np.float32), "spread": np.zeros(N, np.float32)}
         return {"params": params, "optimizer": optimizer, "labels": labels, **blank}
 
-    def ask(self, state, key):
-        """K reference questions, uniformly without replacement."""
+    def queries(self, state, key):
+        """M reference questions, uniformly without replacement."""
         key = jax.random.fold_in(key, 0)
         ids = jax.random.permutation(key, self._num_questions)[: self._selection.references]
         return np.asarray(ids, np.int32)
 
-    def observe(self, state, ids, successes, rollouts: int, step: int, asked: bool):
+    def observe(self, state, ids, successes, rollouts: int, step: int, is_reference: bool):
         """Adds the groups to the labels: references, and training groups where the predictor learns from them."""
-        if not (asked or self._predictor.learn_from == "groups"):
+        if not (is_reference or self._predictor.learn_from == "groups"):
             return state
         labels = {name: np.copy(x) for name, x in state["labels"].items()}
-        new = {"ids": ids, "difficulty": 1 - successes / rollouts, "step": step, "asked": asked}
+        new = {"ids": ids, "difficulty": 1 - successes / rollouts, "step": step, "is_reference": is_reference}
         at = (labels["written"] + np.arange(len(ids))) % len(labels["ids"])
         for name, values in new.items():
             labels[name][at] = values
@@ -86,7 +120,7 @@ class Dots:
         labels, p = state["labels"], self._predictor
         present = labels["step"] >= 0
         weights = np.float32(present * 0.5 ** ((step - labels["step"]) / p.half_life))
-        seen = present if p.attend == "window" else labels["asked"] & (labels["step"] == step)
+        seen = present if p.attend == "window" else labels["is_reference"] & (labels["step"] == step)
         ids, difficulty, weights, seen = jax.device_put(
             (labels["ids"], labels["difficulty"], weights, seen), self._there
         )
@@ -116,8 +150,8 @@ class Dots:
         again = np.zeros(0, np.int32)
         if c.reuse:
             distance = np.full_like(predicted, np.inf)
-            asked = labels["ids"][labels["asked"] & (labels["step"] == step)]
-            distance[asked] = predicted[asked]
+            references = labels["ids"][labels["is_reference"] & (labels["step"] == step)]
+            distance[references] = predicted[references]
             again = np.asarray(draw.near(key, distance, c.target, c.temperature, c.reuse))
         rest = predicted.copy()
         rest[again] = np.inf

@@ -3,35 +3,43 @@
 import numpy as np
 
 from dots_jax.selection import draw
+from dots_jax.selection.base import Selector, check_distinct
 
 
-class Oracle:
+class Oracle(Selector):
     """Every question of the pool is rolled out in every round.
 
     State: "difficulty" float32 [N], as last measured; "rollouts" int32 [], completions of each question.
     """
 
-    uncounted, reuse = True, 0
+    cost_excluded = True
 
-    def __init__(self, config, context):
-        self._num_questions, self._config = context.num_questions, config.selection
+    @classmethod
+    def check(cls, config):
+        """A round's questions are distinct."""
+        check_distinct(config)
+
+    @classmethod
+    def num_queries(cls, config):
+        """All."""
+        return config.data.num_questions
 
     def init(self) -> dict:
         """Nothing measured."""
-        return {"difficulty": np.full(self._num_questions, 0.5, np.float32), "rollouts": np.int32(0)}
+        return {"difficulty": np.full(self.context.num_questions, 0.5, np.float32), "rollouts": np.int32(0)}
 
-    def ask(self, state, key):
+    def queries(self, state, key):
         """All questions."""
-        return np.arange(self._num_questions, dtype=np.int32)
+        return np.arange(self.context.num_questions, dtype=np.int32)
 
     def propose(self, state, key, n: int, step: int):
         """Distinct questions near the target."""
-        c = self._config
+        c = self.config.selection
         return np.asarray(draw.near(key, state["difficulty"], c.target, c.temperature, n)), state
 
-    def observe(self, state, ids, successes, rollouts: int, step: int, asked: bool):
+    def observe(self, state, ids, successes, rollouts: int, step: int, is_reference: bool):
         """Keeps what it asked for."""
-        if not asked:
+        if not is_reference:
             return state
         return {"difficulty": (1 - successes / rollouts).astype(np.float32), "rollouts": np.int32(rollouts)}
 
@@ -39,6 +47,3 @@ class Oracle:
         """Difficulty as measured and its standard error."""
         d = state["difficulty"]
         return d, np.sqrt(d * (1 - d) / max(1, state["rollouts"])).astype(np.float32)
-
-    def save(self, state, workdir: str):
-        """Has nothing."""

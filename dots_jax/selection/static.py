@@ -14,8 +14,11 @@ class Static(Uniform):
     its running epoch's order; "used" int32 [3]. Raises UserError where a third is less than a batch.
     """
 
+    depends_on_steps = True
+
     def __init__(self, config, context):
-        labels = np.asarray(context.labels, np.float64)
+        super().__init__(config, context)
+        labels = np.asarray(context.difficulty, np.float64)
         ties = np.asarray(jax.random.permutation(context.key, len(labels)))  # equal labels in random order
         ties = ties[np.isfinite(labels[ties])]
         if len(ties) // 3 < config.train.questions:

@@ -1,0 +1,63 @@
+"""Parts of a run that a config names: by a short name, as `module:name`, or as `FILE.py:name` of a user's own file."""
+
+import difflib
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from dots_jax.core.errors import UserError
+
+FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
+
+
+def find(name: str, known: Mapping[str, str], field: str) -> Any:
+    """The object that the config's `field` names; `known` holds `module:name` of the short names.
+
+    Raises UserError where there is none, or its module cannot be loaded.
+    """
+    module, colon, attribute = known.get(name, name).rpartition(":")
+    if not colon or not module or not attribute.isidentifier():
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(
+            f"config.{field}={name!r}: {hint}give one of {', '.join(known)}, or your own as MODULE:NAME or FILE.py:NAME"
+        )
+    try:
+        loaded = _file(path(name, known, field)) if module.endswith(".py") else importlib.import_module(module)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's file raises
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"config.{field}={name}: {module} cannot be loaded ({type(error).__name__}: {why})") from error
+    if not hasattr(loaded, attribute):
+        raise UserError(f"config.{field}={name}: {module} has no {attribute}")
+    return getattr(loaded, attribute)
+
+
+def path(name: str, known: Mapping[str, str], field: str) -> str:
+    """The file of a `FILE.py:name`, "" for other names. Raises UserError where there is none."""
+    module = known.get(name, name).rpartition(":")[0]
+    if not module.endswith(".py"):
+        return ""
+    tried = [os.path.join(folder, module) for folder in FOLDERS]
+    found = next((file for file in tried if os.path.isfile(file)), None)
+    if found is None:
+        raise UserError(f"config.{field}={name}: no file {module} here or beside the config")
+    return os.path.abspath(found)
+
+
+@functools.cache
+def _file(path: str):
+    """A user's file as a module, loaded once; what lies beside it can be imported there."""
+    name = "dots_jax_user_" + os.path.basename(path).removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    folder = os.path.dirname(path)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    spec.loader.exec_module(module)
+    return module
