@@ -209,7 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(?!config\b|workdir\b|compilation_cache\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
-    return command_line.run(evaluate, "configs/evaluate.py", HELP, config_rules.EVALUATE, argv)
+    return command_line.run(evaluate, "configs/evaluate.py", HELP, argv, rules=config_rules.EVALUATE)
 
 
 if __name__ == "__main__":

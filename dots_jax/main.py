@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from dots_jax.core import command_line, config_rules
+from dots_jax.core import command_line
 from dots_jax.core.errors import UserError
 
 HELP = """\
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
         train(config, workdir)
 
-    code = command_line.run(train, "configs/quickstart.py", HELP, config_rules.RUN, argv, own) or code
+    code = command_line.run(train, "configs/quickstart.py", HELP, argv, own) or code
     return leave(code) if leave else code
 
 

@@ -94,5 +94,10 @@ def _batches(generator, tokenizer, config, exclude, mistakes):
     return [batches[j] for j in generator.permutation(4)]
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Trains as the flags say; returns the exit code."""
+    return command_line.run(pretrain, "configs/quickstart_pretrain.py", HELP, argv, rules=config_rules.PRETRAIN)
+
+
 if __name__ == "__main__":
-    command_line.end(command_line.run(pretrain, "configs/quickstart_pretrain.py", HELP, config_rules.PRETRAIN))
+    command_line.end(main())

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dots_jax import evaluate, explore, main, pretrain, report
-from dots_jax.core import command_line
+from dots_jax.core import command_line, config_rules
 from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic, real
 from dots_jax.difficulty import fit
@@ -27,7 +27,7 @@ PROGRAMS = {
     "plan": (lambda argv: main.main(["--plan", "--devices=1", *argv]), "quickstart"),
     "evaluate": (evaluate.main, "evaluate"),
     "fit": (fit.main, "difficulty_fit"),
-    "pretrain": (lambda argv: command_line.run(pretrain.pretrain, "configs/quickstart_pretrain.py", "", argv), None),
+    "pretrain": (pretrain.main, None),
     "report": (report.main, None),
     "explore": (explore.main, None),
 }
@@ -147,7 +147,7 @@ def finished(room):
 def asked(room):
     """The workdir of an evaluation that has ended, and the flags to continue it."""
     argv = flags("evaluate", room)
-    config, _ = command_line.parse(argv, "configs/evaluate.py")
+    config, _ = command_line.parse(argv, "configs/evaluate.py", rules=config_rules.EVALUATE)
     rows = [json.loads(line) for line in (room / "q.jsonl").read_text().splitlines()]
     answers = [row["answer"] for row in rows]
     (room / "run").mkdir()

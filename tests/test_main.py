@@ -3,10 +3,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from dots_jax import main
+from dots_jax import experiment, main
 from dots_jax.core import command_line, config_rules, files
 from dots_jax.core.errors import UserError
 
@@ -48,7 +49,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.replay.capacity=100000"], "more than the pool's config.data.num_questions=4096"),
         (["--config.replay.until=2"], "ends replay before it starts"),
         (["--config.replay.start=soon"], "round, full"),
-        (["--config.learner.loss=best"], "decoupled, plain, truncated"),
+        (["--config.learner.loss=best"], "plain, decoupled, truncated"),
         (["--config.selection.reuse=8"], "below the 8 fresh groups"),
         (["--config.seed=99999999999"], "at most 4,294,967,295"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
@@ -66,7 +67,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_mistakes_are_one_line_and_code_2(args, said, capsys, tmp_path):
     before = sorted(os.listdir(tmp_path))
     called = []
-    assert command_line.run(lambda *a: called.append(a), DEFAULT, "help", args) == 2
+    assert command_line.run(lambda config, _: called.append(experiment.check(config)), DEFAULT, "help", args) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and said in err
     assert not called and sorted(p for p in os.listdir(tmp_path) if p != "__pycache__") == before
@@ -168,7 +169,7 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
 )
 def test_check_names_the_field(field, value):
     config = command_line.load(DEFAULT)
-    config_rules.check(config)
+    experiment.check(config)
     *path, last = field.split(".")
     part = config
     for name in path:
@@ -176,7 +177,26 @@ def test_check_names_the_field(field, value):
     with part.ignore_type():
         part[last] = value
     with pytest.raises(UserError, match=f"config.{field.split('.')[0]}"):
-        config_rules.check(config)
+        experiment.check(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "rules"),
+    [
+        (DEFAULT, config_rules.RUN),
+        ("configs/orz.py", config_rules.RUN),
+        ("configs/evaluate.py", config_rules.EVALUATE),
+        ("configs/difficulty_fit.py", config_rules.FIT),
+        ("configs/quickstart_pretrain.py", config_rules.PRETRAIN),
+    ],
+)
+def test_every_field_has_a_rule(path, rules):
+    """And the rules stand in the order of the config's fields."""
+    assert sorted(rules) == sorted(command_line._fields(command_line.load(path)))
+    file = "configs/common.py" if rules is config_rules.RUN else path
+    source = Path(files.ROOT, file).read_text()
+    at = [source.index(f"    c.{field} = ") for field in rules]
+    assert at == sorted(at)
 
 
 def test_presets():
@@ -189,7 +209,7 @@ def test_presets():
     assert code.selection.reuse == 0 < paper.selection.reuse <= paper.selection.references
     assert (code.replay.start, code.replay.insert, code.learner.loss) == ("round", "batch", "decoupled")
     assert (paper.replay.start, paper.replay.insert, paper.learner.loss) == ("full", "useful", "plain")
-    config_rules.check(paper)
+    experiment.check(paper)
     methods = {
         name: command_line.load(f"{DEFAULT}:{name}") for name in ("grpo", "dots", "rr", "dots_rr", "rr,dots_paper")
     }
@@ -201,7 +221,7 @@ def test_presets():
         "rr,dots_paper": ("uniform", True),
     }
     for config in methods.values():
-        config_rules.check(config)
+        experiment.check(config)
     with pytest.raises(UserError, match="only one of grpo, dots, rr, dots_rr at a time.*dots,rr"):
         command_line.load(f"{DEFAULT}:dots,rr")
     with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper.*grpo, dots, rr, dots_rr"):

@@ -20,7 +20,7 @@ SMALL = (
 
 def run(directory, *extra):
     flags = [f"--config.{field}" for field in (*SMALL, *extra)]
-    return command_line.run(pretrain.pretrain, CONFIG, "", [f"--workdir={directory}", *flags])
+    return pretrain.main([f"--workdir={directory}", *flags])
 
 
 def test_learns_and_is_reproducible(tmp_path, capsys):

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dots_jax import data as question_sets
-from dots_jax import main, selection
-from dots_jax.core import command_line, config_rules, files
+from dots_jax import experiment, main, selection
+from dots_jax.core import command_line, files
 from dots_jax.core.errors import UserError
 from dots_jax.data import columns, real, sources
 from dots_jax.policy import tokenizer as tok
@@ -427,17 +427,17 @@ def test_bad_text_in_parquet_and_labels(root):
 
 def test_static_leaves_out_what_has_no_label(root):
     labels = np.array([3.0, np.nan, 1.0, 2.0, np.nan, 5.0, 4.0, 6.0])
-    context = selection.Context(8, labels, None, 3, None, jax.random.key(0))
+    context = selection.Context(8, labels, None, None, 3, None, jax.random.key(0))
     c = settings(root)
     c.selection.name, c.train.questions = "static", 2
-    static = selection.make(c, context)
+    static = selection.find(c.selection.name)(c, context)
     state, drawn = static.init(), []
     for step in (1, 2, 3):
         ids, state = static.propose(state, context.key, 2, step)
         drawn += sorted(labels[ids])
     assert drawn == [1, 2, 3, 4, 5, 6]
     with pytest.raises(UserError, match="which 0 of the pool's 8 questions have"):
-        selection.make(c, selection.Context(8, labels * np.nan, None, 3, None, context.key))
+        selection.find(c.selection.name)(c, selection.Context(8, labels * np.nan, None, None, 3, None, context.key))
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_the_papers_runs_are_valid_and_fit_eight_gpus(name, tmp_path, monkeypatc
     file, _, arg = name.partition(":")
     config = f"configs/{file}.py" + (f":{arg}" if arg else "")
     c = command_line.load(config)
-    config_rules.check(c)
+    experiment.check(c)
     if "tiny" not in name:
         assert (c.train.questions, c.learner.minibatches, c.rollout.group_size, c.train.steps) == (512, 8, 8, 60)
         assert c.rollout.max_tokens == (4096 if "3b" in c.policy.path.lower() else 3072)

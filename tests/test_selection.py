@@ -31,7 +31,8 @@ def make(mesh, name, n=N, labels=None, steps=9, embeddings=None, **fields):
     key = jax.device_put(jax.random.key(5), sharding.replicated(mesh))
     embeddings = np.zeros((n, 4), np.float32) if embeddings is None else embeddings
     labels = np.zeros(n) if labels is None else labels
-    return selection.make(config, selection.Context(n, labels, lambda: embeddings, steps, mesh, key))
+    context = selection.Context(n, labels, None, lambda: embeddings, steps, mesh, key)
+    return selection.find(name)(config, context)
 
 
 def play(selector, state, steps, n, difficulty=None, seed=0):
@@ -41,12 +42,12 @@ def play(selector, state, steps, n, difficulty=None, seed=0):
     ids = []
     for step in steps:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        asked = selector.ask(state, key)
+        asked = selector.queries(state, key)
         if len(asked):
-            state = selector.observe(state, asked, successes[asked], G, step, asked=True)
+            state = selector.observe(state, asked, successes[asked], G, step, is_reference=True)
         chosen, state = selector.propose(state, key, n, step)
         assert chosen.shape == (n,) and chosen.dtype == np.int32
-        state = selector.observe(state, chosen, successes[chosen], G, step, asked=False)
+        state = selector.observe(state, chosen, successes[chosen], G, step, is_reference=False)
         ids.append(chosen)
     return np.array(ids), state
 
@@ -112,7 +113,7 @@ def test_the_draw_never_fails(temperature):
 def test_the_oracle_draws_by_what_it_measured(mesh):
     difficulty = np.linspace(0, 1, N)
     selector = make(mesh, "oracle", **{"selection.temperature": 1e-3})
-    assert selector.uncounted
+    assert selector.cost_excluded
     ids, state = play(selector, selector.init(), [1], 8, difficulty)
     assert np.abs(difficulty[ids] - 0.5).max() < 0.15
     predicted, error = selector.predict(state)
@@ -132,7 +133,7 @@ def test_dots_learns_to_predict(mesh, plane, learn_from, attend):
     embeddings, difficulty = plane
     how = {"predictor.learn_from": learn_from, "predictor.attend": attend}
     selector = make(mesh, "dots", embeddings=embeddings, **how)
-    assert not selector.uncounted
+    assert not selector.cost_excluded
     ids, state = play(selector, selector.init(), range(1, 8), 6, difficulty)
     predicted, spread = selector.predict(state)
     labelled = set(state["labels"]["ids"].tolist())
@@ -146,15 +147,15 @@ def test_dots_keeps_the_newest_labels(mesh):
     selector = make(mesh, "dots", **{"predictor.window": 10})
     state = selector.init()
     for step in range(1, 5):
-        state = selector.observe(state, np.arange(4) + 4 * step, np.full(4, step), G, step, asked=step % 2 == 1)
+        state = selector.observe(state, np.arange(4) + 4 * step, np.full(4, step), G, step, is_reference=step % 2 == 1)
     labels = state["labels"]
     assert sorted(labels["ids"]) == list(range(10, 20)) and labels["written"] == 16
     np.testing.assert_array_equal(labels["step"], labels["ids"] // 4)
     np.testing.assert_allclose(labels["difficulty"], 1 - labels["step"] / G)
-    np.testing.assert_array_equal(labels["asked"], labels["step"] % 2 == 1)
+    np.testing.assert_array_equal(labels["is_reference"], labels["step"] % 2 == 1)
     deaf = make(mesh, "dots", **{"predictor.learn_from": "reference"})
     state = deaf.init()
-    assert deaf.observe(state, np.arange(4), np.ones(4), G, 1, asked=False) is state
+    assert deaf.observe(state, np.arange(4), np.ones(4), G, 1, is_reference=False) is state
 
 
 def test_references_are_distinct_and_reused_ones_come_first(mesh, plane):
@@ -163,9 +164,9 @@ def test_references_are_distinct_and_reused_ones_come_first(mesh, plane):
     state = selector.init()
     for step in range(1, 4):
         key = jax.random.key(step)
-        asked = selector.ask(state, key)
+        asked = selector.queries(state, key)
         assert len(set(asked)) == 6
-        state = selector.observe(state, asked, (1 - difficulty[asked]) * G, G, step, asked=True)
+        state = selector.observe(state, asked, (1 - difficulty[asked]) * G, G, step, is_reference=True)
         ids, state = selector.propose(state, key, 12, step)
         assert len(set(ids)) == 12 and set(ids[:3]) <= set(asked)
 
@@ -182,7 +183,7 @@ def test_a_trained_predictor_stays_as_it_is(mesh, plane, tmp_path):
     selector = make(mesh, "dots", embeddings=embeddings, **how)
     _, state = play(selector, selector.init(), range(1, 4), 6, difficulty)
     jax.tree.map(np.testing.assert_array_equal, state["params"], params)
-    at = state["labels"]["asked"] & (state["labels"]["step"] == 3)
+    at = state["labels"]["is_reference"] & (state["labels"]["step"] == 3)
     ids = state["labels"]["ids"][at]
     wanted = predictor.predict(params, embeddings, embeddings[ids], np.float32(state["labels"]["difficulty"][at]))
     np.testing.assert_allclose(selector.predict(state)[0], wanted, atol=1e-5)
@@ -207,7 +208,7 @@ def test_proposing_leaves_the_state_alone(mesh, plane):
 
 
 def test_only_dots_loads_flax():
-    code = "import sys, dots_jax.train; from dots_jax.selection import make, uniform; sys.exit('flax' in sys.modules)"
+    code = "import sys, dots_jax.train as t; t.experiment.selection.find('uniform'); sys.exit('flax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=files.ROOT).returncode == 0
 
 

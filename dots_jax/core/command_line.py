@@ -34,9 +34,9 @@ def run(
     function: Callable[[ConfigDict, str], None],
     default_config: str,
     help_text: str,
-    rules: Mapping[str, config_rules.Rule],
     argv: list[str] | None = None,
     own: flags.FlagValues | None = None,
+    rules: Mapping[str, config_rules.Rule] = config_rules.RUN,
 ) -> int:
     """Reads the flags, calls `function(config, workdir)` and returns the exit code.
 
@@ -53,7 +53,7 @@ def run(
     show = sys.unraisablehook
     sys.unraisablehook = functools.partial(_repeat, show)
     try:
-        config, workdir = parse(argv, default_config, rules, own)
+        config, workdir = parse(argv, default_config, own, rules)
         from dots_jax.core import runtime  # imports jax: wrong flags are reported before
 
         runtime.start(own.compilation_cache)
@@ -93,8 +93,8 @@ def end(code: int) -> None:
 def parse(
     argv: list[str],
     default_config: str,
-    rules: Mapping[str, config_rules.Rule],
     own: flags.FlagValues | None = None,
+    rules: Mapping[str, config_rules.Rule] = config_rules.RUN,
 ) -> tuple[ConfigDict, str]:
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)

@@ -398,7 +398,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `fit` as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(rates|embeddings)(?==|$)", r"--config.\1", arg) for arg in argv]
-    return command_line.run(fit, "configs/difficulty_fit.py", HELP, config_rules.FIT, argv)
+    return command_line.run(fit, "configs/difficulty_fit.py", HELP, argv, rules=config_rules.FIT)
 
 
 if __name__ == "__main__":
