@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax import data, learner, reward, rollout, selection
-from dots_jax.core import config_rules, rng, sharding
+from dots_jax.core import config_rules, plugins, rng, sharding
 from dots_jax.core.distributed import main_only
 from dots_jax.core.errors import UserError
 from dots_jax.data.questions import Questions
 from dots_jax.difficulty import embed
 from dots_jax.evaluation import Evaluator
-from dots_jax.learner import replay
+from dots_jax.learner import losses, replay
 from dots_jax.policy import huggingface
 from dots_jax.policy.source import Policy
 from dots_jax.policy.source import load as load_policy
@@ -206,7 +206,12 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     initial_params = jax.tree.map(jnp.copy, params) if update.kl else None
     del params
     embedder = settings.embedder(config, directory)
-    rests_on = {"predictor": config.predictor.path, "embeddings": embedder if embedder != directory else ""}
+    rests_on = {
+        "predictor": config.predictor.path,
+        "embeddings": embedder if embedder != directory else "",
+        "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
+        "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
+    }
     fingerprints = main_only(settings.fingerprints)(directory, rests_on, pool=pool, evaluation_set=eval_set)
     main_only(settings.same_inputs)(fingerprints, workdir)
     context = selection.Context(
