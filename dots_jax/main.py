@@ -55,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     def train(config, workdir):
         nonlocal code, leave
         if own.plan:
-            from dots_jax import plan  # imports jax: wrong flags are reported before
+            from dots_jax.plan import program  # imports jax: wrong flags are reported before
 
-            code = plan.main(config, own.devices, own.device_memory)
+            code = program.main(config, own.devices, own.device_memory)
             return
         for name in ("devices", "device_memory"):
             if own[name].value is not None:

@@ -10,7 +10,8 @@ import pytest
 
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import whole
-from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, draw_curves, read, running_mean
+from dots_jax.run import curves
+from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, read, running_mean
 from dots_jax.run.progress import WIDTH, Progress
 
 
@@ -101,7 +102,7 @@ def test_curves_with_few_and_missing_values(tmp_path):
     metrics = Metrics(str(tmp_path))
     metrics.write(1, {"train/entropy": float("nan"), "ledger/seconds_fresh": 1.0, "ledger/generated_tokens": 5})
     metrics.close()
-    path = draw_curves(str(tmp_path))
+    path = curves.draw(str(tmp_path))
     with open(path, "rb") as file:
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
     assert sorted(os.listdir(tmp_path)) == ["curves.png", FILE, "tensorboard"]

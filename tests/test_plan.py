@@ -15,6 +15,7 @@ from dots_jax import learner, main, plan
 from dots_jax.core import command_line, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
+from dots_jax.plan import program
 from dots_jax.policy import qwen2, shapes
 from dots_jax.rollout import Rollouts, sampler
 
@@ -306,12 +307,12 @@ def test_advice_fits(shape, devices, memory, changes):
     assert not made.fits and made.advice
     *_, last = made.advice
     more = int(m[1]) if (m := re.search(r"--devices=(\d+)", last)) else devices
-    again = plan.plan(plan._changed(c, advised(last)), shapes.SHAPES[shape], more, memory)
+    again = plan.plan(plan.changed(c, advised(last)), shapes.SHAPES[shape], more, memory)
     assert again.fits
     assert last.endswith(f": {again.peak / 2**30:.1f} GiB")
     assert (more > devices) == (last.startswith(f"{more} such devices"))
     for line in made.advice[:-1]:
-        again = plan.plan(plan._changed(c, advised(line)), shapes.SHAPES[shape], devices, memory)
+        again = plan.plan(plan.changed(c, advised(line)), shapes.SHAPES[shape], devices, memory)
         phases = ("prefill", "decode") if " mends sampling" in line else ("loss", "backward")
         phases = phases if " mends " in line else list(again.totals)
         assert max(again.totals[phase] for phase in phases) <= memory, line
@@ -360,16 +361,16 @@ def test_nothing_helps_without_memory():
 def test_report():
     for devices in (1, 2, 8):
         made = planned(paper(), devices=devices)
-        text = plan.report(made)
+        text = program.report(made)
         assert max(len(line) for line in text.splitlines()) <= 100
         assert f"{made.peak / 2**30:.1f} GiB in decode" in text and "does not fit" in text
-    roomy = plan.report(planned(paper(), memory=300 * GB))
+    roomy = program.report(planned(paper(), memory=300 * GB))
     assert " fits, " in roomy and "--config" not in roomy
 
 
 @pytest.mark.parametrize("text, size", [("80GB", 80e9), ("79.5GiB", 79.5 * 2**30), ("80 gb", 80e9)])
 def test_sizes(text, size):
-    assert plan.read_memory(text) == size
+    assert program.read_memory(text) == size
 
 
 # ---- The command -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from dots_jax import report
+from dots_jax.analysis import compare as comparison
+from dots_jax.analysis import tables
 
 EVERY = 10  # steps between evaluations
 
@@ -59,7 +61,7 @@ def dots(tmp_path):
 
 
 def compare(workdirs, baseline=""):
-    return report.compare(report.group([report.load(workdir) for workdir in workdirs]), baseline)
+    return comparison.compare(comparison.group([comparison.load(workdir) for workdir in workdirs]), baseline)
 
 
 def test_the_first_crossing_counts_for_all_and_never_is_infinite(uniform, dots):
@@ -72,7 +74,7 @@ def test_the_first_crossing_counts_for_all_and_never_is_infinite(uniform, dots):
         "seconds": [math.inf, 20, 40],
     }
     assert method["reached"] == {"steps": [10, 30], "tokens": [1500, 4500], "seconds": [10, 30]}
-    lines = report.markdown(found, "").splitlines()
+    lines = tables.markdown(found, "").splitlines()
     # medians: of (inf, 10, 20) 20, of (10, 30) 20; tokens 2000 and 3000; seconds 40 and 20
     cells = "2 of 2 | 20 (10..30) | 0% (-50%..50%) | 3k (1.5k..4.5k) | -50% (-125%..25%) | 20 (10..30) | 50% (25%..75%)"
     assert f"| dots | {cells} |" in lines
@@ -83,9 +85,9 @@ def test_the_first_crossing_counts_for_all_and_never_is_infinite(uniform, dots):
 def test_a_median_of_two_with_a_run_that_never_reaches_is_infinite(uniform, dots, tmp_path):
     poor = make(tmp_path / "poor", [0.1, 0.1, 0.1, 0.1], 1, selection__name="static")
     good = make(tmp_path / "good", [0.1, 0.9, 0.1, 0.1], 0, selection__name="static")
-    text = report.markdown(compare([*uniform, poor, good]), "")
+    text = tables.markdown(compare([*uniform, poor, good]), "")
     assert "| static | 1 of 2 | ∞ (10..∞) | never (never..50%) |" in text
-    text = report.markdown(compare([*uniform, poor, *dots], "static"), "")  # reached at step 0: nothing to save
+    text = tables.markdown(compare([*uniform, poor, *dots], "static"), "")  # reached at step 0: nothing to save
     assert "| dots | 2 of 2 | 0 | – | 0 | – | 0 | – |" in text
 
 
@@ -111,7 +113,7 @@ def test_accuracy_at_equal_tokens(uniform, dots, tmp_path):
     difference = found["methods"]["dots"]["difference_at_budget"]
     # less 0.5 and 0.6 of uniform's step 30
     assert (difference["seeds"], difference["mean"], difference["standard_error"]) == pytest.approx((2, -0.05, 0.25))
-    assert "| dots | 0.500 ± 0.283 | -0.050 ± 0.250 | 2 |" in report.markdown(found, "")
+    assert "| dots | 0.500 ± 0.283 | -0.050 ± 0.250 | 2 |" in tables.markdown(found, "")
     less = make(tmp_path / "less", [0.1, 0.2, 0.3, 0.4], 0, tokens=75, selection__name="static")
     at = compare([*uniform, less])["methods"]["uniform"]["at_budget"]
     assert at == pytest.approx([0.425, 0.525, 0.6625])  # 2250 tokens: between steps 20 and 30
@@ -132,7 +134,7 @@ def test_runs_that_go_on_are_compared_at_the_last_step_that_all_have(uniform, do
     difference = found["methods"]["dots"]["difference"]
     assert difference["step"] == 20
     assert (difference["mean"], difference["standard_error"]) == pytest.approx((0.05, 0.25))
-    assert "| dots | 2 (1 not finished) | 20..30 |" in report.markdown(found, "")
+    assert "| dots | 2 (1 not finished) | 20..30 |" in tables.markdown(found, "")
     other = make(tmp_path / "other", [0.1, 0.2], 7, selection__name="static")  # a seed of its own
     assert compare([*uniform, other])["methods"]["static"]["difference"]["seeds"] == 0
 
@@ -144,7 +146,7 @@ def test_what_an_oracle_measures_is_shown_and_not_counted(uniform, tmp_path):
     method = found["methods"]["oracle"]
     assert method["reached"] == {"steps": [10], "tokens": [1000], "seconds": [20]}
     assert method["tokens"] == [1000] and method["uncounted_tokens"] == [9999]
-    assert report.markdown(found, "").count(" | 500 |\n") == 1
+    assert tables.markdown(found, "").count(" | 500 |\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -183,12 +185,12 @@ def test_what_an_oracle_measures_is_shown_and_not_counted(uniform, tmp_path):
 )
 def test_labels(runs, labels, tmp_path):
     workdirs = [make(tmp_path / str(i), [0.1, 0.2], **({"seed": i} | fields)) for i, fields in enumerate(runs)]
-    assert list(report.group([report.load(workdir) for workdir in workdirs])) == labels
+    assert list(comparison.group([comparison.load(workdir) for workdir in workdirs])) == labels
 
 
 def test_given_labels(tmp_path, uniform):
     odd = make(tmp_path / "lr=3", [0.1, 0.2], seed=0, selection__name="dots")  # a directory's own name may hold "="
-    methods = report.group([report.load(text) for text in (f"mine={uniform[0]}", odd, *uniform[1:])])
+    methods = comparison.group([comparison.load(text) for text in (f"mine={uniform[0]}", odd, *uniform[1:])])
     assert [(label, len(runs)) for label, runs in methods.items()] == [("mine", 1), ("dots", 1), ("uniform", 2)]
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from dots_jax.core import sharding
 
 _F32 = jnp.float32
-_QUERY_BLOCK = 512  # rows of scores that exist at once where no fused kernel is used
+QUERY_BLOCK = 512  # rows of scores that exist at once where no fused kernel is used
 
 
 def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -20,14 +20,14 @@ def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     B, T, H, E = q.shape
     if q.dtype in (jnp.bfloat16, jnp.float16) and E % 8 == 0 and E <= 128 and jax.default_backend() == "gpu":
         return _fused(q, k, v)
-    if T <= _QUERY_BLOCK:
+    if T <= QUERY_BLOCK:
         return _causal_block(q, k, v, 0)
-    blocks = -(-T // _QUERY_BLOCK)
-    padded = jnp.pad(q, ((0, 0), (0, blocks * _QUERY_BLOCK - T), (0, 0), (0, 0)))
-    padded = padded.reshape(B, blocks, _QUERY_BLOCK, H, E).swapaxes(0, 1)
+    blocks = -(-T // QUERY_BLOCK)
+    padded = jnp.pad(q, ((0, 0), (0, blocks * QUERY_BLOCK - T), (0, 0), (0, 0)))
+    padded = padded.reshape(B, blocks, QUERY_BLOCK, H, E).swapaxes(0, 1)
     block = jax.checkpoint(lambda q, start: _causal_block(q, k, v, start))
-    out = jax.lax.map(lambda x: block(*x), (padded, jnp.arange(blocks) * _QUERY_BLOCK))
-    return out.swapaxes(0, 1).reshape(B, blocks * _QUERY_BLOCK, H, E)[:, :T]
+    out = jax.lax.map(lambda x: block(*x), (padded, jnp.arange(blocks) * QUERY_BLOCK))
+    return out.swapaxes(0, 1).reshape(B, blocks * QUERY_BLOCK, H, E)[:, :T]
 
 
 def _fused(q, k, v):

@@ -19,8 +19,8 @@ from dots_jax.core import sharding
 from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
 
-_PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass
-_PROMPT_STEP = 64  # at least; what every decode step reads, against a compilation for each length
+PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass
+PROMPT_STEP = 64  # at least; what every decode step reads, against a compilation for each length
 _BLOCK = 128  # of the two-level inverse CDF
 
 
@@ -135,7 +135,7 @@ def sample(
     per_shard = -(-questions // shards)
     whole_prompts = jnp.asarray(prompts)
     unit = sharding.length_unit(sharding.platform(mesh))
-    prompts = prompts[:, : sharding.round_up(int(np.max(prompt_lengths)), max(unit, _PROMPT_STEP))]
+    prompts = prompts[:, : sharding.round_up(int(np.max(prompt_lengths)), max(unit, PROMPT_STEP))]
     prompts = _pad(prompts, per_shard * shards, -prompts.shape[1] % unit)
     prompt_lengths = _pad(prompt_lengths, per_shard * shards)
     limits = np.full((questions, group_size), max_tokens, np.int32) if limits is None else limits
@@ -219,7 +219,7 @@ def _prefill(params, prompts, lengths, limits, key, temperature, questions, stat
     config, mesh, G = static.config, static.mesh, static.group_size
     P, S = prompts.shape
     shards = sharding.num_row_shards(mesh)
-    block = max(1, min(P // shards, _PREFILL_TOKENS // S))
+    block = max(1, min(P // shards, PREFILL_TOKENS // S))
     blocks = -(-(P // shards) // block)
     pad = blocks * block - P // shards
 

@@ -15,7 +15,7 @@ from dots_jax.evaluation import shares
 from dots_jax.experiment import EXPORT, Experiment, Round, RunState
 from dots_jax.learner import replay
 from dots_jax.policy import huggingface
-from dots_jax.run import metrics, progress, settings
+from dots_jax.run import curves, metrics, progress, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.checkpoint import Checkpointer, abstract
 from dots_jax.run.ledger import Ledger
@@ -207,7 +207,7 @@ def _whole(sums: np.ndarray) -> np.ndarray:
 
 def _show_results(workdir: str) -> None:
     """Draws the curves and prints what was learned, from the metrics alone."""
-    metrics.draw_curves(workdir)
+    curves.draw(workdir)
     rows = metrics.read(workdir)
     evaluations = [row for row in rows if row.get("eval/accuracy") is not None]
     first, last = evaluations[0], evaluations[-1]

@@ -1,131 +1,26 @@
-"""What a run will need of each device, and compute in each step, by arithmetic on its config and the policy's shape.
-
-Nothing is allocated or compiled, and the devices planned for need not exist. Parameters, optimizer, buffer, rollouts
-and caches are counted exactly. What the compiler adds (activations, logits, copies that it gathers) is counted in
-buffers that XLA was seen to hold at once. Its own analysis of programs compiled for CPUs is 0.7 to 1.5 times that
-(tests/test_plan.py has some of them); on other backends it can differ more.
-
-Letters as in `qwen2`: P questions, G completions of each, S prompt and T completion tokens, V, D, L, H, K, E, F.
-"""
+"""What a run holds on each device, phase by phase, and what it computes, from shapes alone."""
 
 import dataclasses
-import functools
 import itertools
 import math
-import re
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from dots_jax import advice, experiment, selection
-from dots_jax.core import runtime, sharding
-from dots_jax.core.errors import UserError
-from dots_jax.core.text import gib
+from dots_jax import selection
+from dots_jax.core import sharding
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
 from dots_jax.learner import losses, replay
-from dots_jax.policy import attention, qwen2, shapes, source
+from dots_jax.policy import attention, qwen2, shapes
 from dots_jax.rollout import sampler
 
-GIB = 2**30
-UNITS = {"GB": 10**9, "GiB": GIB}
-_UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
-_DEVICES, _MEMORY = 8, "80GB"  # where neither flags nor JAX say
+UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Bytes, tokens and FLOPs of a run; all but bytes over all devices."""
-
-    mesh: dict[str, int]
-    device_bytes: float  # that the run may use of one device
-    parameters: int  # of the policy
-    phases: dict[str, dict[str, int]]  # phase -> kind -> bytes on each device
-    tokens: dict[str, float]  # of a training step, at most
-    flops: dict[str, float]  # of a training step, at most; of one evaluation
-    sampled: int  # questions at most in a call of the sampler
-    advice: tuple[str, ...] = ()  # changes that make it fit, each planned again
-
-    @property
-    def totals(self) -> dict[str, int]:
-        """Bytes on each device in each phase."""
-        return {phase: sum(kinds.values()) for phase, kinds in self.phases.items()}
-
-    @property
-    def peak(self) -> int:
-        """The most bytes on each device."""
-        return max(self.totals.values())
-
-    @property
-    def fits(self) -> bool:
-        """Whether the run may use that much of a device."""
-        return self.peak <= self.device_bytes
-
-
-def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platform: str = "gpu") -> Plan:
-    """The plan of a run of `config` with a policy of shape `model`, with advice where it does not fit.
-
-    Args:
-      config: of the run.
-      model: shape of its policy.
-      devices: how many.
-      device_bytes: what the run may use of each.
-      platform: gpu, tpu or cpu: on GPUs attention in 16 bits never holds scores, and CPUs pad less.
-
-    Raises:
-      UserError: the mesh is not of so many devices, or the batch does not divide over it.
-    """
-    made = _plan(config, model, devices, device_bytes, platform)
-    if made.fits:
-        return made
-    attempt = functools.partial(_attempt, config, model, device_bytes, platform)
-    return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
-
-
-def _attempt(config, model, memory, platform, changes: dict, devices: int) -> Plan | None:
-    """The plan with `changes` on so many devices; None where they do not go together."""
-    try:
-        changed = _changed(config, changes)
-        experiment.check(changed)
-        return _plan(changed, model, devices, memory, platform)
-    except UserError:
-        return None
-
-
-def _changed(config, changes: dict):
-    copy = config.copy_and_resolve_references()
-    copy.unlock()
-    for field, value in changes.items():
-        *path, name = field.split(".")
-        part = copy
-        for step in path:
-            part = part[step]
-        part[name] = value
-    return copy
-
-
-def _plan(config, model, devices, device_bytes, platform) -> Plan:
-    sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
-    mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
-    sharding.check_heads(mesh, model.num_kv_heads)
-    rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
-    experiment.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
-    dtype = jnp.dtype(config.policy.dtype)
-    run = _Run(config, model, mesh, rule, dtype.itemsize, platform)
-    return Plan(
-        mesh=dict(mesh.shape),
-        device_bytes=device_bytes,
-        parameters=shapes.count(model),
-        phases=run.phases(),
-        tokens=run.tokens(),
-        flops=run.flops(),
-        sampled=max(P for P, _ in run.sampled.values()),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
+class Footprint:
     """A run on a mesh: what its parts hold on each device, in bytes."""
 
     config: ConfigDict
@@ -142,10 +37,12 @@ class _Run:
 
     @property
     def unit(self) -> int:
+        """What padded lengths are multiples of."""
         return sharding.length_unit(self.platform)
 
     @property
     def shards(self) -> int:
+        """Devices that rows are split over."""
         return sharding.num_row_shards(self.mesh)
 
     @property
@@ -165,7 +62,7 @@ class _Run:
         c = self.config
         if c.data.name == "arithmetic":
             return c.data.num_heldout
-        sizes = [sources.SETS[n].size if n in sources.SETS else _UNKNOWN for n in sources.names(c.eval.sets)]
+        sizes = [sources.SETS[n].size if n in sources.SETS else UNKNOWN for n in sources.names(c.eval.sets)]
         return max(1, sum(min(size, c.eval.questions or size) for size in sizes))
 
     @property
@@ -242,7 +139,7 @@ class _Run:
         """The most that one layer holds beside its input: rows of D and of F numbers, and blocks of scores."""
         tokens = rows * length * size
         inner = tokens * self.split(self.model.mlp_width)
-        block = 0 if self.fused else 4 * rows * self.heads * min(length, attention._QUERY_BLOCK) * length
+        block = 0 if self.fused else 4 * rows * self.heads * min(length, attention.QUERY_BLOCK) * length
         wide = tokens * self.model.width
         return 8 * wide + 3 * inner + 4 * block if backward else 3 * wide + 2 * max(inner, block)
 
@@ -264,21 +161,21 @@ class _Run:
 
     def sample(self):
         """Yields prefill and decoding of the call of the sampler that needs most."""
-        calls = [self.one_sample(*call) for call in self.sampled.values()]
+        calls = [self._sample(*call) for call in self.sampled.values()]
         for phase in ("prefill", "decode"):
             yield phase, max((call[phase] for call in calls), key=lambda kinds: sum(kinds.values()))
 
-    def one_sample(self, P: int, G: int) -> dict[str, dict[str, int]]:
+    def _sample(self, P: int, G: int) -> dict[str, dict[str, int]]:
         c, m, shards = self.config, self.model, self.shards
         V, D, L, E = m.vocab_size, m.width, m.num_layers, m.head_width
         T = c.rollout.max_tokens
-        S = sharding.round_up(c.data.max_prompt_tokens, max(self.unit, sampler._PROMPT_STEP))
+        S = sharding.round_up(c.data.max_prompt_tokens, max(self.unit, sampler.PROMPT_STEP))
         chunk = min(c.rollout.chunk, max(T - 1, 1))
         C = sharding.round_up(sharding.round_up(T - 1, chunk), self.unit)
         own = -(-P // shards)  # questions of a device
         slots = c.rollout.slots
         Q = -(-slots // shards) if 0 < slots < own * shards else 0
-        block = max(1, min(own, sampler._PREFILL_TOKENS // S))
+        block = max(1, min(own, sampler.PREFILL_TOKENS // S))
         token = 2 * L * m.num_kv_heads * E * self.size  # keys and values, all heads
         prompts, live = own * S * token, Q or own
         held = {
@@ -316,7 +213,7 @@ class _Run:
         numbers = self.numbers()
         saved = m.num_layers * tokens * D
         if not h.remat:
-            scores = 4 * rows * self.heads * length**2 if length <= attention._QUERY_BLOCK and not self.fused else 0
+            scores = 4 * rows * self.heads * length**2 if length <= attention.QUERY_BLOCK and not self.fused else 0
             saved = m.num_layers * (tokens * (14 * D + 5 * self.split(m.mlp_width)) + scores)
         # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
         batch = rule.questions * G * 4 * (length + 4 * T)
@@ -380,102 +277,3 @@ class _Run:
             "update": update + (rows * forward if h.kl else 0),
             "evaluation": exams * question(c.eval.samples) + exams * question(1) * bool(c.eval.greedy),
         }
-
-
-# ---- Words ---------------------------------------------------------------------------------------------------------
-
-
-def main(config, devices: int | None, device_memory: str | None) -> int:
-    """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not."""
-    if not config.policy.path:
-        raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
-    experiment.check(config)
-    path, shape = config.policy.path, config.policy.random.to_dict()
-    if shape["width"]:
-        model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)
-    else:
-        model = shapes.find(source.local(path, sources.root(config.data.root)) or path)
-    if not config.data.num_questions:  # all that there are
-        known = sources.POOLS.get(config.data.name)
-        config = _changed(config, {"data.num_questions": known.size if known else _UNKNOWN})
-    memory, notes = read_memory(device_memory) if device_memory else None, []
-    fixed = [config.mesh[axis] for axis in sharding.AXES]
-    known = None if -1 in fixed else math.prod(fixed)
-    here = [] if memory and (devices or known) else _accelerators()
-    if devices is None:
-        devices = known or len(here) or (1 if shape["width"] else _DEVICES)
-        if not known:
-            notes.append(
-                f"assumed: {devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
-            )
-    platform = here[0].platform if here else "gpu"
-    if memory is None and here and (memory := (here[0].memory_stats() or {}).get("bytes_limit")):
-        notes.append(f"assumed: {gib(memory)} of memory, what JAX may use of the ones here (--device_memory)")
-    else:
-        if memory is None:
-            memory = read_memory(_MEMORY)
-            notes.append(f"assumed: {gib(memory)} of memory, an H100's (--device_memory)")
-        if platform == "gpu":
-            notes.append(f"a run takes {runtime.MEMORY_FRACTION:.0%} of the {gib(memory)} ({runtime.MEMORY_VARIABLE})")
-            memory *= runtime.MEMORY_FRACTION
-    made = plan(config, model, devices, memory, platform)
-    print(*notes, sep="\n")
-    print(report(made), end="")
-    return 0 if made.fits else 3
-
-
-def _accelerators() -> list:
-    """The devices that JAX finds, unless they are CPUs."""
-    try:
-        found = jax.devices()
-    except (RuntimeError, AssertionError):
-        return []
-    return [] if found[0].platform == "cpu" else found
-
-
-def read_memory(text: str) -> float:
-    """Bytes of `80GB` or `79.6GiB`. Raises UserError."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*([A-Za-z]+)", text)
-    units = {name.lower(): size for name, size in UNITS.items()}
-    if not match or match[2].lower() not in units or not float(match[1]):
-        raise UserError(f"--device_memory={text} is not a size; give one such as 80GB (10^9 bytes each) or 79.6GiB")
-    return float(match[1]) * units[match[2].lower()]
-
-
-def report(plan: Plan) -> str:
-    """The plan in at most 100 columns."""
-    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
-    count = math.prod(plan.mesh.values())
-    lines = [f"{plan.parameters:,} parameters on {count} device(s) of {gib(plan.device_bytes)}, {mesh}", ""]
-    kinds = dict.fromkeys(kind for parts in plan.phases.values() for kind, size in parts.items() if size)
-    unit, name = (GIB, "GiB") if plan.peak > GIB / 10 else (2**20, "MiB")
-    lines.append(f"{name} per device".ljust(20) + "".join(phase.rjust(11) for phase in plan.phases))
-    for kind in kinds:
-        cells = (f"{parts[kind] / unit:.2f}" if parts.get(kind) else "" for parts in plan.phases.values())
-        lines.append(kind.ljust(20) + "".join(cell.rjust(11) for cell in cells))
-    lines.append("total".ljust(20) + "".join(f"{total / unit:.2f}".rjust(11) for total in plan.totals.values()))
-    where = max(plan.totals, key=plan.totals.get)
-    share = plan.peak / plan.device_bytes
-    lines += ["", f"peak {gib(plan.peak)} in {where}, {share:.0%} of a device"]
-    left = plan.device_bytes - plan.peak
-    lines[-1] += f": fits, {gib(left)} are left" if plan.fits else f": does not fit, {gib(-left)} are lacking"
-    for line in plan.advice:
-        lines += _wrap(f"  {line}")
-    lines += ["", "a training step, if all completions are as long as they may be"]
-    lines += [f"  tokens {name}".ljust(34) + f"{value:>16,.0f}" for name, value in plan.tokens.items() if value]
-    flops = dict(plan.flops)
-    exam = flops.pop("evaluation")
-    lines += [f"  FLOPs of {name}".ljust(34) + f"{value:>16.3g}" for name, value in flops.items() if value]
-    lines.append("  FLOPs in all".ljust(34) + f"{sum(flops.values()):>16.3g}")
-    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{exam:>14.3g}")
-    return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def _wrap(line: str, width: int = 100) -> list[str]:
-    """Lines of at most `width`, cut at spaces, the later ones further in."""
-    out = [""]
-    for word in re.findall(r"\s*\S+", line):
-        if len(out[-1]) + len(word) > width:
-            out.append("     ")
-        out[-1] += word
-    return out

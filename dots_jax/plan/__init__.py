@@ -1,0 +1,114 @@
+"""What a run will need of each device, and compute in each step, by arithmetic on its config and the policy's shape.
+
+Nothing is allocated or compiled, and the devices planned for need not exist. Parameters, optimizer, buffer, rollouts
+and caches are counted exactly. What the compiler adds (activations, logits, copies that it gathers) is counted in
+buffers that XLA was seen to hold at once. Its own analysis of programs compiled for CPUs is 0.7 to 1.5 times that
+(tests/test_plan.py has some of them); on other backends it can differ more.
+
+Letters as in `qwen2`: P questions, G completions of each, S prompt and T completion tokens, V, D, L, H, K, E, F.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from dots_jax import experiment
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.learner import replay
+from dots_jax.plan import advice
+from dots_jax.plan.footprint import Footprint
+from dots_jax.policy import qwen2, shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Bytes, tokens and FLOPs of a run; all but bytes over all devices."""
+
+    mesh: dict[str, int]
+    device_bytes: float  # that the run may use of one device
+    parameters: int  # of the policy
+    phases: dict[str, dict[str, int]]  # phase -> kind -> bytes on each device
+    tokens: dict[str, float]  # of a training step, at most
+    flops: dict[str, float]  # of a training step, at most; of one evaluation
+    sampled: int  # questions at most in a call of the sampler
+    advice: tuple[str, ...] = ()  # changes that make it fit, each planned again
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Bytes on each device in each phase."""
+        return {phase: sum(kinds.values()) for phase, kinds in self.phases.items()}
+
+    @property
+    def peak(self) -> int:
+        """The most bytes on each device."""
+        return max(self.totals.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run may use that much of a device."""
+        return self.peak <= self.device_bytes
+
+
+def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platform: str = "gpu") -> Plan:
+    """The plan of a run of `config` with a policy of shape `model`, with advice where it does not fit.
+
+    Args:
+      config: of the run.
+      model: shape of its policy.
+      devices: how many.
+      device_bytes: what the run may use of each.
+      platform: gpu, tpu or cpu: on GPUs attention in 16 bits never holds scores, and CPUs pad less.
+
+    Raises:
+      UserError: the mesh is not of so many devices, or the batch does not divide over it.
+    """
+    made = _plan(config, model, devices, device_bytes, platform)
+    if made.fits:
+        return made
+    attempt = functools.partial(_attempt, config, model, device_bytes, platform)
+    return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
+
+
+def _attempt(config, model, memory, platform, changes: dict, devices: int) -> Plan | None:
+    """The plan with `changes` on so many devices; None where they do not go together."""
+    try:
+        other = changed(config, changes)
+        experiment.check(other)
+        return _plan(other, model, devices, memory, platform)
+    except UserError:
+        return None
+
+
+def changed(config, changes: dict):
+    """A copy of the config with other values of fields."""
+    copy = config.copy_and_resolve_references()
+    copy.unlock()
+    for field, value in changes.items():
+        *path, name = field.split(".")
+        part = copy
+        for step in path:
+            part = part[step]
+        part[name] = value
+    return copy
+
+
+def _plan(config, model, devices, device_bytes, platform) -> Plan:
+    sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
+    mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
+    sharding.check_heads(mesh, model.num_kv_heads)
+    rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
+    experiment.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
+    dtype = jnp.dtype(config.policy.dtype)
+    run = Footprint(config, model, mesh, rule, dtype.itemsize, platform)
+    return Plan(
+        mesh=dict(mesh.shape),
+        device_bytes=device_bytes,
+        parameters=shapes.count(model),
+        phases=run.phases(),
+        tokens=run.tokens(),
+        flops=run.flops(),
+        sampled=max(P for P, _ in run.sampled.values()),
+    )

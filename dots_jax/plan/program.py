@@ -1,0 +1,115 @@
+"""`python -m dots_jax.main --plan`: the plan of a run in words."""
+
+import math
+import re
+
+import jax
+
+from dots_jax import experiment
+from dots_jax.core import runtime, sharding
+from dots_jax.core.errors import UserError
+from dots_jax.core.text import gib
+from dots_jax.data import sources
+from dots_jax.plan import Plan, changed, plan
+from dots_jax.plan.footprint import UNKNOWN
+from dots_jax.policy import qwen2, shapes, source
+
+GIB = 2**30
+UNITS = {"GB": 10**9, "GiB": GIB}
+_DEVICES, _MEMORY = 8, "80GB"  # where neither flags nor JAX say
+
+
+def main(config, devices: int | None, device_memory: str | None) -> int:
+    """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not."""
+    if not config.policy.path:
+        raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
+    experiment.check(config)
+    path, shape = config.policy.path, config.policy.random.to_dict()
+    if shape["width"]:
+        model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)
+    else:
+        model = shapes.find(source.local(path, sources.root(config.data.root)) or path)
+    if not config.data.num_questions:  # all that there are
+        known = sources.POOLS.get(config.data.name)
+        config = changed(config, {"data.num_questions": known.size if known else UNKNOWN})
+    memory, notes = read_memory(device_memory) if device_memory else None, []
+    fixed = [config.mesh[axis] for axis in sharding.AXES]
+    known = None if -1 in fixed else math.prod(fixed)
+    here = [] if memory and (devices or known) else _accelerators()
+    if devices is None:
+        devices = known or len(here) or (1 if shape["width"] else _DEVICES)
+        if not known:
+            notes.append(
+                f"assumed: {devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
+            )
+    platform = here[0].platform if here else "gpu"
+    if memory is None and here and (memory := (here[0].memory_stats() or {}).get("bytes_limit")):
+        notes.append(f"assumed: {gib(memory)} of memory, what JAX may use of the ones here (--device_memory)")
+    else:
+        if memory is None:
+            memory = read_memory(_MEMORY)
+            notes.append(f"assumed: {gib(memory)} of memory, an H100's (--device_memory)")
+        if platform == "gpu":
+            notes.append(f"a run takes {runtime.MEMORY_FRACTION:.0%} of the {gib(memory)} ({runtime.MEMORY_VARIABLE})")
+            memory *= runtime.MEMORY_FRACTION
+    made = plan(config, model, devices, memory, platform)
+    print(*notes, sep="\n")
+    print(report(made), end="")
+    return 0 if made.fits else 3
+
+
+def _accelerators() -> list:
+    """The devices that JAX finds, unless they are CPUs."""
+    try:
+        found = jax.devices()
+    except (RuntimeError, AssertionError):
+        return []
+    return [] if found[0].platform == "cpu" else found
+
+
+def read_memory(text: str) -> float:
+    """Bytes of `80GB` or `79.6GiB`. Raises UserError."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)\s*([A-Za-z]+)", text)
+    units = {name.lower(): size for name, size in UNITS.items()}
+    if not match or match[2].lower() not in units or not float(match[1]):
+        raise UserError(f"--device_memory={text} is not a size; give one such as 80GB (10^9 bytes each) or 79.6GiB")
+    return float(match[1]) * units[match[2].lower()]
+
+
+def report(plan: Plan) -> str:
+    """The plan in at most 100 columns."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    count = math.prod(plan.mesh.values())
+    lines = [f"{plan.parameters:,} parameters on {count} device(s) of {gib(plan.device_bytes)}, {mesh}", ""]
+    kinds = dict.fromkeys(kind for parts in plan.phases.values() for kind, size in parts.items() if size)
+    unit, name = (GIB, "GiB") if plan.peak > GIB / 10 else (2**20, "MiB")
+    lines.append(f"{name} per device".ljust(20) + "".join(phase.rjust(11) for phase in plan.phases))
+    for kind in kinds:
+        cells = (f"{parts[kind] / unit:.2f}" if parts.get(kind) else "" for parts in plan.phases.values())
+        lines.append(kind.ljust(20) + "".join(cell.rjust(11) for cell in cells))
+    lines.append("total".ljust(20) + "".join(f"{total / unit:.2f}".rjust(11) for total in plan.totals.values()))
+    where = max(plan.totals, key=plan.totals.get)
+    share = plan.peak / plan.device_bytes
+    lines += ["", f"peak {gib(plan.peak)} in {where}, {share:.0%} of a device"]
+    left = plan.device_bytes - plan.peak
+    lines[-1] += f": fits, {gib(left)} are left" if plan.fits else f": does not fit, {gib(-left)} are lacking"
+    for line in plan.advice:
+        lines += _wrap(f"  {line}")
+    lines += ["", "a training step, if all completions are as long as they may be"]
+    lines += [f"  tokens {name}".ljust(34) + f"{value:>16,.0f}" for name, value in plan.tokens.items() if value]
+    flops = dict(plan.flops)
+    exam = flops.pop("evaluation")
+    lines += [f"  FLOPs of {name}".ljust(34) + f"{value:>16.3g}" for name, value in flops.items() if value]
+    lines.append("  FLOPs in all".ljust(34) + f"{sum(flops.values()):>16.3g}")
+    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{exam:>14.3g}")
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _wrap(line: str, width: int = 100) -> list[str]:
+    """Lines of at most `width`, cut at spaces, the later ones further in."""
+    out = [""]
+    for word in re.findall(r"\s*\S+", line):
+        if len(out[-1]) + len(word) > width:
+            out.append("     ")
+        out[-1] += word
+    return out
