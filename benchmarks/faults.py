@@ -27,14 +27,14 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS, MORE = 12, 14  # of the run that is damaged, and of what it is continued to
 FIELDS = {
-    "train.questions": 8,
+    "train.batch_size": 8,
     "train.eval_every": 4,
     "train.checkpoint_every": 3,
     "eval.greedy": False,  # else the last step has an evaluation of its own
     "data.num_questions": 128,
     "data.num_heldout": 16,
     "selection.references": 4,
-    "selection.reuse": 2,
+    "selection.reuse_references": 2,
     "replay.capacity": 8,
     "predictor.width": 8,
     "predictor.window": 64,

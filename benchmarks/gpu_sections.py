@@ -266,7 +266,7 @@ def check_update(flags: list[str], folder: str | None = None) -> dict:
     }
 
 
-def _planned(args, config: qwen2.Config, hyper: learner.Hyper) -> dict:
+def _planned(args, config: qwen2.Config, hyper: learner.UpdateSpec) -> dict:
     """Bytes that `dots_jax.plan` expects of the same update, beside its arguments."""
     if missing := lacking("ml_collections", "absl"):
         return {"planned_bytes": None, "planned": f"needs {missing}"}
@@ -276,7 +276,7 @@ def _planned(args, config: qwen2.Config, hyper: learner.Hyper) -> dict:
     c = defaults.get_config()
     c.data.name, c.data.max_prompt_tokens, c.policy.dtype = "arithmetic", args.prompt, args.dtype
     c.rollout.group_size, c.rollout.max_tokens = args.group, args.max_tokens
-    c.train.questions, c.selection.name, c.replay.fresh = args.questions, "uniform", 1.0
+    c.train.batch_size, c.selection.name, c.replay.fresh_fraction = args.questions, "uniform", 1.0
     fields = dataclasses.asdict(hyper)
     c.learner.update({name: fields[name] for name in c.learner})
     phases = plan.plan(c, config, 1, float("inf"), jax.default_backend()).phases
@@ -322,14 +322,14 @@ def score(lines, small: bool) -> None:
 
 _NEEDS = ("ml_collections", "absl", "orbax", "etils", "transformers", "tensorboardX", "matplotlib")
 _TINY = {
-    "train.questions": 4,
+    "train.batch_size": 4,
     "train.steps": 8,
     "train.checkpoint_every": 2,
     "train.eval_every": 8,
     "eval.batch": 4,  # as many as are trained on: the same programs
     "eval.greedy": False,
     "selection.name": "uniform",
-    "replay.fresh": 1.0,
+    "replay.fresh_fraction": 1.0,
     "data.num_questions": 32,
     "data.num_heldout": 66,
     "rollout.group_size": 2,

@@ -70,19 +70,19 @@ def parse(argv=None):
     return p.parse_args(argv)
 
 
-def hyper_of(args) -> learner.Hyper:
+def hyper_of(args) -> learner.UpdateSpec:
     """The update that the flags describe."""
-    return learner.Hyper(
+    return learner.UpdateSpec(
         minibatches=args.minibatches,
         micro_rows=args.micro_rows,
         length_buckets=args.buckets,
         logits_chunk=args.logits_chunk,
         clip=0.2,
         loss="decoupled",
-        cap=2.0,
+        ratio_cap=2.0,
         advantage_std=True,
         aggregation="token",
-        kl=0.0,
+        kl_coef=0.0,
         learning_rate=1e-6,
         warmup=0,
         betas=(0.9, 0.999),

@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     c.data.num_heldout = 512  # held-out questions of arithmetic; real ones are named in eval.sets
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
     c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
-    c.data.label = ""  # column of the external difficulty, "-" before it: larger is easier; "": the pool's own
+    c.data.difficulty_column = ""  # external; "-" before it: larger is easier; "": the pool's own
     # Around each question, through the tokenizer's chat template; "": the bare question.
     c.data.system = SYSTEM
 
@@ -50,11 +50,11 @@ def get_config() -> ConfigDict:
 
     c.selection = ConfigDict()
     c.selection.name = "dots"  # how questions are chosen: uniform | dots | static | oracle
-    c.selection.every = 2  # steps between selection rounds (mu)
+    c.selection.interval = 2  # steps between selection rounds (mu)
     c.selection.target = 0.5  # failure rate that dots and oracle draw around (alpha)
     c.selection.temperature = 1e-3  # of that draw (tau)
-    c.selection.references = 256  # questions whose difficulty is measured in each round (K)
-    c.selection.reuse = 0  # references, those nearest to alpha, that a round's first step trains on; released code 0
+    c.selection.references = 256  # questions whose difficulty is measured in each round (M)
+    c.selection.reuse_references = 0  # how many, nearest to alpha, a round's first step trains on; released code 0
 
     c.embedding = ConfigDict()  # frozen, of the questions' texts
     c.embedding.path = ""  # Hugging Face directory, or a .npy of [N, D]; "": the policy as it starts
@@ -68,8 +68,8 @@ def get_config() -> ConfigDict:
     c.predictor.width = 896  # of both towers
     c.predictor.calibration = "code"  # code | paper | none
     c.predictor.refit = True  # least-squares line through the references after it: released code True, paper False
-    c.predictor.attend = "reference"  # what predictions are made of: reference (this round's) | window (all labels)
-    c.predictor.learn_from = "reference"  # labels it trains on: none | reference | groups (trained ones too)
+    c.predictor.context = "reference"  # what predictions are made of: reference (this round's) | window (all labels)
+    c.predictor.labels = "reference"  # labels it trains on: none | reference | groups (trained ones too)
     c.predictor.window = 2048  # labels kept, in groups; the oldest go first
     c.predictor.half_life = 10.0  # steps in which a label's weight in training halves
     c.predictor.steps = 50  # optimizer steps per round
@@ -87,13 +87,13 @@ def get_config() -> ConfigDict:
     c.rollout.slots = 0  # questions decoded at a time; 0: all of the batch at once
 
     c.replay = ConfigDict()
-    c.replay.fresh = 0.5  # share of a step's groups that are generated, the others are drawn (delta); 1: no replay
+    c.replay.fresh_fraction = 0.5  # of a step's groups are generated, the others are drawn (delta); 1: no replay
     c.replay.capacity = 512  # groups in the buffer (C)
     c.replay.start = "round"  # round: from the second selection round on (released code) | full: once it holds a draw
     c.replay.insert = "batch"  # batch: in place of the oldest delta x B (released code) | useful: of as many as needed
     c.replay.max_age = 0  # steps; older groups are not drawn; 0: no limit
-    c.replay.until = 0  # last step that replays; 0: to the end
-    c.replay.once = False  # a group that was drawn leaves the buffer
+    c.replay.last_step = 0  # last step that replays; 0: to the end
+    c.replay.draw_once = False  # a group that was drawn leaves the buffer
     c.replay.positive_only = False  # replayed completions worse than their group's mean get no gradient
 
     c.learner = ConfigDict()
@@ -103,10 +103,10 @@ def get_config() -> ConfigDict:
     c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
     c.learner.clip = 0.2  # epsilon, symmetric
     c.learner.loss = "decoupled"  # replayed groups: decoupled (released code) | plain (paper) | truncated
-    c.learner.cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated"
+    c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated"
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
-    c.learner.kl = 0.0  # beta of the k3 penalty against the initial policy; 0 runs no reference forward
+    c.learner.kl_coef = 0.0  # beta of the k3 penalty against the initial policy; 0 runs no reference forward
     c.learner.learning_rate = 1e-6
     c.learner.warmup = 0  # optimizer steps of linear warm-up
     c.learner.betas = (0.9, 0.999)
@@ -116,10 +116,10 @@ def get_config() -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.steps = 60
-    c.train.questions = 512  # groups trained on per step (B)
+    c.train.batch_size = 512  # groups trained on per step (B)
     c.train.eval_every = 5  # steps; step 0 and the last are always evaluated
     c.train.checkpoint_every = 5  # steps
-    c.train.keep = 2  # checkpoints kept
+    c.train.keep_checkpoints = 2  # checkpoints kept
     c.train.empty_buffer = False  # a run that continues drops its buffer if sizes have changed; False: an error
 
     c.eval = ConfigDict()
@@ -135,7 +135,7 @@ def get_config() -> ConfigDict:
 
 def dots_code(c: ConfigDict) -> None:
     """Sets every flag in which paper and released code differ as the released code has it."""
-    c.selection.reuse = 0
+    c.selection.reuse_references = 0
     c.predictor.calibration, c.predictor.refit = "code", True
     c.replay.start, c.replay.insert, c.learner.loss = "round", "batch", "decoupled"
     c.learner.advantage_std, c.learner.aggregation, c.learner.weight_decay = True, "token", 0.01
@@ -143,7 +143,7 @@ def dots_code(c: ConfigDict) -> None:
 
 def dots_paper(c: ConfigDict) -> None:
     """Sets every flag in which paper and released code differ as the paper has it."""
-    c.selection.reuse = c.selection.references // 4  # 6% of a round's groups where K = B / 2; the paper: 4 to 12%
+    c.selection.reuse_references = c.selection.references // 4  # 6% of a round's groups where M = B / 2; paper 4 to 12%
     c.predictor.calibration, c.predictor.refit = "paper", False
     c.replay.start, c.replay.insert, c.learner.loss = "full", "useful", "plain"
     c.learner.advantage_std, c.learner.aggregation, c.learner.weight_decay = False, "sequence", 0.0
@@ -151,12 +151,12 @@ def dots_paper(c: ConfigDict) -> None:
 
 def grpo(c: ConfigDict) -> None:
     """GRPO: uniform selection, no replay."""
-    c.selection.name, c.replay.fresh = "uniform", 1.0
+    c.selection.name, c.replay.fresh_fraction = "uniform", 1.0
 
 
 def dots(c: ConfigDict) -> None:
     """Difficulty-targeted selection alone."""
-    c.selection.name, c.replay.fresh = "dots", 1.0
+    c.selection.name, c.replay.fresh_fraction = "dots", 1.0
 
 
 def rr(c: ConfigDict) -> None:
@@ -197,13 +197,13 @@ def tiny(c: ConfigDict) -> None:
     c.selection.references, c.selection.temperature = 16, 0.03
     c.embedding.dtype, c.embedding.max_tokens, c.embedding.standardise = "float32", 192, True
     c.predictor.width, c.predictor.steps, c.predictor.batch, c.predictor.references = 64, 25, 128, 64
-    c.predictor.attend, c.predictor.learn_from, c.predictor.window, c.predictor.dropout = "window", "groups", 512, 0.0
+    c.predictor.context, c.predictor.labels, c.predictor.window, c.predictor.dropout = "window", "groups", 512, 0.0
     c.rollout.max_tokens, c.rollout.chunk = 16, 15
     c.rollout.temperature = c.eval.temperature = 0.1  # random weights make small logits: at 1 little is learned
     c.replay.capacity = 16
     c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 16, 1, 16
     c.learner.learning_rate, c.learner.remat = 1.5e-3, False
-    c.train.steps, c.train.questions = 30, 8
+    c.train.steps, c.train.batch_size = 30, 8
     c.eval.questions, c.eval.top_p = 16, 1.0
     _split(c)
 

@@ -19,7 +19,7 @@ def get_config(which: str = "dots_rr"):
 
     c.selection.temperature = 0.03  # a draw as sharp as the paper's comes back to few questions of so small a pool
     c.selection.references = 8
-    c.selection.reuse = 4
+    c.selection.reuse_references = 4
     c.embedding.dtype = "float32"
     c.embedding.standardise = True
     c.predictor.width = 64
@@ -27,8 +27,8 @@ def get_config(which: str = "dots_rr"):
     c.predictor.batch = 128
     c.predictor.references = 128
     c.predictor.dropout = 0.0
-    c.predictor.attend = "window"
-    c.predictor.learn_from = "groups"
+    c.predictor.context = "window"
+    c.predictor.labels = "groups"
     c.predictor.window = 512
 
     c.rollout.max_tokens = 32
@@ -36,7 +36,7 @@ def get_config(which: str = "dots_rr"):
     c.rollout.chunk = 32  # all at once: one shape to compile
 
     c.replay.capacity = 64
-    c.replay.until = 40  # a third of the run: replay speeds up the beginning and harms the end
+    c.replay.last_step = 40  # a third of the run: replay speeds up the beginning and harms the end
 
     c.learner.minibatches = 2
     c.learner.micro_rows = 32
@@ -47,7 +47,7 @@ def get_config(which: str = "dots_rr"):
     c.learner.remat = True  # also faster here: less memory traffic
 
     c.train.steps = 120
-    c.train.questions = 16
+    c.train.batch_size = 16
     c.train.eval_every = 10
     c.train.checkpoint_every = 20
 

@@ -86,8 +86,8 @@ class Experiment:
     sampling: dict[str, Any]  # the other arguments of `rollout.sample`
     evaluator: Evaluator
     selector: selection.Selector
-    update: learner.Hyper
-    replay: replay.Rule
+    update: learner.UpdateSpec
+    replay: replay.ReplaySpec
     initial_params: dict | None  # for the KL penalty
     make_buffer: Callable[[], replay.Groups | None]
     fingerprints: dict[str, str]  # of what the run rests on
@@ -118,10 +118,10 @@ class Experiment:
 def check(config) -> None:
     """Raises UserError at the first value, or values together, that no run can use."""
     config_rules.check(config, config_rules.RUN)
-    batch, pool = config.train.questions, config.data.num_questions
+    batch, pool = config.train.batch_size, config.data.num_questions
     if pool and batch > pool:
         raise UserError(
-            f"config.train.questions={batch} is more than the pool's config.data.num_questions={pool}; "
+            f"config.train.batch_size={batch} is more than the pool's config.data.num_questions={pool}; "
             "lower the first or raise the second"
         )
     learner.check(config)
@@ -146,11 +146,12 @@ def check_loaded(config, rule, shards: int, model, longest_prompt: int, pool: in
             f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
             f"use a multiple of {shards}"
         )
-    if rule.draws and any(count % shards for count in (rule.questions, rule.generated, rule.slots)):
+    if rule.num_replayed and any(count % shards for count in (rule.batch_size, rule.num_fresh, rule.num_slots)):
         raise UserError(
-            f"config.train.questions={rule.questions}, the {rule.generated} of them that are fresh "
-            f"(config.replay.fresh={rule.fresh}) and config.replay.capacity={rule.capacity} must all divide over the "
-            f"mesh's data x fsdp = {shards} devices; use multiples of {shards}, or other config.mesh axes"
+            f"config.train.batch_size={rule.batch_size}, the {rule.num_fresh} of them that are fresh "
+            f"(config.replay.fresh_fraction={rule.fresh_fraction}) and config.replay.capacity={rule.capacity} must all "
+            f"divide over the mesh's data x fsdp = {shards} devices; use multiples of {shards}, or other config.mesh "
+            "axes"
         )
     if longest_prompt + config.rollout.max_tokens > model.max_positions:
         raise UserError(
@@ -179,8 +180,8 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
     eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
-    update = learner.Hyper(**config.learner, temperature=config.rollout.temperature)
-    rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
+    update = learner.UpdateSpec(**config.learner, temperature=config.rollout.temperature)
+    rule = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     check_loaded(config, rule, sharding.num_row_shards(mesh), policy.config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
     grader = reward.make(config.reward)
@@ -200,10 +201,10 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     )
     state = learner.init_state(params, policy.config, update, mesh)
     size = {"group_size": config.rollout.group_size, "max_tokens": config.rollout.max_tokens}
-    empty = functools.partial(replay.init, rule.slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh)
-    make_buffer = empty if rule.draws else lambda: None
+    empty = functools.partial(replay.init, rule.num_slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh)
+    make_buffer = empty if rule.num_replayed else lambda: None
     buffer = make_buffer()
-    initial_params = jax.tree.map(jnp.copy, params) if update.kl else None
+    initial_params = jax.tree.map(jnp.copy, params) if update.kl_coef else None
     del params
     embedder = settings.embedder(config, directory)
     rests_on = {
@@ -225,10 +226,10 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     )
     with ledger.phase("score"):
         selector = selection.find(config.selection.name)(config, context)
-    first_round = Round.start(np.zeros(0, np.int32), np.zeros(config.selection.every, int), config.train.questions)
+    first_round = Round.start(np.zeros(0, np.int32), np.zeros(config.selection.interval, int), config.train.batch_size)
     experiment = Experiment(
         steps=config.train.steps,
-        interval=config.selection.every,
+        interval=config.selection.interval,
         eval_every=config.train.eval_every,
         greedy=config.eval.greedy,
         checkpoint_every=config.train.checkpoint_every,

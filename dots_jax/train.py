@@ -55,15 +55,15 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
         selector = exp.selector.observe(selector, queries, successes, exp.group_size, step, is_reference=True)
         log.references(step, queries, successes, prediction)
     with log.ledger.phase("score"):
-        num_fresh = np.array([exp.replay.fresh_groups(step + i) for i in range(exp.interval)])
+        num_fresh = np.array([exp.replay.num_fresh_at(step + i) for i in range(exp.interval)])
         ids, selector = exp.selector.propose(selector, key, num_fresh.sum(), step)
-    round = Round.start(ids, num_fresh, exp.replay.questions)
+    round = Round.start(ids, num_fresh, exp.replay.batch_size)
     return dataclasses.replace(state, selector=selector, round=round), references
 
 
 def train_step(exp: Experiment, state: RunState, step: int, references, log: RunLog):
     """Rolls out the step's questions and updates the policy on them and on what is replayed."""
-    step_in_round, num_fresh = (step - 1) % exp.interval, exp.replay.fresh_groups(step)
+    step_in_round, num_fresh = (step - 1) % exp.interval, exp.replay.num_fresh_at(step)
     ids, prediction = state.round.ids[step_in_round, :num_fresh], exp.selector.predict(state.selector)
 
     # Rollouts: G completions of each question, and their rewards. Some groups may exist already.
@@ -88,7 +88,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references, log: Run
         count = jax.device_put(np.int32(num_fresh), sharding.replicated(exp.mesh))
         with jax.transfer_guard("disallow"):
             if state.buffer:
-                groups = replay.spread(groups, exp.replay.questions, sharding.num_row_shards(exp.mesh))
+                groups = replay.spread(groups, exp.replay.batch_size, sharding.num_row_shards(exp.mesh))
             policy, buffer, info = learner.update(
                 state.learner, state.buffer, groups, count, exp.key, exp.policy.config, exp.update, exp.mesh,
                 exp.replay, exp.initial_params,

@@ -33,8 +33,9 @@ PROGRAMS = {
 }
 # fmt: off
 RUN = {
-    "data.num_questions": 64, "data.num_heldout": 36, "train.steps": 2, "train.questions": 4, "selection.references": 4,
-    "selection.reuse": 0, "replay.capacity": 8, "predictor.width": 8, "predictor.window": 64, "predictor.steps": 2,
+    "data.num_questions": 64, "data.num_heldout": 36, "train.steps": 2, "train.batch_size": 4,
+    "selection.references": 4, "selection.reuse_references": 0, "replay.capacity": 8,
+    "predictor.width": 8, "predictor.window": 64, "predictor.steps": 2,
     "predictor.batch": 16, "rollout.max_tokens": 8, "rollout.group_size": 4, "learner.minibatches": 1,
     "learner.micro_rows": 8, "learner.length_buckets": 1, "eval.samples": 1, "eval.greedy": False,
 }
@@ -165,14 +166,14 @@ FIELDS = {  # by program; what a run would never end on, or that no array can ho
     "main": [
         *({name: HUGE} for name in (
             "data__num_questions", "data__num_heldout", "rollout__group_size", "rollout__max_tokens",
-            "selection__every",
+            "selection__interval",
             "selection__references", "predictor__width", "predictor__window", "predictor__steps", "predictor__batch",
-            "train__steps", "train__questions", "replay__capacity", "learner__minibatches", "learner__micro_rows",
+            "train__steps", "train__batch_size", "replay__capacity", "learner__minibatches", "learner__micro_rows",
             "learner__length_buckets", "eval__samples", "predictor__references",
         )),
         *({name: 10**30} for name in (
             "seed", "data__seed", "learner__warmup", "train__eval_every", "rollout__chunk", "learner__logits_chunk",
-            "eval__batch", "rollout__slots", "data__max_prompt_tokens", "replay__max_age", "replay__until",
+            "eval__batch", "rollout__slots", "data__max_prompt_tokens", "replay__max_age", "replay__last_step",
         )),
         *({"policy__random__width": 16, f"policy__random__{name}": value} for name, value in (
             ("num_layers", 0), ("num_layers", -1), ("num_layers", HUGE), ("num_heads", 0), ("num_heads", -4),
@@ -183,10 +184,11 @@ FIELDS = {  # by program; what a run would never end on, or that no array can ho
             10**30),
         )),
         {"policy__random__width": 2**15, "policy__random__num_layers": 999},
-        {"train__questions": 10**5, "rollout__group_size": 10**5, "data__num_questions": 10**6},
-        {"eval__samples": 10**5, "data__num_heldout": 10**5}, {"selection__name": "uniform", "selection__every": 10**6},
+        {"train__batch_size": 10**5, "rollout__group_size": 10**5, "data__num_questions": 10**6},
+        {"eval__samples": 10**5, "data__num_heldout": 10**5},
+        {"selection__name": "uniform", "selection__interval": 10**6},
         {"learner__learning_rate": "1e300"}, {"rollout__temperature": "1e-300"}, {"predictor__half_life": "1e-300"},
-        {"seed": "None"}, {"learner__kl": "None"}, {"learner__betas": "None"}, {"eval__greedy": "None"},
+        {"seed": "None"}, {"learner__kl_coef": "None"}, {"learner__betas": "None"}, {"eval__greedy": "None"},
         {"mesh__data": 10**30}, {"mesh__data": "None"},
     ],
     "plan": [
@@ -214,7 +216,7 @@ KINDS = {  # fields that can be of none of these kinds, or of those named alone
     "main": {
         "seed": (0, 2, 3, 4), "policy.path": (0, 1, 3, 4), "policy.random.rope_theta": (0, 2),
         "policy.random.tie_embeddings": (0, 1),
-        "data.label": (0, 1, 3, 4), "reward": (0, 1, 2, 3, 4), "selection.target": (0, 1, 2, 3, 4),
+        "data.difficulty_column": (0, 1, 3, 4), "reward": (0, 1, 2, 3, 4), "selection.target": (0, 1, 2, 3, 4),
         "learner.betas": (0, 1, 2, 3, 4),
         "predictor.refit": (0, 1, 2, 3, 4), "embedding.path": (0, 3), "train.steps": (0, 2, 3, 4), "train": (0, 1),
         "mesh.data": (0, 2, 3, 4), "mesh": (0, 4), "selection.name": (0, 1, 4), "eval.sets": (0,), "data.root": (0,),
@@ -290,7 +292,7 @@ CONFIG = [  # report and explore
     "[1]", "null", "", DEEP, "{}", '{"a.b": 1}', {"seed": "1"}, {"seed": [1]}, {"seed": None}, {"train": 3},
     {"train": ...},
     {"train.steps": "6"}, {"train.steps": None}, {"selection": "dots"}, {"selection.name": ["dots"]},
-    {"replay.fresh": "1"},
+    {"replay.fresh_fraction": "1"},
 ]
 GROUPS = [  # explore, the row of step 3
     *({"ids": value} for value in (["a"] * 4, [1, 2, 3, 99], [1, 2, 3, -1], [1, 2, 3, 10**30], [0.5, 1, 2, 3], 3,
@@ -321,9 +323,9 @@ QUESTIONS = [
 ]
 POOLS = [  # rows, changes of the config
     ([{"problem": "1" * 10**7, "answer": "1"}], {}),
-    ([{"problem": f"s{i}=", "answer": "1", "d": 10**400} for i in range(9)], {"data__label": "d"}),
-    ([{"problem": f"s{i}=", "answer": "1", "d": "x"} for i in range(9)], {"data__label": "d"}),
-    ([{"problem": f"s{i}=", "answer": "1", "level": "9" * 30} for i in range(9)], {"data__label": "level"}),
+    ([{"problem": f"s{i}=", "answer": "1", "d": 10**400} for i in range(9)], {"data__difficulty_column": "d"}),
+    ([{"problem": f"s{i}=", "answer": "1", "d": "x"} for i in range(9)], {"data__difficulty_column": "d"}),
+    ([{"problem": f"s{i}=", "answer": "1", "level": "9" * 30} for i in range(9)], {"data__difficulty_column": "level"}),
 ]
 ARGUMENTS = [
     ("report", "--foo=1"), ("report", "/nowhere"), ("report", ""), ("report", "x" * 5000), ("report", POLICY),

@@ -13,7 +13,7 @@ from test_train import FIELDS
 from dots_jax.core.files import ROOT
 
 LAUNCH = Path(ROOT) / "launch"
-ONE_STEP = FIELDS | {"train.steps": 1, "selection.name": "uniform", "replay.fresh": 1.0}
+ONE_STEP = FIELDS | {"train.steps": 1, "selection.name": "uniform", "replay.fresh_fraction": 1.0}
 
 
 @pytest.fixture(scope="module")

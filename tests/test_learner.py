@@ -15,17 +15,17 @@ from dots_jax.learner.microbatch import buckets
 from dots_jax.rollout import Rollouts
 
 P, G, S, T = 8, 4, 5, 9
-HYPER = learner.Hyper(
+HYPER = learner.UpdateSpec(
     minibatches=2,
     micro_rows=8,
     length_buckets=2,
     logits_chunk=4,
     clip=0.2,
     loss="decoupled",
-    cap=2.0,
+    ratio_cap=2.0,
     advantage_std=True,
     aggregation="token",
-    kl=0.0,
+    kl_coef=0.0,
     learning_rate=1e-2,
     warmup=0,
     betas=(0.9, 0.999),
@@ -36,7 +36,7 @@ HYPER = learner.Hyper(
 )
 
 
-RULE = dataclasses.replace(replay.Rule(P, 2, **common.get_config().replay), capacity=P, insert="useful")
+RULE = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
 STILL = dataclasses.replace(HYPER, learning_rate=1e-6, weight_decay=0.0)
 
 
@@ -234,7 +234,7 @@ def test_kl_far_apart_and_masked_has_a_finite_gradient():
 
 
 def test_kl(tiny_config, tiny_params, batch):
-    hyper = dataclasses.replace(HYPER, kl=0.1)
+    hyper = dataclasses.replace(HYPER, kl_coef=0.1)
     other = jax.tree.map(lambda x: x + 0.05, tiny_params)
     _, plain = step(tiny_config, tiny_params, batch)
     _, same = step(tiny_config, tiny_params, batch, hyper, reference=tiny_params)
@@ -262,7 +262,7 @@ def compiled_memory(config, rule=None, questions=4, tokens=256):
     hyper = dataclasses.replace(HYPER, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
     params = jax.eval_shape(lambda: policy.init(config, jax.random.key(0)))
     state = jax.eval_shape(lambda p: learner.TrainState(p, None, hyper.optimizer().init(p), jnp.int32(0)), params)
-    buffer = jax.eval_shape(lambda: replay.init(rule.slots, G, S, tokens, mesh)) if rule else None
+    buffer = jax.eval_shape(lambda: replay.init(rule.num_slots, G, S, tokens, mesh)) if rule else None
 
     def array(*shape, dtype=jnp.int32):
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -295,7 +295,7 @@ def test_memory_does_not_hold_all_logits(tiny_config):
 @pytest.mark.parametrize("insert", ["useful", "batch"])
 def test_the_buffer_is_not_copied(tiny_config, insert):
     """A draw and an insertion in one program, on a buffer larger than all else."""
-    rule = dataclasses.replace(RULE, questions=4, capacity=2**15, insert=insert)
+    rule = dataclasses.replace(RULE, batch_size=4, capacity=2**15, insert=insert)
     memory, weights, buffer = compiled_memory(tiny_config, rule)
     assert memory.temp_size_in_bytes < buffer / 2, (memory.temp_size_in_bytes, buffer)
     assert memory.alias_size_in_bytes >= 3 * weights + buffer
@@ -311,7 +311,7 @@ def groups(batch, which, step):
     return replay.Groups(rollouts, rewards, which, np.full(len(which), step, np.int32), np.arange(len(which)))
 
 
-REPLAYING = dataclasses.replace(HYPER, cap=1.02, learning_rate=3e-3)
+REPLAYING = dataclasses.replace(HYPER, ratio_cap=1.02, learning_rate=3e-3)
 
 
 def replaying_step(
@@ -321,7 +321,7 @@ def replaying_step(
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.qwen2.shardings(config, mesh))
     state = dataclasses.replace(learner.init_state(params, config, hyper, mesh), step=jnp.int32(4))
-    buffer = replay.init(rule.slots, G, S, T, mesh, shards)
+    buffer = replay.init(rule.num_slots, G, S, T, mesh, shards)
     for which, at in old:
         buffer = replay.add(buffer, groups(batch, which, at), np.ones(len(which), bool), mesh)
     own = replay.spread(groups(batch, range(fresh), 5), P, len(buffer.ids))
@@ -451,7 +451,9 @@ def test_replay_options(tiny_config, tiny_params, batch):
 
 def test_replay_rules(tiny_config, tiny_params, batch):
     """Nothing before a draw is there; then what is young enough, once, and of that the better completions only."""
-    rule = dataclasses.replace(RULE, start="full", max_age=3, once=True, positive_only=True, questions=P, fresh=0.75)
+    rule = dataclasses.replace(
+        RULE, start="full", max_age=3, draw_once=True, positive_only=True, batch_size=P, fresh_fraction=0.75
+    )
     hyper = dataclasses.replace(REPLAYING, minibatches=1)
     run = functools.partial(replaying_step, tiny_config, tiny_params, batch, hyper, rule, fresh=6)
     lengths, rewards = batch[0].lengths, batch[1]
@@ -472,7 +474,7 @@ def test_replay_rules(tiny_config, tiny_params, batch):
 def test_replay_in_bfloat16_with_a_kl_penalty(tiny_config, tiny_params, batch):
     _, exact, info = replaying_step(tiny_config, tiny_params, batch)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tiny_params)
-    hyper = dataclasses.replace(REPLAYING, kl=0.1)
+    hyper = dataclasses.replace(REPLAYING, kl_coef=0.1)
     _, buffer, got = replaying_step(tiny_config, params, batch, hyper, reference=jax.tree.map(jnp.copy, params))
     assert np.isfinite([float(got[name]) for name in ("loss", "grad_norm", "kl")]).all()
     assert got["scored"] == info["scored"] and got["replay"]["share"] == info["replay"]["share"]

@@ -38,19 +38,30 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config=empty.py"], "no function get_config"),
         (["--config=number.py"], "returned int"),
         (["--config=configs/quickstart.py:huge"], "no 'huge' in the config's argument"),
-        (["--config.replay.fresh=0.0"], "config.replay.fresh=0.0 must be a number above 0 and at most 1"),
-        (["--config.replay.fresh=1.5"], "at most 1"),
-        (["--config.replay.fresh=0.3"], "is 4.8 groups; use a share that gives a whole number, such as 0.3125"),
+        (
+            ["--config.replay.fresh_fraction=0.0"],
+            "config.replay.fresh_fraction=0.0 must be a number above 0 and at most 1",
+        ),
+        (["--config.replay.fresh=0.5"], "config.replay.fresh is now called config.replay.fresh_fraction"),
+        (["--config.replay.fresh_fraction=1.5"], "at most 1"),
+        (
+            ["--config.replay.fresh_fraction=0.3"],
+            "is 4.8 groups; use a share that gives a whole number, such as 0.3125",
+        ),
         (["--config.replay.capacity=7"], "config.replay.capacity=7 is less than the 8 groups that a step draws"),
         (
-            ["--config.replay.fresh=0.25", "--config.replay.capacity=8", "--config.selection.reuse=0"],
+            [
+                "--config.replay.fresh_fraction=0.25",
+                "--config.replay.capacity=8",
+                "--config.selection.reuse_references=0",
+            ],
             "less than the 12 groups",
         ),
         (["--config.replay.capacity=100000"], "more than the pool's config.data.num_questions=4096"),
-        (["--config.replay.until=2"], "ends replay before it starts"),
+        (["--config.replay.last_step=2"], "ends replay before it starts"),
         (["--config.replay.start=soon"], "round, full"),
         (["--config.learner.loss=best"], "plain, decoupled, truncated"),
-        (["--config.selection.reuse=8"], "below the 8 fresh groups"),
+        (["--config.selection.reuse_references=8"], "below the 8 fresh groups"),
         (["--config.seed=99999999999"], "at most 4,294,967,295"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
         (["--config.group_size=4"], "did you mean config.rollout.group_size?"),
@@ -59,7 +70,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.learner.remat=perhaps"], "true or false"),
         (["--config.train.steps"], "config.train.steps"),
         (["--config.train.steps=0"], "at least 1"),
-        (["--config.train.questions=33"], "does not divide"),
+        (["--config.train.batch_size=33"], "does not divide"),
         (["--config.learner.aggregation=best"], "token, sequence"),
         (["--config.seed=1", "--config.learner.clip=1.0"], "between 0 and 1"),
     ],
@@ -153,15 +164,15 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
         ("mesh.data", 0),
         ("mesh.fsdp", -1),
         ("data.num_questions", 8),
-        ("train.keep", True),
+        ("train.keep_checkpoints", True),
         ("data.num_questions", 31),  # below the budget of a round
         ("selection.references", 4097),
         ("selection.references", 0),
-        ("selection.reuse", 17),
+        ("selection.reuse_references", 17),
         ("selection.target", 1.5),
         ("selection.temperature", 0.0),
         ("predictor.window", 7),
-        ("predictor.learn_from", "none"),
+        ("predictor.labels", "none"),
         ("predictor.calibration", "platt"),
         ("predictor.half_life", 0.0),
         ("embedding.dtype", "int8"),
@@ -206,14 +217,14 @@ def test_presets():
     assert command_line.load(DEFAULT).to_dict() == command_line.load(f"{DEFAULT}:dots_rr").to_dict()
     assert (code.learner.advantage_std, code.predictor.calibration, code.predictor.refit) == (True, "code", True)
     assert (paper.learner.advantage_std, paper.predictor.calibration, paper.predictor.refit) == (False, "paper", False)
-    assert code.selection.reuse == 0 < paper.selection.reuse <= paper.selection.references
+    assert code.selection.reuse_references == 0 < paper.selection.reuse_references <= paper.selection.references
     assert (code.replay.start, code.replay.insert, code.learner.loss) == ("round", "batch", "decoupled")
     assert (paper.replay.start, paper.replay.insert, paper.learner.loss) == ("full", "useful", "plain")
     experiment.check(paper)
     methods = {
         name: command_line.load(f"{DEFAULT}:{name}") for name in ("grpo", "dots", "rr", "dots_rr", "rr,dots_paper")
     }
-    assert {name: (c.selection.name, c.replay.fresh < 1) for name, c in methods.items()} == {
+    assert {name: (c.selection.name, c.replay.fresh_fraction < 1) for name, c in methods.items()} == {
         "grpo": ("uniform", False),
         "dots": ("dots", False),
         "rr": ("uniform", True),

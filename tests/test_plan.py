@@ -30,7 +30,7 @@ def config(**changes):
     c = common.get_config()
     c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.chunk = 64, 193, 64
     c.data.name = "arithmetic"
-    c.train.questions, c.replay.capacity, c.data.num_heldout = 32, 48, 8
+    c.train.batch_size, c.replay.capacity, c.data.num_heldout = 32, 48, 8
     c.selection.name, c.policy.dtype = "uniform", "float32"
     c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 32, 1, 64
     return change(c, **changes)
@@ -76,8 +76,8 @@ def params_of(mesh, dtype):
 
 def compile_update(c, mesh):
     """The update's compiled program, and bytes on a device of its state, buffer and rollouts."""
-    hyper = learner.Hyper(**c.learner, temperature=1.0)
-    rule = replay.Rule(c.train.questions, c.selection.every, **c.replay)
+    hyper = learner.UpdateSpec(**c.learner, temperature=1.0)
+    rule = replay.ReplaySpec(c.train.batch_size, c.selection.interval, **c.replay)
     params = params_of(mesh, jnp.dtype(c.policy.dtype))
     full = params_of(mesh, jnp.float32)
     places = optax.tree_utils.tree_map_params(
@@ -94,8 +94,8 @@ def compile_update(c, mesh):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     state = learner.TrainState(params, None if c.policy.dtype == "float32" else full, moments, array())
-    B, G, S, T = rule.questions, c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens
-    buffer = jax.eval_shape(lambda: replay.init(rule.slots, G, S, T, mesh)) if rule.draws else None
+    B, G, S, T = rule.batch_size, c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens
+    buffer = jax.eval_shape(lambda: replay.init(rule.num_slots, G, S, T, mesh)) if rule.num_replayed else None
     buffer = buffer and jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype, place=rows), buffer)
 
     def group(*shape, dtype=jnp.int32):
@@ -146,8 +146,8 @@ def test_update_against_the_compiled_program(sizes, changes, record_property):
 @pytest.mark.parametrize("sizes, slots", [((1, 1, 1), 0), ((1, 1, 1), 8), ((2, 2, 2), 0)])
 def test_sampler_against_the_compiled_programs(sizes, slots):
     """Weights, prompts, cache and outputs exactly; what XLA allocates beside them within 0.6 to 1.5 of the plan."""
-    c = config(replay_fresh=1.0, rollout_slots=slots)
-    mesh, P, G = mesh_of(sizes), c.train.questions, c.rollout.group_size
+    c = config(replay_fresh_fraction=1.0, rollout_slots=slots)
+    mesh, P, G = mesh_of(sizes), c.train.batch_size, c.rollout.group_size
     c.mesh.data, c.mesh.fsdp, c.mesh.tensor = sizes
     made = plan.plan(c, MODEL, int(np.prod(sizes)), H100, platform="cpu")
     prefill, decode = made.phases["prefill"], made.phases["decode"]
@@ -260,13 +260,13 @@ def test_buffer_moves_as_computed():
     assert {k: v for k, v in small.items() if k != "replay buffer"} == {
         k: v for k, v in large.items() if k != "replay buffer"
     }
-    assert parts(replay_fresh=1.0)["replay buffer"] == 0
-    assert parts(learner_kl=0.1)["reference policy"] == small["parameters"] and not small["reference policy"]
+    assert parts(replay_fresh_fraction=1.0)["replay buffer"] == 0
+    assert parts(learner_kl_coef=0.1)["reference policy"] == small["parameters"] and not small["reference policy"]
 
 
 def test_tokens_and_flops_by_hand():
     model = dataclasses.replace(MODEL, num_layers=1)
-    c = config(replay_fresh=1.0, learner_remat=False, eval_greedy=False)
+    c = config(replay_fresh_fraction=1.0, learner_remat=False, eval_greedy=False)
     made = plan.plan(c, model, 1, H100)
     assert made.tokens["generated"] == made.tokens["trained"] == 32 * 8 * 193
     # As the benchmark has it, but that the loss' head is computed once more.
@@ -276,7 +276,7 @@ def test_tokens_and_flops_by_hand():
     keys = 64 * 65 // 2 + 8 * sum(range(65, 64 + 193))
     question = body * (64 + 8 * 192) + 4 * 128 * keys + 2 * 128 * 4224 * 8 * 193
     assert made.flops["sampling"] == 32 * question
-    change(c, selection_name="dots", selection_references=16, selection_every=4, learner_remat=True)
+    change(c, selection_name="dots", selection_references=16, selection_interval=4, learner_remat=True)
     dots = plan.plan(c, model, 1, H100)
     assert dots.tokens["generated for references"] == 16 / 4 * 8 * 193
     assert dots.flops["references"] == 16 / 4 * question

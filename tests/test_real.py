@@ -416,9 +416,9 @@ def test_bad_text_in_parquet_and_labels(root):
         load(settings("nowhere"))
     path = write(root / "hard.jsonl", [{"problem": "p", "answer": "1", "hardness": "very"}])
     with pytest.raises(UserError, match="has no column hardnes with numbers.*it has problem, answer, hardness"):
-        load(settings(root, name=path, label="hardnes"))
+        load(settings(root, name=path, difficulty_column="hardnes"))
     with pytest.raises(UserError, match="'very' in the column hardness is not a number"):
-        load(settings(root, name=path, label="hardness"))
+        load(settings(root, name=path, difficulty_column="hardness"))
     c = settings(root)
     c.eval.sets = f"gsm8k,{root}/eval/gsm8k.jsonl"
     with pytest.raises(UserError, match="two evaluation sets are called gsm8k"):
@@ -429,7 +429,7 @@ def test_static_leaves_out_what_has_no_label(root):
     labels = np.array([3.0, np.nan, 1.0, 2.0, np.nan, 5.0, 4.0, 6.0])
     context = selection.Context(8, labels, None, None, 3, None, jax.random.key(0))
     c = settings(root)
-    c.selection.name, c.train.questions = "static", 2
+    c.selection.name, c.train.batch_size = "static", 2
     static = selection.find(c.selection.name)(c, context)
     state, drawn = static.init(), []
     for step in (1, 2, 3):
@@ -450,7 +450,7 @@ def test_the_papers_runs_are_valid_and_fit_eight_gpus(name, tmp_path, monkeypatc
     c = command_line.load(config)
     experiment.check(c)
     if "tiny" not in name:
-        assert (c.train.questions, c.learner.minibatches, c.rollout.group_size, c.train.steps) == (512, 8, 8, 60)
+        assert (c.train.batch_size, c.learner.minibatches, c.rollout.group_size, c.train.steps) == (512, 8, 8, 60)
         assert c.rollout.max_tokens == (4096 if "3b" in c.policy.path.lower() else 3072)
     monkeypatch.chdir(tmp_path)
     devices = 1 if "tiny" in name else 8

@@ -18,7 +18,7 @@ from dots_jax.learner import replay
 from dots_jax.rollout import Rollouts
 
 G, S, T = 2, 3, 2
-RULE = dataclasses.replace(replay.Rule(4, 2, **common.get_config().replay), capacity=8)
+RULE = dataclasses.replace(replay.ReplaySpec(4, 2, **common.get_config().replay), capacity=8)
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def groups(ids, successes, step, rollouts=G):
 
 def held(buffer):
     """[(question, step)] of the slots in use, oldest first; every array of a slot must be of that group."""
-    b = jax.tree.map(np.asarray, replay.flat(buffer))
+    b = jax.tree.map(np.asarray, replay.from_shards(buffer))
     live = np.flatnonzero(b.step >= 0)
     consistent(b, live)
     return [(int(b.ids[i]), int(b.step[i])) for i in live[np.lexsort((b.place[live], b.step[live]))]]
@@ -126,10 +126,10 @@ def test_golden_trace(goldens):
     trace = json.loads((goldens / "replay_trace.json").read_text())
     B, size = trace["batch"], trace["group"]
     rule = dataclasses.replace(
-        RULE, questions=B, every=trace["mu"], fresh=trace["fresh_share"], capacity=trace["capacity"]
+        RULE, batch_size=B, every=trace["mu"], fresh=trace["fresh_share"], capacity=trace["capacity"]
     )
-    buffer = replay.init(rule.slots, size, S, T, mesh())
-    assert rule.keep == 8 and len(trace["steps"]) == 10
+    buffer = replay.init(rule.num_slots, size, S, T, mesh())
+    assert rule.num_kept == 8 and len(trace["steps"]) == 10
 
     def wide(g):  # rewards say how many of 8 succeeded, the other arrays are of G completions
         r = g.rollouts
@@ -141,20 +141,20 @@ def test_golden_trace(goldens):
         assert held(buffer) == [
             (i, s + 1) for i, s in zip(row["replay_pool_ids"], row.get("replay_pool_steps", []), strict=True)
         ]
-        assert rule.fresh_groups(step) == len(ids)
+        assert rule.num_fresh_at(step) == len(ids)
         draw = B - len(ids)
         assert draw == row["replay_count"]
         if draw:
             _, there, buffer = replay.sample(buffer, jax.random.key(step), draw, step, mesh())
             assert there.sum() == row["replay_count"]
         fresh = wide(groups(ids + [0] * draw, successes + [1] * draw, step, size))
-        buffer = replay.add(buffer, fresh, np.arange(B) < len(ids), mesh(), rule.keep)
+        buffer = replay.add(buffer, fresh, np.arange(B) < len(ids), mesh(), rule.num_kept)
 
 
 def test_the_papers_rule_by_hand():
     """C = 4: only mixed groups go in, a newer copy replaces an older, and then the oldest go, as many as must."""
     rule = dataclasses.replace(RULE, start="full", insert="useful", capacity=4)
-    assert rule.slots == 4 and rule.keep is None and rule.fresh_groups(1) == 2
+    assert rule.num_slots == 4 and rule.num_kept is None and rule.num_fresh_at(1) == 2
 
     def put(buffer, *args):
         return replay.add(buffer, groups(*args), np.ones(2, bool), mesh())
@@ -175,10 +175,10 @@ def test_the_papers_rule_by_hand():
 
 
 def test_the_rules_schedule():
-    code, paper = RULE, dataclasses.replace(RULE, start="full", until=3)
-    assert [code.fresh_groups(s) for s in range(1, 6)] == [4, 4, 2, 2, 2] and code.draws == 2
-    assert [paper.fresh_groups(s) for s in range(1, 6)] == [2, 2, 2, 4, 4]
-    assert code.slots == 6 + 4 and dataclasses.replace(RULE, insert="useful").slots == 8
+    code, paper = RULE, dataclasses.replace(RULE, start="full", last_step=3)
+    assert [code.num_fresh_at(s) for s in range(1, 6)] == [4, 4, 2, 2, 2] and code.num_replayed == 2
+    assert [paper.num_fresh_at(s) for s in range(1, 6)] == [2, 2, 2, 4, 4]
+    assert code.num_slots == 6 + 4 and dataclasses.replace(RULE, insert="useful").slots == 8
 
 
 def test_draws_are_uniform():
@@ -218,7 +218,7 @@ def test_shards_are_buffers_of_their_own():
         jax.tree.map(np.testing.assert_array_equal, *drawn)
         assert drawn[0][1].tolist() == [len(part.held) > 0 for part in parts]
     # Cut anew for two devices: nothing is lost, and the oldest of each shard still go first.
-    two = replay.cut(replay.flat(buffers[1]), mesh(2))
+    two = replay.to_shards(replay.from_shards(buffers[1]), mesh(2))
     assert two.ids.shape == (2, 4) and held(two) == held(buffers[0])
     two = replay.add(two, groups([10, 11, 12, 13], [1] * 4, 8), np.ones(4, bool), mesh(2))
     for i in range(2):
@@ -230,20 +230,20 @@ def test_shards_are_buffers_of_their_own():
 
 def test_every_shard_gets_its_part_of_the_fresh_groups():
     """Half a batch is fresh: in no shard do the groups grow old, and the batch is put together shard by shard."""
-    rule = dataclasses.replace(RULE, questions=8, capacity=16)
-    buffer = replay.init(rule.slots + 8, G, S, T, mesh(), shards=4)
+    rule = dataclasses.replace(RULE, batch_size=8, capacity=16)
+    buffer = replay.init(rule.num_slots + 8, G, S, T, mesh(), shards=4)
     for step in range(1, 9):
-        fresh = rule.fresh_groups(step)
+        fresh = rule.num_fresh_at(step)
         own = groups(range(100 * step, 100 * step + fresh), [1] * fresh, step)
         batch = replay.spread(own, 8, 4)
         valid = replay.spread_mask(fresh, 8, 4)
         assert np.asarray(batch.ids)[np.asarray(valid)].tolist() == own.ids.tolist()
         drawn, there, buffer = replay.sample(buffer, jax.random.key(step), 4, step, mesh(), allowed=fresh < 8)
-        merged = jax.tree.map(np.asarray, replay.merge(batch, drawn, there, 4))
+        merged = jax.tree.map(np.asarray, replay.fill_with_replayed(batch, drawn, there, 4))
         consistent(merged, range(8))
         assert sorted(merged.ids.tolist()) == sorted(own.ids.tolist() + np.asarray(drawn.ids[there]).tolist())
-        buffer = replay.add(buffer, batch, valid, mesh(), rule.keep)
-        assert (buffer.step.max(1) == step).all() and replay.size(buffer) == min(8 * step, rule.keep + fresh)
+        buffer = replay.add(buffer, batch, valid, mesh(), rule.num_kept)
+        assert (buffer.step.max(1) == step).all() and replay.size(buffer) == min(8 * step, rule.num_kept + fresh)
 
 
 @pytest.mark.parametrize("what", ["add, batch", "add, useful", "sample"])

@@ -121,7 +121,7 @@ def test_accuracy_at_equal_tokens(uniform, dots, tmp_path):
 
 
 def test_the_baseline_does_not_replay(uniform, tmp_path):
-    replaying = make(tmp_path / "rr", [0.1, 0.2], 0, replay__fresh=0.5)
+    replaying = make(tmp_path / "rr", [0.1, 0.2], 0, replay__fresh_fraction=0.5)
     found = compare([replaying, *uniform])
     assert found["baseline"] == [*found["methods"]][1] and found["target"] == pytest.approx(0.6)
     assert compare([replaying])["target"] == 0.2
@@ -171,8 +171,8 @@ def test_what_an_oracle_measures_is_shown_and_not_counted(uniform, tmp_path):
         (
             [
                 {},
-                {"selection__name": "dots", "selection__every": 1},
-                {"selection__name": "dots", "selection__every": 2},
+                {"selection__name": "dots", "selection__interval": 1},
+                {"selection__name": "dots", "selection__interval": 2},
             ],
             ["uniform", "dots, every=1", "dots, every=2"],
         ),
@@ -180,7 +180,7 @@ def test_what_an_oracle_measures_is_shown_and_not_counted(uniform, tmp_path):
             [{"learner__clip": 0.1}, {"learner__clip": 0.2, "selection__name": "dots"}],
             ["uniform, clip=0.1", "dots, clip=0.2"],
         ),
-        ([{}, {"train__keep": 5, "seed": 3}], ["uniform"]),
+        ([{}, {"train__keep_checkpoints": 5, "seed": 3}], ["uniform"]),
     ],
 )
 def test_labels(runs, labels, tmp_path):

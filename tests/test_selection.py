@@ -25,7 +25,7 @@ def make(mesh, name, n=N, labels=None, steps=9, embeddings=None, **fields):
     config = command_line.load("configs/quickstart.py")
     config.selection.name = name
     small = {"selection.references": 6, "predictor.width": 8, "predictor.window": 40, "predictor.batch": 16}
-    small |= {"predictor.steps": 30, "selection.reuse": 0}  # the same in all tests: one program to compile
+    small |= {"predictor.steps": 30, "selection.reuse_references": 0}  # the same in all tests: one program to compile
     for field, value in (small | fields).items():
         config.update_from_flattened_dict({field: value})
     key = jax.device_put(jax.random.key(5), sharding.replicated(mesh))
@@ -131,7 +131,7 @@ def plane():
 @pytest.mark.parametrize("learn_from, attend", [("groups", "window"), ("reference", "window"), ("groups", "reference")])
 def test_dots_learns_to_predict(mesh, plane, learn_from, attend):
     embeddings, difficulty = plane
-    how = {"predictor.learn_from": learn_from, "predictor.attend": attend}
+    how = {"predictor.labels": learn_from, "predictor.context": attend}
     selector = make(mesh, "dots", embeddings=embeddings, **how)
     assert not selector.cost_excluded
     ids, state = play(selector, selector.init(), range(1, 8), 6, difficulty)
@@ -153,14 +153,14 @@ def test_dots_keeps_the_newest_labels(mesh):
     np.testing.assert_array_equal(labels["step"], labels["ids"] // 4)
     np.testing.assert_allclose(labels["difficulty"], 1 - labels["step"] / G)
     np.testing.assert_array_equal(labels["is_reference"], labels["step"] % 2 == 1)
-    deaf = make(mesh, "dots", **{"predictor.learn_from": "reference"})
+    deaf = make(mesh, "dots", **{"predictor.labels": "reference"})
     state = deaf.init()
     assert deaf.observe(state, np.arange(4), np.ones(4), G, 1, is_reference=False) is state
 
 
 def test_references_are_distinct_and_reused_ones_come_first(mesh, plane):
     embeddings, difficulty = plane
-    selector = make(mesh, "dots", embeddings=embeddings, **{"selection.reuse": 3})
+    selector = make(mesh, "dots", embeddings=embeddings, **{"selection.reuse_references": 3})
     state = selector.init()
     for step in range(1, 4):
         key = jax.random.key(step)
@@ -176,8 +176,8 @@ def test_a_trained_predictor_stays_as_it_is(mesh, plane, tmp_path):
     params = predictor.init(jax.random.key(1), 4, 8)
     predictor.save(tmp_path / "p.safetensors", params)
     how = {
-        "predictor.learn_from": "none",
-        "predictor.attend": "reference",
+        "predictor.labels": "none",
+        "predictor.context": "reference",
         "predictor.path": str(tmp_path / "p.safetensors"),
     }
     selector = make(mesh, "dots", embeddings=embeddings, **how)

@@ -120,10 +120,10 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
     run = explore.Run(str(whole[0]))
     rows = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
     assert [r.step for r in run.rounds] == [1, 3, 5, 7, 9, 11]
-    every, reuse, K = 2, FIELDS["selection.reuse"], FIELDS["selection.references"]
+    every, reuse, K = 2, FIELDS["selection.reuse_references"], FIELDS["selection.references"]
     judged = 0  # rounds with questions that were new
     for at, r in enumerate(run.rounds):
-        rounds = [every * FIELDS["train.questions"]] + 5 * [every * FIELDS["train.questions"] // 2]
+        rounds = [every * FIELDS["train.batch_size"]] + 5 * [every * FIELDS["train.batch_size"] // 2]
         trained = rounds[at] - reuse
         assert len(r.labels) == min(FIELDS["predictor.window"], K * (at + 1) + sum(rounds[:at]) - reuse * at)
         assert len(r.ids) == len(r.predicted) == trained + K * (at < 5) and (~r.uniform).sum() == trained
@@ -295,7 +295,7 @@ def test_a_workdir_has_one_run_at_a_time(whole, start, tmp_path):
     "fields, said",
     [
         ({"data.max_prompt_tokens": 7}, "question"),
-        ({"train.questions": 7}, "train.questions=7"),
+        ({"train.batch_size": 7}, "train.batch_size=7"),
         ({"learner.micro_rows": 5}, "micro_rows=5"),
         ({"rollout.max_tokens": 120}, "positions"),
         ({"policy.path": "nowhere"}, "nowhere"),

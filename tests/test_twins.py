@@ -106,8 +106,8 @@ def test_the_whole_pipeline_and_its_continuation(run, root, tmp_path):
 
 
 def test_the_proxy_is_graded_and_static_takes_the_labels(run, root, tmp_path):
-    fields = FIELDS | {"reward": "proxy", "selection.name": "static", "selection.every": 1, "train.steps": 3}
-    fields |= {"replay.fresh": 1.0}
+    fields = FIELDS | {"reward": "proxy", "selection.name": "static", "selection.interval": 1, "train.steps": 3}
+    fields |= {"replay.fresh_fraction": 1.0}
     _, rows = run(tmp_path / "run", root, **fields)
     assert any(0 < row["train/reward"] < 1 and row["train/useful_groups"] > 0 for row in rows[1:])
     groups = lines(tmp_path / "run" / "groups.jsonl")

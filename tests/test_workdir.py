@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
+from dots_jax.core import command_line
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import ROOT
 from dots_jax.data.questions import Questions
@@ -206,3 +207,12 @@ def test_fingerprints_name_what_has_changed(tmp_path):
         other = dataclasses.replace(pool, **change)
         assert differ(whole, prints(pool=other)) == ["pool"]
         assert differ(whole, prints(evaluation_set=other)) == ["evaluation_set"]
+
+
+def test_an_earlier_versions_names(tmp_path):
+    """One line names the field's new name, whoever reads the run."""
+    config = command_line.load("configs/quickstart.py").to_dict()
+    config["replay"]["fresh"] = config["replay"].pop("fresh_fraction")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="says replay.fresh for what is now replay.fresh_fraction"):
+        settings.read(str(tmp_path))

@@ -20,13 +20,14 @@ from dots_jax.run.ledger import PHASES, SAMPLING
 
 NONE = "–"
 COSTS = ("steps", "tokens", "seconds")
-_IDLE = ("seed", "name", "mesh.", "train.keep", "train.checkpoint_every", "embedding.cache")  # no part of a method
+# No part of a method.
+_IDLE = ("seed", "name", "mesh.", "train.keep_checkpoints", "train.checkpoint_every", "embedding.cache")
 _SELECTOR = ("selection.", "predictor.", "embedding.")  # fields that may follow from the selector
 _SETTINGS = {  # that a run has, whatever its version
     "seed": files.whole(0, 2**32 - 1),
     "selection.name": files.TEXT,
     "train.steps": files.whole(),
-    "replay.fresh": files.optional(files.number(0, 1)),
+    "replay.fresh_fraction": files.optional(files.number(0, 1)),
 }
 _MEASURED = files.optional(files.number())
 _COUNTED = files.optional(files.number(0))
@@ -164,7 +165,7 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     """
     configs = {label: runs[0].config for label, runs in methods.items()}
     uniform = [label for label, config in configs.items() if config.get("selection.name") == selection.BASELINE]
-    plain = [label for label in uniform if configs[label].get("replay.fresh", 1) == 1]
+    plain = [label for label in uniform if configs[label].get("replay.fresh_fraction", 1) == 1]
     baseline = baseline or [*plain, *uniform, *methods][0]
     if baseline not in methods:
         raise UserError(f"no method {baseline!r} to compare with; --baseline is one of: {'; '.join(methods)}")

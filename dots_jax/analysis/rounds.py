@@ -68,7 +68,7 @@ class Run:
     @functools.cached_property
     def rounds(self) -> list[Round]:
         """All selection rounds but those whose training groups are not all measured."""
-        config, every, reuse = self.config, self.config.selection.every, self.config.selection.reuse
+        config, every, reuse = self.config, self.config.selection.interval, self.config.selection.reuse_references
         labels, rounds, seen = [], [], np.zeros(len(self.questions), bool)
         for at, row in enumerate(self.groups):
             if "pool" in row and at + every <= len(self.groups):
@@ -91,7 +91,7 @@ class Run:
                           uniform, np.array(row["pool"]), new)
                 )  # fmt: skip
             seen[row["ids"]] = True
-            if config.predictor.learn_from == "groups":
+            if config.predictor.labels == "groups":
                 labels += _labels(row, asked=False, skip=reuse if "pool" in row else 0)
         return rounds
 
@@ -144,7 +144,7 @@ class Run:
 
     def _seen(self, r: Round) -> np.ndarray:
         """The labels that predictions of the round attend to, bool [L]."""
-        return r.ages >= 0 if self.config.predictor.attend == "window" else r.ages == 0
+        return r.ages >= 0 if self.config.predictor.context == "window" else r.ages == 0
 
 
 def _config(workdir: str) -> ConfigDict:
@@ -167,7 +167,7 @@ def _check(groups: list[dict], config, questions: int, path: str) -> None:
         files.check_row(row, {"rollouts": files.whole(1), "ids": files.some(ids)}, where)
         successes = files.number(0, row["rollouts"])
         of_each = {"successes": (successes, "ids"), "predicted": (predicted, "ids")}
-        if (row["step"] - 1) % config.selection.every == 0:
+        if (row["step"] - 1) % config.selection.interval == 0:
             files.check_row(row, {"asked": files.some(ids), "pool": files.some(files.whole(), 20)}, where)
             of_each |= {"asked_successes": (successes, "asked")}
             of_each |= {"asked_predicted": (predicted, "asked")} if row["step"] > 1 else {}

@@ -214,6 +214,8 @@ def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
 
 
 def _unknown_field(field: str, fields: list[str], name: str) -> str:
+    if config_rules.RENAMED.get(field) in fields:
+        return f"config.{field} is now called config.{config_rules.RENAMED[field]}"
     inside = [f for f in fields if f.startswith(f"{field}.")]
     if inside:
         return f"config.{field} is a group of fields; set one of them, such as --config.{inside[0]}=VALUE"

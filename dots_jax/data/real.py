@@ -35,9 +35,9 @@ def load(data, evaluation, count_tokens: Callable[[Sequence[str]], Sequence[int]
 def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Questions:
     """The pool alone; `taken` is what evaluation sets hold: letters and digits of a question -> its set."""
     rows, origin = sources.rows(data.name, sources.POOLS, directory)
-    source = sources.POOLS.get(data.name, sources.Source((), "", 0, data.label))
+    source = sources.POOLS.get(data.name, sources.Source((), "", 0, data.difficulty_column))
     names = [f"{_stem(data.name)}:{i}" for i in range(len(rows))]
-    labels = _labels(rows, data.label or source.label, origin, wanted=bool(data.label))
+    labels = _labels(rows, data.difficulty_column or source.label, origin, wanted=bool(data.difficulty_column))
     why, copies = {}, collections.defaultdict(list)  # row -> reason to leave it out; text -> rows
     filtered = source.levels and any("level" in row for row in rows)
     for i, row in enumerate(rows):
@@ -180,7 +180,8 @@ def _labels(rows: list[dict], column: str, origin: str, wanted: bool) -> np.ndar
     found = [one(row) if name else None for row in rows]
     if wanted and all(x is None for x in found):
         raise UserError(
-            f"{origin} has no column {name} with numbers, which config.data.label names; it has {', '.join(rows[0])}"
+            f"{origin} has no column {name} with numbers, which config.data.difficulty_column names; it has "
+            + ", ".join(rows[0])
         )
     return np.array([np.nan if x is None else sign * x for x in found])
 

@@ -127,7 +127,7 @@ def split(num_questions: int, seed: int) -> Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Recipe:
+class FitSpec:
     """What the jitted epoch is specialised to."""
 
     steps: int  # of the whole training
@@ -144,7 +144,7 @@ class _Recipe:
 
 
 @functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
-def _epoch(state, embeddings, batches, key, recipe: _Recipe):
+def _epoch(state, embeddings, batches, key, recipe: FitSpec):
     """One pass over `batches`; each leaf has a leading axis of steps, "reference" holds rows of `embeddings`.
 
     state: parameters, their running average, the optimizer's state. Returns the new state and the mean loss.
@@ -191,7 +191,7 @@ def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, floa
         kernel_ridge(x[group], labels[group], *kernel) if config.teacher else lambda query: 0.0
         for group, labels in zip(groups, table.difficulty, strict=True)
     ]
-    recipe = _Recipe(
+    recipe = FitSpec(
         config.epochs * per_epoch, config.learning_rate, config.dropout, config.calibration, config.average
     )
     state = (params, jax.tree.map(jnp.copy, params), recipe.optimizer().init(params))

@@ -10,7 +10,7 @@ from dots_jax.difficulty import predictor
 
 
 @dataclasses.dataclass(frozen=True)
-class Hyper:
+class FitSpec:
     """What a fit is specialised to; fields of `config.predictor`."""
 
     steps: int  # optimizer steps per selection round
@@ -26,31 +26,31 @@ class Hyper:
         return optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
 
 
-@functools.partial(jax.jit, static_argnames="hyper", donate_argnames=("params", "opt_state"))
-def fit(params, opt_state, embeddings, ids, difficulty, weights, key, hyper: Hyper):
+@functools.partial(jax.jit, static_argnames="spec", donate_argnames=("params", "opt_state"))
+def fit(params, opt_state, embeddings, ids, difficulty, weights, key, spec: FitSpec):
     """Minimises soft-label cross-entropy on a window of M labels; returns params, opt_state and the mean loss.
 
     embeddings [M, D], ids int32 [M], difficulty and weights float32 [M] (0: an empty slot). Queries are drawn in
     proportion to their weight, and none attends to a label of its own question: it would learn to look itself up.
     """
     M = len(ids)
-    present, K = weights > 0, min(hyper.references or M, M)
+    present, K = weights > 0, min(spec.references or M, M)
 
     def loss(params, key):
         draw, other, dropout_key = jax.random.split(key, 3)
-        query = jax.random.choice(draw, M, (hyper.batch,), p=weights / weights.sum())
+        query = jax.random.choice(draw, M, (spec.batch,), p=weights / weights.sum())
         known = jax.lax.top_k(present + jax.random.uniform(other, (M,)), K)[1]  # empty slots come last
         predicted = predictor.forward(
-            params, embeddings[query], embeddings[known], difficulty[known], hyper.calibration,
-            mask=present[known] & (ids[query][:, None] != ids[known]), dropout_key=dropout_key, dropout=hyper.dropout,
+            params, embeddings[query], embeddings[known], difficulty[known], spec.calibration,
+            mask=present[known] & (ids[query][:, None] != ids[known]), dropout_key=dropout_key, dropout=spec.dropout,
         )  # fmt: skip
         return predictor.cross_entropy(predicted, difficulty[query])
 
     def step(carry, key):
         params, opt_state = carry
         value, grads = jax.value_and_grad(loss)(params, key)
-        updates, opt_state = hyper.optimizer().update(grads, opt_state, params)
+        updates, opt_state = spec.optimizer().update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), value
 
-    carry, losses = jax.lax.scan(step, (params, opt_state), jax.random.split(key, hyper.steps))
+    carry, losses = jax.lax.scan(step, (params, opt_state), jax.random.split(key, spec.steps))
     return *carry, losses.mean()

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from dots_jax.learner.types import Groups, Hyper
+from dots_jax.learner.types import Groups, UpdateSpec
 
 AGES = 8  # ages of replayed groups are counted as 1, 2, .. and this or more
 # Over the tokens with a gradient in rows of each age: sums, and maxima where the name says so.
@@ -30,7 +30,7 @@ def by_age(age, per_row: dict) -> dict:
     return {name: reduce(name, x) for name, x in per_row.items()}
 
 
-def summary(stats, hyper: Hyper, total_rows: int) -> dict:
+def summary(stats, spec: UpdateSpec, total_rows: int) -> dict:
     """Metrics of a step from the sums of its minibatches, each [minibatches] or [minibatches, AGES + 1]."""
     total = {k: v.sum(0) for k, v in stats.items()}
     tokens = jnp.maximum(total["tokens"].sum(), 1)
@@ -47,7 +47,7 @@ def summary(stats, hyper: Hyper, total_rows: int) -> dict:
         "skipped": 1 - total["rows"] / total_rows,
         "tokens": total["tokens"].sum(),
     }
-    return metrics | ({"kl": total["kl"] / tokens} if hyper.kl else {})
+    return metrics | ({"kl": total["kl"] / tokens} if spec.kl_coef else {})
 
 
 def replay_summary(stats, fresh: Groups, is_fresh, drawn: Groups, there) -> dict:

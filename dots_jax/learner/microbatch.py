@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.core import sharding
-from dots_jax.learner.types import Hyper, Rows
+from dots_jax.learner.types import Rows, UpdateSpec
 
 
 def buckets(length: int, count: int, unit: int = 1) -> tuple[int, ...]:
@@ -20,7 +20,7 @@ def buckets(length: int, count: int, unit: int = 1) -> tuple[int, ...]:
     return tuple(sorted({max(2, sharding.round_up(step, unit)) for step in steps}))
 
 
-def scan(rows: Rows, active: jax.Array, spec: Hyper, mesh, carry: Any, compute: Callable, idle: Callable):
+def scan(rows: Rows, active: jax.Array, spec: UpdateSpec, mesh, carry: Any, compute: Callable, idle: Callable):
     """Goes over the rows in micro-batches of `micro_rows`, sorted by length; those not `active`, bool [R], come last.
 
     Args:

@@ -30,7 +30,7 @@ class Groups:
 
 
 @dataclasses.dataclass(frozen=True)
-class Hyper:
+class UpdateSpec:
     """What the update is specialised to; the fields of `config.learner`, and the sampling temperature."""
 
     minibatches: int
@@ -39,10 +39,10 @@ class Hyper:
     logits_chunk: int
     clip: float
     loss: str
-    cap: float
+    ratio_cap: float
     advantage_std: bool
     aggregation: str
-    kl: float
+    kl_coef: float
     learning_rate: float
     warmup: int
     betas: tuple[float, float]

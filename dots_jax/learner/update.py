@@ -18,33 +18,33 @@ import optax
 from dots_jax.core import rng, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import diagnostics, losses, microbatch, replay
-from dots_jax.learner.types import Groups, Hyper, Rows, TrainState
+from dots_jax.learner.types import Groups, Rows, TrainState, UpdateSpec
 from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
 
 
 def check(config) -> None:
     """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
-    batch, parts = config.train.questions, config.learner.minibatches
+    batch, parts = config.train.batch_size, config.learner.minibatches
     if batch % parts:
         raise UserError(
-            f"config.train.questions={batch} does not divide into config.learner.minibatches={parts} equal parts; use "
+            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; use "
             f"{max(1, batch // parts) * parts} questions or another number of minibatches"
         )
     rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
     if rows % micro:
         raise UserError(
-            f"the {rows} rows of a minibatch (config.train.questions / config.learner.minibatches x "
+            f"the {rows} rows of a minibatch (config.train.batch_size / config.learner.minibatches x "
             f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
         )
     losses.find(config.learner.loss)
 
 
-def init_state(params: dict, config: qwen2.Config, hyper: Hyper, mesh) -> TrainState:
+def init_state(params: dict, config: qwen2.Config, spec: UpdateSpec, mesh) -> TrainState:
     """The state before the first step, sharded as the parameters are."""
     is_float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     master = None if is_float32 else jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    optimizer = hyper.optimizer()
+    optimizer = spec.optimizer()
     target = params if master is None else master
     places = optax.tree_utils.tree_map_params(
         optimizer,
@@ -57,7 +57,9 @@ def init_state(params: dict, config: qwen2.Config, hyper: Hyper, mesh) -> TrainS
     return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), sharding.replicated(mesh)))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "hyper", "mesh", "rule"), donate_argnames=("state", "buffer"))
+@functools.partial(
+    jax.jit, static_argnames=("config", "spec", "mesh", "replaying"), donate_argnames=("state", "buffer")
+)
 def update(
     state: TrainState,
     buffer: Groups | None,
@@ -65,27 +67,27 @@ def update(
     fresh: jax.Array,
     key: jax.Array,
     config: qwen2.Config,
-    hyper: Hyper,
+    spec: UpdateSpec,
     mesh,
-    rule: replay.Rule | None = None,
+    replaying: replay.ReplaySpec | None = None,
     reference: dict | None = None,
 ) -> tuple[TrainState, Groups | None, dict]:
     """One training step on B groups: `fresh` generated ones and, with a buffer, what is drawn from it for the others.
 
-    B must divide by hyper.minibatches, and the rows of a minibatch by hyper.micro_rows. Where the buffer has too few
+    B must divide by spec.minibatches, and the rows of a minibatch by spec.micro_rows. Where the buffer has too few
     groups the batch has rows without weight: shapes do not depend on how many groups are fresh or there to draw.
 
     Args:
       state: is donated, as the buffer is.
       buffer: None trains on the fresh groups alone and keeps none.
       groups: [B]; with a buffer of which `fresh` are groups, as `replay.spread` lays them, and the others zeros.
-      fresh: int32 [], rule.generated or B; B where there is no buffer.
+      fresh: int32 [], replaying.num_fresh or B; B where there is no buffer.
       key: of the run.
       config: of the policy.
-      hyper: of the update.
+      spec: of the update.
       mesh: on which all lies.
-      rule: of replay, where there is a buffer.
-      reference: parameters of the KL penalty, needed where hyper.kl > 0.
+      replaying: of replay, where there is a buffer.
+      reference: parameters of the KL penalty, needed where spec.kl_coef > 0.
 
     Returns:
       The new state, the buffer with the fresh groups, and metrics, each float32 []: loss, grad_norm, clip_fraction
@@ -93,7 +95,7 @@ def update(
       from the log-probs of all fresh tokens; entropy_useful, exact over those with a gradient; logprob_diff_mean and
       logprob_diff_max, |sampler - learner| on fresh rows before the first optimizer step; padding, the share of
       computed tokens that are padding; skipped, the share of rows not computed; tokens, those with a gradient; scored,
-      those whose proximal log-probs were computed; kl where hyper.kl > 0. With a buffer also "replay", see
+      those whose proximal log-probs were computed; kl where spec.kl_coef > 0. With a buffer also "replay", see
       `diagnostics.replay_summary`.
     """
     now, (B, G), batch = state.step + 1, groups.rewards.shape, groups
@@ -101,31 +103,38 @@ def update(
     if buffer is not None:
         shards, is_fresh = len(buffer.ids), replay.spread_mask(fresh, B, len(buffer.ids))
         draws = rng.stream(key, rng.Purpose.REPLAY, state.step)
-        allowed = (fresh < B) & (rule.start != "full" or replay.size(buffer) >= rule.draws)
+        allowed = (fresh < B) & (replaying.start != "full" or replay.size(buffer) >= replaying.num_replayed)
         drawn, there, buffer = replay.sample(
-            buffer, draws, rule.draws, now, mesh, max_age=rule.max_age, once=rule.once, allowed=allowed
+            buffer,
+            draws,
+            replaying.num_replayed,
+            now,
+            mesh,
+            max_age=replaying.max_age,
+            once=replaying.draw_once,
+            allowed=allowed,
         )
-        batch = replay.merge(groups, drawn, there, shards)
+        batch = replay.fill_with_replayed(groups, drawn, there, shards)
         # Dealt out in turn, those that exist first: every minibatch has as many of them.
         absent = (batch.rollouts.lengths == 0).all(1)
-        order = order[jnp.argsort(absent[order])].reshape(-1, hyper.minibatches).T.ravel()
+        order = order[jnp.argsort(absent[order])].reshape(-1, spec.minibatches).T.ravel()
     age = now - batch.step
-    advantages = losses.advantages(batch.rewards, hyper.advantage_std)
-    if buffer is not None and rule.positive_only:
+    advantages = losses.advantages(batch.rewards, spec.advantage_std)
+    if buffer is not None and replaying.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
     rows = _rows(batch.rollouts, advantages, age, sharding.length_unit(sharding.platform(mesh)))
     scored = jnp.float32(0)
-    if buffer is not None and losses.needs_proximal(hyper.loss) and hyper.minibatches > 1:
-        rows, scored = _with_proximal(state.params, rows, config, hyper, mesh)
+    if buffer is not None and losses.needs_proximal(spec.loss) and spec.minibatches > 1:
+        rows, scored = _with_proximal(state.params, rows, config, spec, mesh)
     # Group by group in random order, a minibatch each.
-    split = (hyper.minibatches, B // hyper.minibatches * G)
+    split = (spec.minibatches, B // spec.minibatches * G)
     rows = jax.tree.map(lambda x: x.reshape(B, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
-    optimizer = hyper.optimizer()
+    optimizer = spec.optimizer()
 
     def optimizer_step(carry, rows):
         params, master, opt_state = carry
-        weights = losses.aggregation_weights(rows.lengths, hyper.aggregation, rows.completions.shape[1])
-        grads, stats = _gradients(params, dataclasses.replace(rows, weights=weights), config, hyper, reference, mesh)
+        weights = losses.aggregation_weights(rows.lengths, spec.aggregation, rows.completions.shape[1])
+        grads, stats = _gradients(params, dataclasses.replace(rows, weights=weights), config, spec, reference, mesh)
         target = params if master is None else master
         updates, opt_state = optimizer.update(grads, opt_state, target)
         target = optax.apply_updates(target, updates)
@@ -138,13 +147,13 @@ def update(
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         carry, stats = jax.lax.scan(optimizer_step, (state.params, state.master, state.opt_state), rows)
     entropy = -groups.rollouts.logprobs.sum() / groups.rollouts.lengths.sum()
-    info = diagnostics.summary(stats, hyper, batch.rewards.size) | {"entropy": entropy, "scored": scored}
+    info = diagnostics.summary(stats, spec, batch.rewards.size) | {"entropy": entropy, "scored": scored}
     if buffer is not None:
         # That insertion waits for the loss is what keeps XLA from copying the buffer: it must read before it writes.
         valid = is_fresh & jnp.isfinite(info["loss"])
-        if rule.until:
-            valid &= now <= rule.until
-        buffer = replay.add(buffer, groups, valid, mesh, rule.keep)
+        if replaying.last_step:
+            valid &= now <= replaying.last_step
+        buffer = replay.add(buffer, groups, valid, mesh, replaying.num_kept)
         info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, there)
         info["replay"]["size"] = replay.size(buffer)
     return TrainState(*carry, state.step + 1), buffer, info
@@ -176,7 +185,7 @@ def _rows(rollouts: Rollouts, advantages, age, unit: int) -> Rows:
     )
 
 
-def _with_proximal(params, rows: Rows, config, spec: Hyper, mesh) -> tuple[Rows, jax.Array]:
+def _with_proximal(params, rows: Rows, config, spec: UpdateSpec, mesh) -> tuple[Rows, jax.Array]:
     """The rows with the log-probs of the policy as it is, and how many tokens that took.
 
     Computed for replayed rows that have a gradient: the policy that generated a fresh row is the policy as it is.
@@ -196,9 +205,9 @@ def _with_proximal(params, rows: Rows, config, spec: Hyper, mesh) -> tuple[Rows,
     return dataclasses.replace(rows, proximal=proximal), jnp.where(active, rows.lengths, 0).sum(dtype=jnp.float32)
 
 
-def _gradients(params, rows: Rows, config, spec: Hyper, reference, mesh):
+def _gradients(params, rows: Rows, config, spec: UpdateSpec, reference, mesh):
     """Float32 gradients of a minibatch's loss, and sums for the metrics."""
-    active = (rows.lengths > 0) if spec.kl else (rows.advantages != 0)
+    active = (rows.lengths > 0) if spec.kl_coef else (rows.advantages != 0)
 
     def compute(size, carry, rows):
         grads, stats = carry
@@ -214,29 +223,29 @@ def _gradients(params, rows: Rows, config, spec: Hyper, reference, mesh):
     return microbatch.scan(rows, active, spec, mesh, (zeros, start), compute, lambda carry, rows: (carry, None))[0]
 
 
-def completion_logprobs(params, config, tokens, prompt_lengths, completions, hyper: Hyper):
+def completion_logprobs(params, config, tokens, prompt_lengths, completions, spec: UpdateSpec):
     """Log-probs and entropies, float32 [R, T], of completions [R, T] within rows `tokens` [R, S + T]."""
-    hidden = qwen2.hidden(params, config, tokens, remat=hyper.remat)
+    hidden = qwen2.hidden(params, config, tokens, remat=spec.remat)
     at = prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
     hidden = jnp.take_along_axis(hidden, jnp.minimum(at, tokens.shape[1] - 1)[..., None], axis=1)
     return scoring.score(
-        hidden, qwen2.head(params), completions, hyper.temperature, config.num_tokens, hyper.logits_chunk
+        hidden, qwen2.head(params), completions, spec.temperature, config.num_tokens, spec.logits_chunk
     )
 
 
-def _loss(params, rows: Rows, size: int, config, hyper: Hyper, reference):
+def _loss(params, rows: Rows, size: int, config, spec: UpdateSpec, reference):
     """The part of the loss that these rows give, all of them at most `size` long, and sums for the metrics."""
     T = min(rows.completions.shape[1], size - 1)
     tokens, completions, behaviour = rows.tokens[:, :size], rows.completions[:, :T], rows.behaviour[:, :T]
-    logp, entropy = completion_logprobs(params, config, tokens, rows.prompt_lengths, completions, hyper)
+    logp, entropy = completion_logprobs(params, config, tokens, rows.prompt_lengths, completions, spec)
     real = jnp.arange(T) < rows.lengths[:, None]
-    if not hyper.kl:
+    if not spec.kl_coef:
         real &= rows.advantages[:, None] != 0  # rows along for the ride have no part in the metrics either
     mask = jnp.where(real, rows.weights[:, None], 0.0)
     proximal = rows.proximal[:, :T]
-    if hyper.minibatches == 1:  # nothing has moved yet
+    if spec.minibatches == 1:  # nothing has moved yet
         proximal = jnp.where(rows.age[:, None] > 0, jax.lax.stop_gradient(logp), proximal)
-    args = (behaviour, proximal, rows.advantages, mask, hyper.clip, hyper.loss, hyper.cap)
+    args = (behaviour, proximal, rows.advantages, mask, spec.clip, spec.loss, spec.ratio_cap)
     loss, _, info = losses.policy_loss(logp, *args)
     diff = jnp.where(real, jnp.abs(logp - behaviour), 0.0)
     info = diagnostics.by_age(rows.age, info | {"diff": diff.sum(1), "diff_max": diff.max(1)}) | {
@@ -244,9 +253,9 @@ def _loss(params, rows: Rows, size: int, config, hyper: Hyper, reference):
         "entropy": jnp.where(real, entropy, 0.0).sum(),
         "kl": 0.0,
     }
-    if hyper.kl:
-        ref, _ = completion_logprobs(reference, config, tokens, rows.prompt_lengths, completions, hyper)
+    if spec.kl_coef:
+        ref, _ = completion_logprobs(reference, config, tokens, rows.prompt_lengths, completions, spec)
         kl = losses.kl_penalty(logp, jnp.where(real, jax.lax.stop_gradient(ref), logp))
-        loss += hyper.kl * (mask * kl).sum()
+        loss += spec.kl_coef * (mask * kl).sum()
         info["kl"] = kl.sum()
     return loss, {k: jax.lax.stop_gradient(jnp.float32(v)) for k, v in info.items()}

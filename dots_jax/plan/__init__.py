@@ -99,7 +99,7 @@ def _plan(config, model, devices, device_bytes, platform) -> Plan:
     sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
     mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
     sharding.check_heads(mesh, model.num_kv_heads)
-    rule = replay.Rule(config.train.questions, config.selection.every, **config.replay)
+    rule = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     experiment.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
     dtype = jnp.dtype(config.policy.dtype)
     run = Footprint(config, model, mesh, rule, dtype.itemsize, platform)

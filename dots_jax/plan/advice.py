@@ -121,7 +121,7 @@ def _slots(config, shards: int, made) -> list[dict]:
 
 
 def _micro_rows(config, shards: int, made) -> list[dict]:
-    rows = config.train.questions // config.learner.minibatches * config.rollout.group_size
+    rows = config.train.batch_size // config.learner.minibatches * config.rollout.group_size
     below = range(config.learner.micro_rows - 1, 0, -1)
     return [{"learner.micro_rows": n} for n in below if rows % n == 0 and n % shards == 0]
 
@@ -132,7 +132,7 @@ def _chunks(config, shards: int, made) -> list[dict]:
 
 
 def _capacities(config, shards: int) -> list[dict]:
-    if config.replay.fresh == 1:
+    if config.replay.fresh_fraction == 1:
         return []
     return [{"replay.capacity": n} for n in range(config.replay.capacity - shards, 0, -shards)]
 

@@ -26,7 +26,7 @@ class Footprint:
     config: ConfigDict
     model: qwen2.Config
     mesh: jax.sharding.AbstractMesh
-    rule: replay.Rule
+    rule: replay.ReplaySpec
     size: int  # bytes of a number of the policy
     platform: str
 
@@ -51,7 +51,7 @@ class Footprint:
         c = self.config
         group = c.rollout.group_size
         calls = {
-            "fresh": (max(self.rule.fresh_groups(step) for step in range(1, c.train.steps + 1)), group),
+            "fresh": (max(self.rule.num_fresh_at(step) for step in range(1, c.train.steps + 1)), group),
             "evaluation": (min(c.eval.batch or self.exams, self.exams), c.eval.samples),
         }
         return calls | ({"reference": (self.asked, group)} if self.asked else {})
@@ -103,11 +103,11 @@ class Footprint:
         resident = {
             "parameters": count * self.size,
             "optimizer": count * (8 if self.size == 4 else 12),  # two moments, and a float32 copy
-            "reference policy": count * self.size if c.learner.kl else 0,
-            "replay buffer": self.groups(rule.slots) if rule.draws else 0,
+            "reference policy": count * self.size if c.learner.kl_coef else 0,
+            "replay buffer": self.groups(rule.num_slots) if rule.num_replayed else 0,
         }
         # The loop's variables keep a step's rollouts until the next ones are there.
-        kept = self.groups(rule.questions) + self.groups(fresh) * bool(rule.draws) + self.groups(self.asked)
+        kept = self.groups(rule.batch_size) + self.groups(fresh) * bool(rule.num_replayed) + self.groups(self.asked)
         phases = {"score": resident | self.score()} if self.selector.embeds else {}
         for name, parts in itertools.chain(self.sample(), self.update()):
             phases[name] = resident | parts | {"rollouts": parts.get("rollouts", 0) + kept}
@@ -216,10 +216,10 @@ class Footprint:
             scores = 4 * rows * self.heads * length**2 if length <= attention.QUERY_BLOCK and not self.fused else 0
             saved = m.num_layers * (tokens * (14 * D + 5 * self.split(m.mlp_width)) + scores)
         # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
-        batch = rule.questions * G * 4 * (length + 4 * T)
+        batch = rule.batch_size * G * 4 * (length + 4 * T)
         head = self.numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
         shared = {
-            "rows": batch + (self.groups(rule.questions) if rule.draws else 0),
+            "rows": batch + (self.groups(rule.batch_size) if rule.num_replayed else 0),
             "gradients": numbers * (4 + self.size),  # the sum over micro-batches, and one's own
         }
         # Log-probs, probabilities and gradient; and again the parts brought together.
@@ -245,9 +245,9 @@ class Footprint:
         prompt = c.rollout.group_size * c.data.max_prompt_tokens
         return {
             "generated": self.sampled["fresh"][0] * row,
-            "generated for references": self.asked / c.selection.every * row,
-            "trained": rule.questions * row,
-            "trained, prompts too": rule.questions * (row + prompt),
+            "generated for references": self.asked / c.selection.interval * row,
+            "trained": rule.batch_size * row,
+            "trained, prompts too": rule.batch_size * (row + prompt),
         }
 
     def flops(self) -> dict[str, float]:
@@ -265,15 +265,15 @@ class Footprint:
             return body * S + key * seen(S) + G * decode
 
         forward = body * (S + T) + key * seen(S + T) + head * T
-        rows = rule.questions * G
+        rows = rule.batch_size * G
         # Forward 1, backward 2; layers again where they are recomputed, and the head always.
         update = rows * forward * 3 + rows * (forward if h.remat else head * T)
-        if rule.draws and losses.needs_proximal(h.loss) and h.minibatches > 1:
-            update += rule.draws * G * forward
+        if rule.num_replayed and losses.needs_proximal(h.loss) and h.minibatches > 1:
+            update += rule.num_replayed * G * forward
         exams = self.exams
         return {
             "sampling": self.sampled["fresh"][0] * question(G),
-            "references": self.asked / c.selection.every * question(G),
-            "update": update + (rows * forward if h.kl else 0),
+            "references": self.asked / c.selection.interval * question(G),
+            "update": update + (rows * forward if h.kl_coef else 0),
             "evaluation": exams * question(c.eval.samples) + exams * question(1) * bool(c.eval.greedy),
         }

@@ -53,7 +53,7 @@ class RunLog:
         config, workdir = self._config, self._workdir
         identity = settings.identity(config, exp.fingerprints) if is_main() else ""
         directory = os.path.join(workdir, workdirs.CHECKPOINTS)
-        self._checkpoints, self._exp = Checkpointer(directory, config.train.keep, identity), exp
+        self._checkpoints, self._exp = Checkpointer(directory, config.train.keep_checkpoints, identity), exp
         emptied = False
         if self.start:
             main_only(workdirs.set_aside)(workdir, self._damaged, self.start)
@@ -90,17 +90,17 @@ class RunLog:
         buffer, emptied = saved["buffer"], False
         if buffer:
             emptied = buffer.ids is None
-            saved["buffer"] = self._exp.make_buffer() if emptied else replay.cut(buffer, self._exp.mesh)
+            saved["buffer"] = self._exp.make_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
         return RunState(**saved), emptied
 
     def _first_screen(self, state: RunState, emptied: bool) -> None:
         exp, config, rule = self._exp, self._config, self._exp.replay
-        most = max(rule.fresh_groups(step) for step in range(self.start + 1, exp.steps + 1))
+        most = max(rule.num_fresh_at(step) for step in range(self.start + 1, exp.steps + 1))
         progress.first_screen(
             config_name=config.name,
             method=f"{'GRPO-RR' if state.buffer else 'GRPO'}, {config.selection.name} selection"
             + (" (its cost is not counted)" if exp.selector.cost_excluded else "")
-            + (f", {rule.draws} of {rule.questions} groups replayed" if state.buffer else "")
+            + (f", {rule.num_replayed} of {rule.batch_size} groups replayed" if state.buffer else "")
             + (", starts with an empty buffer" if emptied else ""),
             backend=jax.default_backend(),
             devices=exp.mesh.size,
@@ -197,7 +197,7 @@ class RunLog:
 
 def _saved(state: RunState, ledger: Ledger) -> dict:
     """What a checkpoint holds; the buffer whatever the number of devices."""
-    return vars(state) | {"buffer": state.buffer and replay.flat(state.buffer), "ledger": ledger.to_state()}
+    return vars(state) | {"buffer": state.buffer and replay.from_shards(state.buffer), "ledger": ledger.to_state()}
 
 
 def _whole(sums: np.ndarray) -> np.ndarray:

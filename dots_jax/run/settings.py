@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dots_jax import selection
-from dots_jax.core import distributed, files
+from dots_jax.core import config_rules, distributed, files
 from dots_jax.core.errors import UserError
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
@@ -23,7 +23,7 @@ _FINGERPRINTS = "fingerprints"  # in config.json, beside the config
 FREE = (
     "train.steps",
     "train.checkpoint_every",
-    "train.keep",
+    "train.keep_checkpoints",
     "train.empty_buffer",
     "mesh",
     "embedding.cache",
@@ -72,9 +72,16 @@ def _read(workdir: str) -> tuple[dict, dict]:
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
             config = files.parse(file.read())
-        return config, config.pop(_FINGERPRINTS, {})
+        fingerprints = config.pop(_FINGERPRINTS, {})
+        names = flat(config)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{workdir} holds no readable config.json of a run; name another directory") from error
+    for name in config_rules.RENAMED.keys() & names.keys():
+        raise UserError(
+            f"{workdir} is of an earlier version: its config.json says {name} for what is now "
+            f"{config_rules.RENAMED[name]}; continue it with that version, or use another directory"
+        )
+    return config, fingerprints
 
 
 def write_config(config, workdir: str, fingerprints: dict) -> None:

@@ -74,10 +74,10 @@ class Selector:
 
 def check_distinct(config) -> None:
     """Raises UserError where a round's questions are more than the pool's: for selectors that draw distinct ones."""
-    batch, interval, pool = config.train.questions, config.selection.every, config.data.num_questions
+    batch, interval, pool = config.train.batch_size, config.selection.interval, config.data.num_questions
     if pool and batch * interval > pool:
         raise UserError(
-            f"a selection round draws {batch * interval} distinct questions (config.train.questions={batch} x "
-            f"config.selection.every={interval}) from a pool of config.data.num_questions={pool}; raise that, lower "
+            f"a selection round draws {batch * interval} distinct questions (config.train.batch_size={batch} x "
+            f"config.selection.interval={interval}) from a pool of config.data.num_questions={pool}; raise that, lower "
             "them"
         )

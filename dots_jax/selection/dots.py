@@ -32,26 +32,27 @@ class Dots(Selector):
     def check(cls, config):
         """Distinct questions, references that the pool and the window hold, and something that is learned."""
         check_distinct(config)
-        c, p, batch, pool = config.selection, config.predictor, config.train.questions, config.data.num_questions
+        c, p, batch, pool = config.selection, config.predictor, config.train.batch_size, config.data.num_questions
         if pool and c.references > pool:
             raise UserError(
                 f"config.selection.references={c.references} is more than the pool's "
                 f"config.data.num_questions={pool}; lower it"
             )
-        fresh = round(config.replay.fresh * batch)
-        if c.reuse > c.references or c.reuse >= fresh:
+        fresh = round(config.replay.fresh_fraction * batch)
+        if c.reuse_references > c.references or c.reuse_references >= fresh:
             raise UserError(
-                f"config.selection.reuse={c.reuse} must be at most config.selection.references={c.references} and "
-                f"below the {fresh} fresh groups of a step (config.replay.fresh of config.train.questions={batch})"
+                f"config.selection.reuse_references={c.reuse_references} must be at most "
+                f"config.selection.references={c.references} and below the {fresh} fresh groups of a step "
+                f"(config.replay.fresh_fraction of config.train.batch_size={batch})"
             )
         if p.window < c.references:
             raise UserError(
                 f"config.predictor.window={p.window} holds less than the config.selection.references={c.references} "
                 "of one round; raise it"
             )
-        if p.learn_from == "none" and not p.path:
+        if p.labels == "none" and not p.path:
             raise UserError(
-                "config.predictor.learn_from is 'none' and config.predictor.path is empty: nothing would be learned; "
+                "config.predictor.labels is 'none' and config.predictor.path is empty: nothing would be learned; "
                 "give a trained predictor, or learn from 'reference' or 'groups'"
             )
 
@@ -62,12 +63,12 @@ class Dots(Selector):
 
     def __init__(self, config, context):
         super().__init__(config, context)
-        self.num_reused = config.selection.reuse
+        self.num_reused = config.selection.reuse_references
         self._selection, self._predictor = config.selection, config.predictor
         p = self._predictor
         embeddings = context.embeddings()
         self._num_questions = len(embeddings)
-        self._hyper = online.Hyper(
+        self._hyper = online.FitSpec(
             p.steps, p.batch, p.references, p.learning_rate, p.weight_decay, p.dropout, p.calibration
         )
         if p.path:
@@ -106,7 +107,7 @@ class Dots(Selector):
 
     def observe(self, state, ids, successes, rollouts: int, step: int, is_reference: bool):
         """Adds the groups to the labels: references, and training groups where the predictor learns from them."""
-        if not (is_reference or self._predictor.learn_from == "groups"):
+        if not (is_reference or self._predictor.labels == "groups"):
             return state
         labels = {name: np.copy(x) for name, x in state["labels"].items()}
         new = {"ids": ids, "difficulty": 1 - successes / rollouts, "step": step, "is_reference": is_reference}
@@ -120,12 +121,12 @@ class Dots(Selector):
         labels, p = state["labels"], self._predictor
         present = labels["step"] >= 0
         weights = np.float32(present * 0.5 ** ((step - labels["step"]) / p.half_life))
-        seen = present if p.attend == "window" else labels["is_reference"] & (labels["step"] == step)
+        seen = present if p.context == "window" else labels["is_reference"] & (labels["step"] == step)
         ids, difficulty, weights, seen = jax.device_put(
             (labels["ids"], labels["difficulty"], weights, seen), self._there
         )
         known = self._embeddings[ids]
-        if p.learn_from != "none":
+        if p.labels != "none":
             fitted = jax.tree.map(jnp.copy, (state["params"], state["optimizer"]))  # the state stays as it was
             params, optimizer, _ = online.fit(
                 *fitted, known, ids, difficulty, weights, jax.random.fold_in(key, 1), self._hyper
@@ -148,14 +149,14 @@ class Dots(Selector):
         """Questions near the target, int32 [n]; the first `reuse` of them are references of this step."""
         c, labels, predicted = self._selection, state["labels"], state["predicted"]
         again = np.zeros(0, np.int32)
-        if c.reuse:
+        if c.reuse_references:
             distance = np.full_like(predicted, np.inf)
             references = labels["ids"][labels["is_reference"] & (labels["step"] == step)]
             distance[references] = predicted[references]
-            again = np.asarray(draw.near(key, distance, c.target, c.temperature, c.reuse))
+            again = np.asarray(draw.near(key, distance, c.target, c.temperature, c.reuse_references))
         rest = predicted.copy()
         rest[again] = np.inf
-        fresh = draw.near(jax.random.fold_in(key, 1), rest, c.target, c.temperature, n - c.reuse)
+        fresh = draw.near(jax.random.fold_in(key, 1), rest, c.target, c.temperature, n - c.reuse_references)
         return np.concatenate([again, fresh])
 
     def predict(self, state):

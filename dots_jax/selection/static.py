@@ -21,11 +21,12 @@ class Static(Uniform):
         labels = np.asarray(context.difficulty, np.float64)
         ties = np.asarray(jax.random.permutation(context.key, len(labels)))  # equal labels in random order
         ties = ties[np.isfinite(labels[ties])]
-        if len(ties) // 3 < config.train.questions:
+        if len(ties) // 3 < config.train.batch_size:
             raise UserError(
                 f"config.selection.name=static wants an external difficulty, which {len(ties)} of the pool's "
-                f"{len(labels):,} questions have, for thirds of at least config.train.questions="
-                f"{config.train.questions}; name its column in config.data.label, or choose another selector"
+                f"{len(labels):,} questions have, for thirds of at least config.train.batch_size="
+                f"{config.train.batch_size}; name its column in config.data.difficulty_column, or choose another "
+                "selector"
             )
         self._order = ties[np.argsort(labels[ties], kind="stable")].astype(np.int32)
         self._ends = np.linspace(0, len(ties), 4).astype(int)
