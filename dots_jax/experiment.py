@@ -24,9 +24,8 @@ from dots_jax.policy.source import load as load_policy
 from dots_jax.reward import Grader
 from dots_jax.rollout import GradedCompletions, Grading, Rollouts
 from dots_jax.run import settings
+from dots_jax.run import workdir as workdirs
 from dots_jax.run.ledger import Ledger
-
-EXPORT = "policy"  # in the workdir: the trained policy
 
 
 @jax.tree_util.register_dataclass
@@ -170,7 +169,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     if config.policy.random.width:
         claim.take()
     directory = settings.policy(config, workdir)
-    export = os.path.join(workdir, EXPORT)
+    export = os.path.join(workdir, workdirs.EXPORT)
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
             f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"

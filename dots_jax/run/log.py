@@ -1,5 +1,9 @@
-"""What a run leaves and shows: metrics, records of questions, the ledger, checkpoints and screens."""
+"""What a run leaves and shows: metrics, records of questions, the ledger, checkpoints and screens.
 
+`exp` and `state` are an `Experiment` and a `RunState`, which this room does not know.
+"""
+
+import dataclasses
 import os
 import shutil
 
@@ -12,7 +16,6 @@ from dots_jax.core.errors import UserError
 from dots_jax.core.runtime import compilation_cache
 from dots_jax.difficulty import measures
 from dots_jax.evaluation import shares
-from dots_jax.experiment import EXPORT, Experiment, Round, RunState
 from dots_jax.learner import replay
 from dots_jax.policy import huggingface
 from dots_jax.run import curves, metrics, progress, settings
@@ -45,7 +48,7 @@ class RunLog:
         )
         main_only(_show_results)(self._workdir)
 
-    def begin(self, exp: Experiment, state: RunState) -> RunState:
+    def begin(self, exp, state):
         """Opens the files and shows the first screen; returns the state to go on from, a checkpoint's or the given one.
 
         The arrays of a state that is not returned are gone.
@@ -62,7 +65,7 @@ class RunLog:
         self._claim.take()
         main_only(data.write)(exp.pool, workdir, exp.lengths)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
-        self._export = os.path.join(workdir, EXPORT)
+        self._export = os.path.join(workdir, workdirs.EXPORT)
         if self.start:
             main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
         self._metrics = main_only(metrics.Metrics)(workdir)
@@ -79,7 +82,7 @@ class RunLog:
         self._progress.stage("compiling")
         return state
 
-    def _restore(self, state: RunState) -> tuple[RunState, bool]:
+    def _restore(self, state) -> tuple:
         """The state of the checkpoint, and whether its buffer had to be left behind."""
         saved = abstract(_saved(state, self.ledger))
         for array in jax.tree.leaves((state.learner, state.buffer)):  # on the device there may be room for one
@@ -91,9 +94,9 @@ class RunLog:
         if buffer:
             emptied = buffer.ids is None
             saved["buffer"] = self._exp.make_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
-        return RunState(**saved), emptied
+        return dataclasses.replace(state, **saved), emptied
 
-    def _first_screen(self, state: RunState, emptied: bool) -> None:
+    def _first_screen(self, state, emptied: bool) -> None:
         exp, config, rule = self._exp, self._config, self._exp.replay
         most = max(rule.num_fresh_at(step) for step in range(self.start + 1, exp.steps + 1))
         progress.first_screen(
@@ -127,7 +130,7 @@ class RunLog:
             self._record["asked_predicted"] = prediction[0][ids]
         self.history.add_references(self._record)
 
-    def fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round: Round) -> dict:
+    def fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
         exp, step_in_round, found = self._exp, (step - 1) % self._exp.interval, {}
         if "asked_predicted" in self._record:
@@ -173,7 +176,7 @@ class RunLog:
         self._metrics.write(step, values)
         self._progress.update(step, values)
 
-    def save_if_due(self, state: RunState, step: int) -> None:
+    def save_if_due(self, state, step: int) -> None:
         """Saves a checkpoint every `checkpoint_every` steps, and the trained policy before the last."""
         exp = self._exp
         if step == exp.steps:  # before the checkpoint that makes the run a finished one
@@ -195,7 +198,7 @@ class RunLog:
         return {prefix + name: value for name, value in report.items()}
 
 
-def _saved(state: RunState, ledger: Ledger) -> dict:
+def _saved(state, ledger: Ledger) -> dict:
     """What a checkpoint holds; the buffer whatever the number of devices."""
     return vars(state) | {"buffer": state.buffer and replay.from_shards(state.buffer), "ledger": ledger.to_state()}
 
@@ -221,5 +224,5 @@ def _show_results(workdir: str) -> None:
         compile_seconds=rows[-1]["ledger/seconds_compile"],
         generated_tokens=rows[-1]["ledger/generated_tokens"],
         workdir=workdir,
-        export=path if os.path.isdir(path := os.path.join(workdir, EXPORT)) else None,
+        export=path if os.path.isdir(path := os.path.join(workdir, workdirs.EXPORT)) else None,
     )

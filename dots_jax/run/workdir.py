@@ -12,6 +12,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.run import checkpoint, metrics
 
 LOCK = "lock"
+EXPORT = "policy"  # the trained policy
 CHECKPOINTS, ASIDE = "checkpoints", "checkpoints_aside"
 
 
