@@ -49,7 +49,7 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     key, selector, references = exp.stream(Purpose.SELECTION, step), state.selector, None
     queries, prediction = exp.selector.queries(selector, key), exp.selector.predict(selector)
     if len(queries):
-        phase = "uncounted" if exp.selector.cost_excluded else "reference"
+        phase = "cost_excluded" if exp.selector.cost_excluded else "reference"
         references = queries, *roll_out(exp, state, queries, phase, Purpose.REFERENCE, step, log)
         successes = references[-1].rewards.sum(1)
         selector = exp.selector.observe(selector, queries, successes, exp.group_size, step, is_reference=True)

@@ -135,8 +135,12 @@ def finished(room):
         group = {"step": step, "rollouts": 4, "ids": [next(ids) for _ in range(4)], "successes": [0, 2, 4, 1]}
         group["predicted"] = [0.5, 0.25, 0.75, 0.5]
         if step % 2:
-            group |= {"asked": [next(ids) for _ in range(4)], "asked_successes": [1, 2, 3, 4], "pool": [0] * 19 + [64]}
-            group |= {"asked_predicted": [0.1, 0.2, 0.3, 0.4]} if step > 1 else {}
+            group |= {
+                "reference_ids": [next(ids) for _ in range(4)],
+                "reference_successes": [1, 2, 3, 4],
+                "pool": [0] * 19 + [64],
+            }
+            group |= {"reference_predicted": [0.1, 0.2, 0.3, 0.4]} if step > 1 else {}
         groups.append(group)
     (room / "run").mkdir()
     (room / "run" / "config.json").write_text(json.dumps(config.to_dict()))
@@ -299,8 +303,9 @@ GROUPS = [  # explore, the row of step 3
     None, [1], [[1]] * 4, ...)),
     *({"successes": value} for value in ([1], ["1"] * 4, [None] * 4, [5] * 4, [-1, 0, 0, 0], ...)),
     *({"predicted": value} for value in ([0.5], ["x"] * 4, [None] * 4, [float("inf")] * 4, ...)),
-    *({"asked": value} for value in ([1, 2, 3, 640], "abcd", [1], ...)),
-    {"asked_successes": [1] * 9}, {"asked_successes": ...}, {"asked_predicted": [0.1]}, {"asked_predicted": ...},
+    *({"reference_ids": value} for value in ([1, 2, 3, 640], "abcd", [1], ...)),
+    {"reference_successes": [1] * 9}, {"reference_successes": ...},
+    {"reference_predicted": [0.1]}, {"reference_predicted": ...},
     {"rollouts": 0},
     {"rollouts": "4"}, {"rollouts": None}, {"rollouts": ...}, {"pool": "x"}, {"pool": 3}, {"pool": ...},
     {"step": "3"}, {"step": None},

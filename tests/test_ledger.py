@@ -36,14 +36,14 @@ def clock(monkeypatch):
 
 def test_tokens_by_phase_with_evaluation_and_oracle_apart():
     ledger = Ledger()
-    for phase, count in {"fresh": 100, "reference": 20, "screening": 3, "evaluation": 1000, "uncounted": 5000}.items():
+    for phase, count in {"fresh": 100, "reference": 20, "evaluation": 1000, "cost_excluded": 5000}.items():
         ledger.add_tokens(phase, generated=count)
     ledger.add_tokens("update", trained=90)
     metrics = ledger.metrics()
-    assert metrics["ledger/generated_tokens"] == 123
-    assert metrics["ledger/evaluation_tokens"] == 1000 and metrics["ledger/uncounted_tokens"] == 5000
+    assert metrics["ledger/generated_tokens"] == 120
+    assert metrics["ledger/evaluation_tokens"] == 1000 and metrics["ledger/cost_excluded_tokens"] == 5000
     assert metrics["ledger/trained_tokens"] == 90
-    assert [metrics[f"ledger/generated_{name}"] for name in ("reference", "fresh", "screening")] == [20, 100, 3]
+    assert [metrics[f"ledger/generated_{name}"] for name in ("reference", "fresh")] == [20, 100]
     assert metrics["step/generated_fresh"] == 100
     ledger.add_tokens("fresh", generated=7)
     metrics = ledger.metrics()
@@ -56,11 +56,11 @@ def test_tokens_by_phase_with_evaluation_and_oracle_apart():
 def test_what_an_oracle_measures_costs_nothing(clock):
     ledger = Ledger()
     before = ledger.metrics()
-    with ledger.phase("uncounted"):
+    with ledger.phase("cost_excluded"):
         clock.sleep(3)
         jax.jit(lambda x: jnp.tanh(x) * 3)(jnp.ones(3)).block_until_ready()
     metrics = ledger.metrics()
-    assert metrics["ledger/seconds_uncounted"] == metrics["step/seconds_uncounted"] == 3
+    assert metrics["ledger/seconds_cost_excluded"] == metrics["step/seconds_cost_excluded"] == 3
     assert metrics["seconds"] == before["seconds"] == 0
     assert metrics["ledger/seconds_compile"] == before["ledger/seconds_compile"]
 
@@ -86,7 +86,7 @@ def test_phases_nest_and_add_up(clock):
         clock.sleep(2)
     clock.sleep(4)
     metrics = ledger.metrics()
-    assert metrics["seconds"] == 17 == sum(metrics[f"ledger/seconds_{p}"] for p in PHASES if p != "uncounted")
+    assert metrics["seconds"] == 17 == sum(metrics[f"ledger/seconds_{p}"] for p in PHASES if p != "cost_excluded")
     assert metrics["ledger/seconds_fresh"] == 3
     assert metrics["ledger/seconds_evaluation"] == 10
     assert metrics["ledger/seconds_other"] == 4

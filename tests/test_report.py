@@ -13,7 +13,12 @@ EVERY = 10  # steps between evaluations
 
 def make(directory, accuracies, seed=0, tokens=100, seconds=2.0, old=False, extra=None, **fields):
     """A workdir: `accuracies` at steps 0, 10, ..; `tokens` and `seconds` per step; a fifth of the tokens references."""
-    config = {"seed": seed, "name": f"{directory.name}", "train": {"steps": 30, "keep": seed}, "data": {"seed": 1}}
+    config = {
+        "seed": seed,
+        "name": f"{directory.name}",
+        "train": {"steps": 30, "keep_checkpoints": seed},
+        "data": {"seed": 1},
+    }
     config |= {
         "selection": {"name": "uniform"},
         "learner": {"learning_rate": 1e-4},
@@ -37,7 +42,7 @@ def make(directory, accuracies, seed=0, tokens=100, seconds=2.0, old=False, extr
         }
         if not old:
             row |= {"ledger/generated_reference": tokens * step // 5, "ledger/generated_fresh": tokens * step * 4 // 5}
-            row |= {"ledger/generated_screening": 0, "predictor/pearson": None if step % 2 else 0.5 + step / 100}
+            row |= {"predictor/pearson": None if step % 2 else 0.5 + step / 100}
         if step:
             row["train/useful_groups"] = step / 100
         if step % EVERY == 0:
@@ -98,7 +103,7 @@ def test_ends_of_the_runs(uniform, dots):
     assert methods["dots"]["useful_groups"] == pytest.approx([0.155, 0.155])  # 0.01 .. 0.30
     assert methods["dots"]["pearson"] == pytest.approx([0.65, 0.65])  # steps 0, 2, .. 30; null left out
     assert methods["dots"]["tokens"] == [4500, 4500]
-    assert methods["dots"]["tokens_by_phase"] == {"reference": [900] * 2, "fresh": [3600] * 2, "screening": [0] * 2}
+    assert methods["dots"]["tokens_by_phase"] == {"reference": [900] * 2, "fresh": [3600] * 2}
     assert methods["uniform"]["seconds_by_phase"]["update"] == [60] * 3
     # dots less uniform at step 30: 0.2 and 0.05; standard error of two: half their distance
     difference = methods["dots"]["difference"]
@@ -140,12 +145,12 @@ def test_runs_that_go_on_are_compared_at_the_last_step_that_all_have(uniform, do
 
 
 def test_what_an_oracle_measures_is_shown_and_not_counted(uniform, tmp_path):
-    extra = {"ledger/seconds_uncounted": 500.0, "ledger/uncounted_tokens": 9999}
+    extra = {"ledger/seconds_cost_excluded": 500.0, "ledger/cost_excluded_tokens": 9999}
     oracle = make(tmp_path / "oracle", [0.1, 0.9], extra=extra, selection__name="oracle")
     found = compare([*uniform, oracle])
     method = found["methods"]["oracle"]
     assert method["reached"] == {"steps": [10], "tokens": [1000], "seconds": [20]}
-    assert method["tokens"] == [1000] and method["uncounted_tokens"] == [9999]
+    assert method["tokens"] == [1000] and method["cost_excluded_tokens"] == [9999]
     assert tables.markdown(found, "").count(" | 500 |\n") == 1
 
 

@@ -143,7 +143,7 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
     assert any(r.new.any() for r in run.rounds) and not all(r.new.all() for r in run.rounds)
     one = run.rounds[1]
     row = run.groups[2]
-    assert row["step"] == 3 and one.known[-K:] == pytest.approx(1 - np.array(row["asked_successes"]) / 4)
+    assert row["step"] == 3 and one.known[-K:] == pytest.approx(1 - np.array(row["reference_successes"]) / 4)
     places, weights = run.attention(7)
     assert (
         weights.sum() == pytest.approx(1, abs=1e-4)
@@ -162,10 +162,23 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
         shutil.copy(whole[0] / name, torn)
     (torn / "groups.jsonl").write_bytes((whole[0] / "groups.jsonl").read_bytes()[:2000])
     assert explore.main([str(torn)]) == 2 and "lacks steps" in capsys.readouterr().err
-    assert rows[-1]["ledger/generated_reference"] > 0 == rows[-1]["ledger/generated_screening"]
+    assert rows[-1]["ledger/generated_reference"] > 0
     assert rows[-1]["ledger/generated_tokens"] == sum(
         rows[-1][f"ledger/generated_{phase}"] for phase in ("reference", "fresh")
     )
+
+
+def test_every_key_is_described(whole):
+    """docs/metrics.md names every key of both files."""
+    with open(os.path.join(ROOT, "docs", "metrics.md"), encoding="utf-8") as file:
+        text = file.read()
+    for name in ("metrics.jsonl", "groups.jsonl"):
+        keys = {key for line in (whole[0] / name).read_text().splitlines() for key in json.loads(line)}
+        for key in keys:
+            group, _, leaf = key.rpartition("/")
+            families = (f"{group}/*", "predictor/reference_*", "ledger/seconds_*")
+            names = {key, leaf, f"_{leaf.rpartition('_')[2]}"} | {f for f in families if key.startswith(f[:-1])}
+            assert key.startswith("step/") or any(f"`{name}`" in text for name in names), key
 
 
 def test_the_notebook_runs(whole, monkeypatch, tmp_path):
@@ -228,11 +241,11 @@ def test_other_methods(start, tmp_path, method, fields):
     assert f"{name} selection" in out and not (tmp_path / "run" / "predictor.safetensors").exists()
     last, oracle = log[-1], name == "oracle"
     assert last["ledger/generated_tokens"] == last["ledger/generated_fresh"] > 0
-    assert (last["ledger/uncounted_tokens"] > last["ledger/generated_fresh"]) == oracle
+    assert (last["ledger/cost_excluded_tokens"] > last["ledger/generated_fresh"]) == oracle
     assert ("its cost is not counted" in out) == oracle
-    assert [len(row.get("asked", ())) for row in groups] == ([128, 0, 128] if oracle else [0, 0, 0])
+    assert [len(row.get("reference_ids", ())) for row in groups] == ([128, 0, 128] if oracle else [0, 0, 0])
     if oracle:  # it draws what it has measured near one half
-        difficulty = 1 - np.array(groups[0]["asked_successes"]) / FIELDS["rollout.group_size"]
+        difficulty = 1 - np.array(groups[0]["reference_successes"]) / FIELDS["rollout.group_size"]
         chosen = groups[0]["ids"] + groups[1]["ids"]
         assert np.abs(difficulty[chosen] - 0.5).mean() < np.abs(difficulty - 0.5).mean()
         assert groups[0]["predicted"] == pytest.approx(difficulty[groups[0]["ids"]], abs=1e-6)

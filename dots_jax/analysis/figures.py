@@ -91,7 +91,7 @@ def _curve(axis, points: list[list[tuple]], color: str, **style) -> None:
 def _bars(axis, parts: dict[str, dict[str, list[float]]], title: str) -> None:
     """A bar for each method: the means over seeds, stacked, the method's name above it."""
     start = np.zeros(len(parts))
-    for phase in (phase for phase in PHASES if phase != "uncounted"):
+    for phase in (phase for phase in PHASES if phase != "cost_excluded"):
         means = [np.mean(np.nan_to_num(values.get(phase, 0.0))) for values in parts.values()]
         if any(means):
             axis.barh(range(len(parts)), means, left=start, color=curves.PHASE_COLORS[phase], label=phase, height=0.45)

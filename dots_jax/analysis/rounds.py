@@ -73,17 +73,17 @@ class Run:
         for at, row in enumerate(self.groups):
             if "pool" in row and at + every <= len(self.groups):
                 labels += _labels(row, asked=True)
-                seen[row["asked"]] = True
+                seen[row["reference_ids"]] = True
                 ids, known, steps = (np.array(x) for x in zip(*labels[-config.predictor.window :], strict=True))
                 after = [
                     label for i, later in enumerate(self.groups[at : at + every])
                     for label in _labels(later, asked=False, skip=0 if i else reuse)
                 ]  # fmt: skip
                 following = self.groups[at + every] if at + every < len(self.groups) else {}
-                asked = _labels(following, asked=True) if "asked_predicted" in following else []
+                asked = _labels(following, asked=True) if "reference_predicted" in following else []
                 ids_after, measured, _ = (np.array(x) for x in zip(*after, *asked, strict=True))
                 predicted = [p for later in self.groups[at : at + every] for p in later["predicted"]]
-                predicted = predicted[reuse:] + following.get("asked_predicted", [])
+                predicted = predicted[reuse:] + following.get("reference_predicted", [])
                 uniform = np.arange(len(ids_after)) >= len(after)
                 new = ~seen[ids_after] & ~(uniform & np.isin(ids_after, ids_after[~uniform]))
                 rounds.append(
@@ -168,9 +168,9 @@ def _check(groups: list[dict], config, questions: int, path: str) -> None:
         successes = files.number(0, row["rollouts"])
         of_each = {"successes": (successes, "ids"), "predicted": (predicted, "ids")}
         if (row["step"] - 1) % config.selection.interval == 0:
-            files.check_row(row, {"asked": files.some(ids), "pool": files.some(files.whole(), 20)}, where)
-            of_each |= {"asked_successes": (successes, "asked")}
-            of_each |= {"asked_predicted": (predicted, "asked")} if row["step"] > 1 else {}
+            files.check_row(row, {"reference_ids": files.some(ids), "pool": files.some(files.whole(), 20)}, where)
+            of_each |= {"reference_successes": (successes, "reference_ids")}
+            of_each |= {"reference_predicted": (predicted, "reference_ids")} if row["step"] > 1 else {}
         kinds = {name: files.some(kind, len(row[of])) for name, (kind, of) in of_each.items()}
         files.check_row(row, kinds, where)
 
@@ -178,6 +178,7 @@ def _check(groups: list[dict], config, questions: int, path: str) -> None:
 def _labels(row: dict, asked: bool, skip: int = 0) -> list[tuple]:
     """(id, difficulty, step) of a row's references (`asked`) or of its training groups, but for the first `skip`."""
     groups = zip(
-        *(row[name] for name in (("asked", "asked_successes") if asked else ("ids", "successes"))), strict=True
+        *(row[name] for name in (("reference_ids", "reference_successes") if asked else ("ids", "successes"))),
+        strict=True,
     )
     return [(i, 1 - s / row["rollouts"], row["step"]) for i, s in list(groups)[skip:]]

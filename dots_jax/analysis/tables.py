@@ -12,7 +12,7 @@ DEFINITIONS = """\
 Target: the mean over seeds of the baseline's last held-out accuracy. A run reaches it at its first evaluation with at
 least that accuracy, the baseline's runs too; nothing is interpolated, and a run that never does counts as infinite.
 Cells: median (least..most) over seeds; saved: the same, of the baseline's median. Tokens: sampled ones, reference
-rollouts counted; seconds: without compilation and evaluation; what an oracle measures is in neither ("uncounted").
+rollouts counted; seconds: without compilation and evaluation; what an oracle measures is in neither ("cost_excluded").
 ±: standard deviation over seeds, of the difference the standard error over the seeds that both methods have, at the
 last evaluation that these runs share. At equal tokens: interpolated between evaluations, at what the cheapest run
 generated in all; less baseline's with the standard error over common seeds. Useful groups: mean over all steps;

@@ -13,7 +13,6 @@ class Purpose(enum.IntEnum):
     ROLLOUT = 2
     UPDATE = 3
     EVALUATION = 4
-    DATA = 5
     REFERENCE = 6
     REPLAY = 7
 

@@ -20,7 +20,7 @@ def draw(workdir: str) -> str:
     seconds = {
         key.removeprefix("ledger/seconds_"): metrics.series(rows, key)
         for key in (rows[-1] if rows else {})
-        if key.startswith("ledger/seconds_") and key != "ledger/seconds_uncounted"
+        if key.startswith("ledger/seconds_") and key != "ledger/seconds_cost_excluded"
     }
     count = max(1, len(panels) + bool(seconds))
     columns = min(3, count)
@@ -66,7 +66,6 @@ _COLORS = ("#2e6f95", "#d1495b")
 PHASE_COLORS = {  # of the ledger
     "reference": "#d55e00",
     "fresh": "#0072b2",
-    "screening": "#3d3d3d",
     "update": "#e69f00",
     "score": "#cc79a7",
     "evaluation": "#009e73",

@@ -7,8 +7,8 @@ import time
 
 import jax
 
-PHASES = ("reference", "fresh", "screening", "update", "score", "evaluation", "compile", "other", "uncounted")
-SAMPLING = ("reference", "fresh", "screening")  # phases whose tokens a method pays for
+PHASES = ("reference", "fresh", "update", "score", "evaluation", "compile", "other", "cost_excluded")
+SAMPLING = ("reference", "fresh")  # phases whose tokens a method pays for
 KINDS = ("generated", "trained", "scored")
 
 _COMPILE_EVENTS = {
@@ -49,7 +49,7 @@ class Ledger:
 
     Seconds are the calling thread's: a phase that only dispatches work books only the dispatch. Phases nest; an
     inner phase's seconds are not the outer's. What lies outside any phase is "other", compilation is "compile".
-    "uncounted" is what an oracle measures: booked, compilation there included, and left out of every total.
+    "cost_excluded" is what an oracle measures: booked, compilation there included, and left out of every total.
     """
 
     def __init__(self):
@@ -88,7 +88,7 @@ class Ledger:
         now = {
             "generated_tokens": sum(generated[name] for name in SAMPLING),
             "evaluation_tokens": generated["evaluation"],
-            "uncounted_tokens": generated["uncounted"],
+            "cost_excluded_tokens": generated["cost_excluded"],
             "trained_tokens": sum(self.tokens["trained"].values()),
             "scored_tokens": sum(self.tokens["scored"].values()),
             **{f"generated_{name}": generated[name] for name in SAMPLING},
@@ -96,7 +96,7 @@ class Ledger:
         }
         step = {f"step/{name}": value - self._shown.get(name, 0) for name, value in now.items()}
         self._shown = now
-        total = {"seconds": sum(self.seconds.values()) - self.seconds["uncounted"]}
+        total = {"seconds": sum(self.seconds.values()) - self.seconds["cost_excluded"]}
         return total | {f"ledger/{name}": value for name, value in now.items()} | step
 
     def to_state(self) -> dict[str, float | int]:
@@ -121,7 +121,7 @@ class Ledger:
     def _book(self) -> None:
         """Books the time since the last call to the current phase and to "compile"."""
         wall, compiled = time.perf_counter(), _compile_clock()
-        inside = min(max(compiled - self._compiled, 0.0), wall - self._wall) if self._phase != "uncounted" else 0.0
+        inside = min(max(compiled - self._compiled, 0.0), wall - self._wall) if self._phase != "cost_excluded" else 0.0
         self.seconds["compile"] += inside
         self.seconds[self._phase] += wall - self._wall - inside
         self._wall, self._compiled = wall, compiled

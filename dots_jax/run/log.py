@@ -125,15 +125,19 @@ class RunLog:
 
     def references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
         """Notes the references of a round and judges what had been predicted of them."""
-        self._record |= {"rollouts": self._exp.group_size, "asked": ids, "asked_successes": _whole(successes)}
+        self._record |= {
+            "rollouts": self._exp.group_size,
+            "reference_ids": ids,
+            "reference_successes": _whole(successes),
+        }
         if prediction and step > 1:  # not yet fitted to them
-            self._record["asked_predicted"] = prediction[0][ids]
+            self._record["reference_predicted"] = prediction[0][ids]
         self.history.add_references(self._record)
 
     def fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
         exp, step_in_round, found = self._exp, (step - 1) % self._exp.interval, {}
-        if "asked_predicted" in self._record:
+        if "reference_predicted" in self._record:
             found |= self._judge("predictor/reference_", *self.history.references())
         self._record |= {"rollouts": exp.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
         if prediction:

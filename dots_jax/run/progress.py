@@ -149,11 +149,14 @@ class Progress:
 
     def _pace(self, step: int, metrics: dict) -> list[str]:
         """Tokens per second and time left over the last ten steps, compile time left out of both."""
-        whole, compiling, evaluating, uncounted = (
+        whole, compiling, evaluating, cost_excluded = (
             float(metrics.get(name, 0.0))
-            for name in ("seconds", *(f"ledger/seconds_{phase}" for phase in ("compile", "evaluation", "uncounted")))
+            for name in (
+                "seconds",
+                *(f"ledger/seconds_{phase}" for phase in ("compile", "evaluation", "cost_excluded")),
+            )
         )
-        seconds, at_work = whole - compiling + uncounted, whole - compiling - evaluating
+        seconds, at_work = whole - compiling + cost_excluded, whole - compiling - evaluating
         self._recent.append((step, seconds, at_work, float(metrics.get("ledger/generated_tokens", 0))))
         first, last = self._recent[0], self._recent[-1]
         if last[0] == first[0] or last[2] <= first[2]:

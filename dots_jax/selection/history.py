@@ -15,16 +15,16 @@ class History:
         self._references = collections.deque(maxlen=-(-JUDGED // num_references))  # of the last rounds, float32 [2, M]
 
     def add_references(self, record: dict) -> None:
-        """Takes over a round's references: "asked", "asked_successes", "rollouts" and perhaps "asked_predicted"."""
-        ids = np.asarray(record.get("asked", ()), int)
-        if "asked_predicted" in record:
-            difficulty = 1 - np.array(record["asked_successes"]) / record["rollouts"]
-            pairs = np.array([record["asked_predicted"], difficulty], np.float32)
+        """Takes over a round's references."""
+        ids = np.asarray(record.get("reference_ids", ()), int)
+        if "reference_predicted" in record:
+            difficulty = 1 - np.array(record["reference_successes"]) / record["rollouts"]
+            pairs = np.array([record["reference_predicted"], difficulty], np.float32)
             self._references.append(pairs[:, ~self.is_measured[ids]])
         self.is_measured[ids] = True
 
     def add_groups(self, record: dict) -> None:
-        """Takes over the questions "ids" that were trained on."""
+        """Takes over the questions that were trained on."""
         self.is_measured[np.asarray(record["ids"], int)] = True
 
     def references(self) -> np.ndarray:
