@@ -179,7 +179,7 @@ def test_what_an_oracle_measures_is_shown_and_not_counted(uniform, tmp_path):
                 {"selection__name": "dots", "selection__interval": 1},
                 {"selection__name": "dots", "selection__interval": 2},
             ],
-            ["uniform", "dots, every=1", "dots, every=2"],
+            ["uniform", "dots, interval=1", "dots, interval=2"],
         ),
         (
             [{"learner__clip": 0.1}, {"learner__clip": 0.2, "selection__name": "dots"}],
