@@ -8,23 +8,25 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax import policy
 from dots_jax.core import distributed, files, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import read_json
-from dots_jax.policy import huggingface
+from dots_jax.policy import huggingface, qwen2
 from dots_jax.policy import tokenizer as tok
 
 BATCH_TOKENS = 32768  # at a time, over all devices
 _SHORTEST = 16  # tokens of the smallest padded length, on accelerators more; each further one doubles
 
 
-def load(path: str, texts: Sequence[str], config, mesh=None) -> np.ndarray:
+def load(path: str, texts: Sequence[str], config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> np.ndarray:
     """The embeddings [N, D] that a run works with: a given `.npy`, else by `make` from the checkpoint `path`.
 
     `config` holds the configuration's `embedding` fields; with `standardise` each number has mean 0 and deviation 1.
@@ -42,7 +44,7 @@ def load(path: str, texts: Sequence[str], config, mesh=None) -> np.ndarray:
 def make(
     texts: Sequence[str],
     directory: str,
-    mesh=None,
+    mesh: jax.sharding.Mesh | None = None,
     cache: str = "runs/embeddings",
     *,
     dtype: str = "bfloat16",
@@ -135,7 +137,9 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def mean_hidden(params, tokens, lengths, config, mesh) -> jax.Array:
+def mean_hidden(
+    params: dict, tokens: jax.Array, lengths: jax.Array, config: qwen2.Config, mesh: jax.sharding.Mesh
+) -> jax.Array:
     """Mean of the final hidden states over the first `lengths` [B] of `tokens` [B, T], float32 [B, D]."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         tokens, lengths = (sharding.constrain(x, sharding.BATCH) for x in (tokens, lengths))
@@ -144,7 +148,7 @@ def mean_hidden(params, tokens, lengths, config, mesh) -> jax.Array:
         return jnp.where(real[..., None], x, 0.0).sum(1) / lengths[:, None]
 
 
-def _encode(tokenizer, texts, limit: int, shortest: int):
+def _encode(tokenizer: Any, texts: Sequence[str], limit: int, shortest: int):
     """Right-padded tokens [N, T] and lengths [N], cut at `limit`; T is a padded length of `_blocks`."""
     rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     for text, row in zip(texts, rows, strict=True):
@@ -165,7 +169,7 @@ def _padded(length: int, shortest: int) -> int:
     return max(shortest, 1 << int(length - 1).bit_length())
 
 
-def _blocks(lengths, batch_tokens: int, shards: int, shortest: int):
+def _blocks(lengths: jax.Array, batch_tokens: int, shards: int, shortest: int):
     """(name, ids int32 [rows], padded length) of blocks of similar lengths; ids of -1 fill the last of each length."""
     padded = np.array([_padded(length, shortest) for length in lengths])
     for width in np.unique(padded):
@@ -188,13 +192,13 @@ def _read_block(path: str, shape: tuple):
     return block if block.shape == shape and block.dtype == np.float32 else None
 
 
-def _key(directory: str, texts, dtype: str, max_tokens: int) -> str:
+def _key(directory: str, texts: Sequence[str], dtype: str, max_tokens: int) -> str:
     digest = hashlib.sha256(f"{dtype} {max_tokens} {_digest(texts)}".encode())
     digest.update(json.dumps(huggingface.fingerprint(directory)).encode())
     return digest.hexdigest()[:20]
 
 
-def _digest(texts) -> str:
+def _digest(texts: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for text in texts:
         data = text.encode()

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pyarrow.parquet as pq
+from ml_collections import ConfigDict
 from pyarrow import types
 
 from dots_jax.core import command_line, config_rules, files
@@ -144,13 +145,13 @@ class FitSpec:
 
 
 @functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
-def _epoch(state, embeddings, batches, key, recipe: FitSpec):
+def _epoch(state, embeddings: jax.Array, batches, key: jax.Array, recipe: FitSpec):
     """One pass over `batches`; each leaf has a leading axis of steps, "reference" holds rows of `embeddings`.
 
     state: parameters, their running average, the optimizer's state. Returns the new state and the mean loss.
     """
 
-    def loss(params, batch, key):
+    def loss(params: dict, batch, key: jax.Array):
         predicted = predictor.forward(
             params, batch["query"], embeddings[batch["reference"]], batch["known"], recipe.calibration,
             mask=batch["mask"], dropout_key=key if recipe.dropout else None, dropout=recipe.dropout,
@@ -169,7 +170,9 @@ def _epoch(state, embeddings, batches, key, recipe: FitSpec):
     return state, losses.mean()
 
 
-def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, float], epochs: int, watch) -> dict:
+def train(
+    config: ConfigDict, table: Table, questions: np.ndarray, kernel: tuple[float, float], epochs: int, watch
+) -> dict:
     """A predictor trained on `questions` of the table and on nothing else; returns its parameters.
 
     Of the schedule of `config.epochs` the first `epochs` are run. A batch is of one policy: queries, references and
@@ -224,7 +227,7 @@ def train(config, table: Table, questions: np.ndarray, kernel: tuple[float, floa
 # ---- The command -------------------------------------------------------------------------------------------------
 
 
-def fit(config, workdir: str) -> dict:
+def fit(config: ConfigDict, workdir: str) -> dict:
     """Trains, compares and writes `FILES` to `workdir`; returns the report. Raises UserError."""
     start = time.perf_counter()
     if os.path.exists(os.path.join(workdir, metrics.FILE)):
@@ -257,7 +260,7 @@ def fit(config, workdir: str) -> dict:
     }
     curve = []
 
-    def watch(epoch, params, loss):
+    def watch(epoch, params: dict, loss):
         curve.append(_mean(judge(_adapter(config, table, params, references)))["pearson"])
         best = int(np.nanargmax(curve)) + 1 if np.isfinite(curve).any() else 1
         print(f"epoch {epoch}/{config.epochs}  loss {loss:.4f}  validation Pearson {curve[-1]:.3f}", flush=True)
@@ -295,12 +298,12 @@ def fit(config, workdir: str) -> dict:
     return report
 
 
-def _measured(table: Table, questions) -> list[np.ndarray]:
+def _measured(table: Table, questions: np.ndarray) -> list[np.ndarray]:
     """Of each policy, those of `questions` that it has measured."""
     return [questions[~np.isnan(labels[questions])] for labels in table.difficulty]
 
 
-def _enough(config, table: Table, parts: Split) -> None:
+def _enough(config: ConfigDict, table: Table, parts: Split) -> None:
     for name, known in zip(table.policies, _measured(table, parts.train), strict=True):
         if len(known) <= config.references:
             raise UserError(
@@ -316,16 +319,16 @@ def _enough(config, table: Table, parts: Split) -> None:
                 )
 
 
-def _references(table: Table, config, questions, purpose: int) -> list[np.ndarray]:
+def _references(table: Table, config: ConfigDict, questions: np.ndarray, purpose: int) -> list[np.ndarray]:
     """K of the measured questions of each policy."""
     rng = np.random.default_rng([config.seed, purpose])
     return [rng.choice(known, config.references, False) for known in _measured(table, questions)]
 
 
-def _adapter(config, table: Table, params, references):
+def _adapter(config: ConfigDict, table: Table, params: dict, references):
     """(policy, questions) -> difficulty, from this policy's references."""
 
-    def predict(policy, ids):
+    def predict(policy, ids: jax.Array):
         known, x = references[policy], table.embeddings
         labels = table.difficulty[policy][known]
         return np.asarray(predictor.predict(params, x[ids], x[known], labels, config.calibration, config.refit))
@@ -333,14 +336,14 @@ def _adapter(config, table: Table, params, references):
     return predict
 
 
-def _fitted(make, values, table: Table, known):
+def _fitted(make, values: jax.Array, table: Table, known: jax.Array):
     """(policy, questions) -> difficulty, fitted on this policy's `known` questions."""
     x = table.embeddings
     made = [make(x[ids], labels[ids], *values) for ids, labels in zip(known, table.difficulty, strict=True)]
     return lambda policy, ids: made[policy](x[ids])
 
 
-def _judge(table: Table, questions, predict) -> list[dict]:
+def _judge(table: Table, questions: np.ndarray, predict) -> list[dict]:
     """The measures of each policy on `questions`."""
     known = _measured(table, questions)
     return [measures.report(predict(i, ids), table.difficulty[i][ids]) for i, ids in enumerate(known)]
@@ -352,7 +355,7 @@ def _mean(rows: list[dict]) -> dict:
     return {name: float(np.mean(v)) if v else np.nan for name, v in values.items()}
 
 
-def _best(make, grid, table: Table, known, judge):
+def _best(make, grid, table: Table, known: jax.Array, judge):
     """The values of the grid with the highest Pearson correlation."""
     found = [_mean(judge(_fitted(make, values, table, known)))["pearson"] for values in grid]
     return grid[int(np.nanargmax(found)) if np.isfinite(found).any() else 0]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import optax
@@ -27,7 +28,16 @@ class FitSpec:
 
 
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames=("params", "opt_state"))
-def fit(params, opt_state, embeddings, ids, difficulty, weights, key, spec: FitSpec):
+def fit(
+    params: dict,
+    opt_state,
+    embeddings: jax.Array,
+    ids: jax.Array,
+    difficulty: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    spec: FitSpec,
+):
     """Minimises soft-label cross-entropy on a window of M labels; returns params, opt_state and the mean loss.
 
     embeddings [M, D], ids int32 [M], difficulty and weights float32 [M] (0: an empty slot). Queries are drawn in
@@ -36,7 +46,7 @@ def fit(params, opt_state, embeddings, ids, difficulty, weights, key, spec: FitS
     M = len(ids)
     present, K = weights > 0, min(spec.references or M, M)
 
-    def loss(params, key):
+    def loss(params: dict, key: jax.Array):
         draw, other, dropout_key = jax.random.split(key, 3)
         query = jax.random.choice(draw, M, (spec.batch,), p=weights / weights.sum())
         known = jax.lax.top_k(present + jax.random.uniform(other, (M,)), K)[1]  # empty slots come last
@@ -46,7 +56,7 @@ def fit(params, opt_state, embeddings, ids, difficulty, weights, key, spec: FitS
         )  # fmt: skip
         return predictor.cross_entropy(predicted, difficulty[query])
 
-    def step(carry, key):
+    def step(carry: Any, key: jax.Array):
         params, opt_state = carry
         value, grads = jax.value_and_grad(loss)(params, key)
         updates, opt_state = spec.optimizer().update(grads, opt_state, params)

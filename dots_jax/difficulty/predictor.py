@@ -8,6 +8,7 @@ questions, D numbers in an embedding, W the towers' width, which all functions r
 
 import functools
 import os
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -31,7 +32,7 @@ class Tower(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """The dropout is on where `dropout` > 0; it then needs the key collection "dropout"."""
         norm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
         x = norm(name="norm_0")(x)
@@ -47,7 +48,7 @@ class Head(nn.Module):
     """Mean and standard deviation of the references' success [..., 2] -> the two numbers of the calibration."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """2 -> 10 -> 2 with a ReLU between."""
         x = nn.relu(nn.Dense(10, precision=_EXACT, name="dense_0")(x))
         return nn.Dense(2, precision=_EXACT, name="dense_1")(x)
@@ -141,12 +142,21 @@ def predict(
 
 
 @functools.partial(jax.jit, static_argnames="layout")
-def _encode(tower, query, layout):
+def _encode(tower, query: jax.Array, layout: Any):
     return _by_rows(lambda tower, row: _tower(tower, row), layout, query, tower)
 
 
 @functools.partial(jax.jit, static_argnames=("calibration", "refit", "layout"))
-def _score(params, features, reference, difficulty, mask, calibration, refit, layout):
+def _score(
+    params: dict,
+    features: jax.Array,
+    reference: jax.Array,
+    difficulty: jax.Array,
+    mask: jax.Array,
+    calibration: str,
+    refit: bool,
+    layout: Any,
+):
     known, difficulty = _tower(params["reference"], reference), jnp.asarray(difficulty, jnp.float32)
     mask = _mask(mask, len(reference))
     line = (jnp.ones(()), jnp.zeros(()))
@@ -154,7 +164,7 @@ def _score(params, features, reference, difficulty, mask, calibration, refit, la
         weights = _attend(_tower(params["query"], reference), known, mask)
         line = _least_squares(_predict(params["head"], weights, difficulty, calibration, mask), difficulty, mask[0])
 
-    def one(shared, row):
+    def one(shared: Any, row):
         head, known, difficulty, mask, (slope, intercept) = shared
         weights = _attend(row[None], known, mask)
         mean = jnp.einsum("qk,k->q", weights, difficulty, precision=_EXACT)
@@ -165,7 +175,7 @@ def _score(params, features, reference, difficulty, mask, calibration, refit, la
     return _by_rows(one, layout, features, (params["head"], known, difficulty, mask, line))
 
 
-def _layout(rows):
+def _layout(rows: np.ndarray):
     """(mesh, axes) over which an array on devices is split by rows; None for any other and inside a jit."""
     if not isinstance(rows, jax.Array) or isinstance(rows, jax.core.Tracer):
         return None
@@ -173,10 +183,10 @@ def _layout(rows):
     return (s.mesh, s.spec[0]) if isinstance(s, NamedSharding) and len(s.spec) and s.spec[0] else None
 
 
-def _by_rows(function, layout, rows, shared):
+def _by_rows(function, layout: Any, rows: np.ndarray, shared: Any):
     """`function(shared, row)` of each of `rows`, a block at a time; on a mesh each device does its own."""
 
-    def local(rows, shared):
+    def local(rows: np.ndarray, shared: Any):
         return jax.lax.map(functools.partial(function, shared), rows, batch_size=_BLOCK)
 
     if layout is None:
@@ -186,23 +196,23 @@ def _by_rows(function, layout, rows, shared):
     return jax.shard_map(local, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)(rows, shared)
 
 
-def _tower(tower, x, key=None, dropout=0.1):
+def _tower(tower, x: jax.Array, key: jax.Array = None, dropout=0.1):
     module = Tower(tower["dense_0"]["bias"].shape[0], 0.0 if key is None else dropout)
     return module.apply({"params": tower}, jnp.asarray(x, jnp.float32), rngs=None if key is None else {"dropout": key})
 
 
-def _mask(mask, size: int):
+def _mask(mask: jax.Array, size: int):
     """The mask as [1 or Q, K]."""
     return jnp.ones((1, size), bool) if mask is None else jnp.atleast_2d(mask)
 
 
-def _attend(features, known, mask):
+def _attend(features: jax.Array, known: jax.Array, mask: jax.Array):
     logits = jnp.einsum("qw,kw->qk", features, known, precision=_EXACT) / features.shape[-1] ** 0.5
     # Finite where masked: a row without any reference then has finite gradients.
     return jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(logits.dtype).min), axis=-1) * mask
 
 
-def _predict(head, weights, difficulty, calibration, mask):
+def _predict(head: jax.Array, weights: jax.Array, difficulty: jax.Array, calibration: str, mask: jax.Array):
     """Difficulty [Q] from the attention's weights [Q, K]; mask [1 or Q, K]."""
     if calibration not in CALIBRATIONS:
         raise UserError(f"calibration {calibration!r} is not one of {', '.join(CALIBRATIONS)}")
@@ -224,7 +234,7 @@ def _predict(head, weights, difficulty, calibration, mask):
     return jnp.where(mask.any(-1), 1 - p, 0.5)
 
 
-def _least_squares(predicted, measured, mask):
+def _least_squares(predicted: jax.Array, measured: jax.Array, mask: jax.Array):
     """Slope and intercept of the line from `predicted` [K] to `measured` [K]."""
     count = jnp.maximum(mask.sum(), 1)
     x, y = (mask * predicted).sum() / count, (mask * measured).sum() / count

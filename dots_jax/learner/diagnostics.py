@@ -1,5 +1,6 @@
 """What is reported of an update: sums over its rows, by their age."""
 
+import jax
 import jax.numpy as jnp
 
 from dots_jax.learner.types import Groups, UpdateSpec
@@ -19,18 +20,18 @@ BY_AGE = (
 )
 
 
-def by_age(age, per_row: dict) -> dict:
+def by_age(age: jax.Array, per_row: dict) -> dict:
     """What is known of each row [R] added up, or its maximum, for ages 0 to AGES: float32 [AGES + 1]."""
     member = jnp.minimum(age, AGES)[:, None] == jnp.arange(AGES + 1)
 
-    def reduce(name, x):
+    def reduce(name, x: jax.Array):
         x = jnp.where(member, x[:, None], 0.0)
         return x.max(0) if name.endswith("_max") else x.sum(0)
 
     return {name: reduce(name, x) for name, x in per_row.items()}
 
 
-def summary(stats, spec: UpdateSpec, total_rows: int) -> dict:
+def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
     """Metrics of a step from the sums of its minibatches, each [minibatches] or [minibatches, AGES + 1]."""
     total = {k: v.sum(0) for k, v in stats.items()}
     tokens = jnp.maximum(total["tokens"].sum(), 1)
@@ -50,7 +51,7 @@ def summary(stats, spec: UpdateSpec, total_rows: int) -> dict:
     return metrics | ({"kl": total["kl"] / tokens} if spec.kl_coef else {})
 
 
-def replay_summary(stats, fresh: Groups, is_fresh, drawn: Groups, there) -> dict:
+def replay_summary(stats: dict, fresh: Groups, is_fresh, drawn: Groups, there) -> dict:
     """What replay did in a step; NaN stands for a mean or maximum of nothing.
 
     Returns:

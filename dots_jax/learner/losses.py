@@ -40,17 +40,21 @@ def aggregation_weights(lengths: jax.Array, kind: str, max_tokens: int) -> jax.A
     return jnp.full(lengths.shape, 1.0 / (rows * max_tokens), jnp.float32)
 
 
-def plain(logp, behaviour, proximal, advantage, clip: float, cap: float):
+def plain(logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float):
     """max(-A r, -A clip(r)), r = exp(logp - behaviour) clipped to [1 - e, 1 + e]: the paper's."""
     return _clipped(jnp.exp(logp - behaviour), 1.0, advantage, clip)
 
 
-def decoupled(logp, behaviour, proximal, advantage, clip: float, cap: float):
+def decoupled(
+    logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float
+):
     """The same, clipped around r_o = exp(proximal - behaviour): the released code's."""
     return _clipped(jnp.exp(logp - behaviour), jnp.exp(proximal - behaviour), advantage, clip)
 
 
-def truncated(logp, behaviour, proximal, advantage, clip: float, cap: float):
+def truncated(
+    logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float
+):
     """Decoupled with w = min(r_o, cap) in place of r_o, and r = w exp(logp - proximal)."""
     moved = proximal - behaviour
     weight = jnp.minimum(jnp.exp(moved), cap)
@@ -60,7 +64,7 @@ def truncated(logp, behaviour, proximal, advantage, clip: float, cap: float):
 plain.needs_proximal = False  # what is replayed is then not scored by the policy as it is
 
 
-def _clipped(ratio, centre, advantage, clip: float):
+def _clipped(ratio, centre, advantage: jax.Array, clip: float):
     """The larger of -A r and -A r clipped to centre (1 ± e), and whether that is the second, [R, T] both."""
     free, clipped = -advantage * ratio, -advantage * jnp.clip(ratio, centre * (1 - clip), centre * (1 + clip))
     return jnp.maximum(free, clipped), clipped > free
@@ -79,7 +83,16 @@ def needs_proximal(name: str) -> bool:
     return getattr(find(name), "needs_proximal", True)
 
 
-def policy_loss(logp, behaviour, proximal, advantage, mask, clip: float, kind: str = "plain", cap: float = 2.0):
+def policy_loss(
+    logp: jax.Array,
+    behaviour: jax.Array,
+    proximal: jax.Array,
+    advantage: jax.Array,
+    mask: jax.Array,
+    clip: float,
+    kind: str = "plain",
+    cap: float = 2.0,
+):
     """The clipped surrogate (METHOD section 4) as (sum, count, info), for log-probs [R, T] and advantages [R].
 
     All kinds are the same where proximal is behaviour.

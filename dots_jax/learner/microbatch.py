@@ -20,7 +20,15 @@ def buckets(length: int, count: int, unit: int = 1) -> tuple[int, ...]:
     return tuple(sorted({max(2, sharding.round_up(step, unit)) for step in steps}))
 
 
-def scan(rows: Rows, active: jax.Array, spec: UpdateSpec, mesh, carry: Any, compute: Callable, idle: Callable):
+def scan(
+    rows: Rows,
+    active: jax.Array,
+    spec: UpdateSpec,
+    mesh: jax.sharding.Mesh,
+    carry: Any,
+    compute: Callable,
+    idle: Callable,
+):
     """Goes over the rows in micro-batches of `micro_rows`, sorted by length; those not `active`, bool [R], come last.
 
     Args:
@@ -44,7 +52,7 @@ def scan(rows: Rows, active: jax.Array, spec: UpdateSpec, mesh, carry: Any, comp
     branch = jnp.where(longest == 0, 0, 1 + jnp.searchsorted(jnp.array(sizes), longest))
     branches = [idle] + [functools.partial(compute, size) for size in sizes]
 
-    def step(carry, x):
+    def step(carry: Any, x: jax.Array):
         index, rows = x
         rows = jax.tree.map(lambda x: sharding.constrain(x, sharding.BATCH), rows)
         return jax.lax.switch(index, branches, carry, rows)

@@ -88,7 +88,9 @@ def check(config) -> None:
         )
 
 
-def init(slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh, shards: int = 0) -> Groups:
+def init(
+    slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh: jax.sharding.Mesh, shards: int = 0
+) -> Groups:
     """An empty buffer of `slots` groups in all, cut into `shards` (0: one for each device that rows are split over).
 
     Both must divide: slots by shards, and shards by those devices.
@@ -109,7 +111,7 @@ def init(slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh,
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "keep"), donate_argnames="buffer")
-def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh, keep: int | None = None) -> Groups:
+def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh: jax.sharding.Mesh, keep: int | None = None) -> Groups:
     """Puts in those of the groups [P] that are `valid`, bool [P], and whose rewards are not all equal.
 
     The newest copy of a question replaces older ones, on whichever shard; of each shard's groups the oldest go first. P
@@ -130,7 +132,7 @@ def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh, keep: int | None
     useful = jax.lax.with_sharding_constraint(valid & mixed(groups.rewards), sharding.replicated(mesh))
     replaces = useful if keep is None else valid
 
-    def one(replacing, buffer, groups, useful):
+    def one(replacing, buffer: Groups, groups: Groups, useful):
         ids, places, replaces = replacing
         slots, live = len(buffer.ids), buffer.step >= 0
         later = (ids == groups.ids[:, None]) & (places > groups.place[:, None]) & replaces
@@ -146,7 +148,7 @@ def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh, keep: int | None
         buffer = dataclasses.replace(buffer, step=jnp.where(live, buffer.step, -1))
         return jax.tree.map(lambda x, new: x.at[to].set(new.astype(x.dtype), mode="drop"), buffer, groups)
 
-    def local(replacing, buffer, groups, useful):
+    def local(replacing, buffer: Groups, groups: Groups, useful):
         return jax.vmap(one, (None, 0, 0, 0))(replacing, buffer, *_split((groups, useful), len(buffer.ids)))
 
     replacing = (groups.ids, groups.place, replaces)
@@ -155,7 +157,14 @@ def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh, keep: int | None
 
 @functools.partial(jax.jit, static_argnames=("n", "mesh", "max_age", "once"), donate_argnames="buffer")
 def sample(
-    buffer: Groups, key: jax.Array, n: int, step, mesh, max_age: int = 0, once: bool = False, allowed=True
+    buffer: Groups,
+    key: jax.Array,
+    n: int,
+    step: jax.Array | int,
+    mesh: jax.sharding.Mesh,
+    max_age: int = 0,
+    once: bool = False,
+    allowed: jax.Array = True,
 ) -> tuple[Groups, jax.Array, Groups]:
     """Draws n groups uniformly without replacement, each shard n / shards of its own.
 
@@ -174,7 +183,7 @@ def sample(
     """
     count = n // len(buffer.ids)
 
-    def one(key, step, allowed, buffer):
+    def one(key: jax.Array, step: jax.Array | int, allowed: jax.Array, buffer: Groups):
         eligible = (buffer.step >= 0) & allowed
         if max_age:
             eligible &= step - buffer.step <= max_age
@@ -186,7 +195,7 @@ def sample(
             buffer = dataclasses.replace(buffer, step=buffer.step.at[gone].set(-1, mode="drop"))
         return groups, drawn, buffer
 
-    def local(key, step, allowed, buffer, shard):
+    def local(key: jax.Array, step: jax.Array | int, allowed: jax.Array, buffer: Groups, shard):
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(shard)
         groups, drawn, buffer = jax.vmap(one, (0, None, None, 0))(keys, step, allowed, buffer)
         return *from_shards((groups, drawn)), buffer
@@ -204,7 +213,7 @@ def fill_with_replayed(own, drawn, there, shards: int):
     own, drawn, there = _split((own, drawn, there), shards)
     keep = jax.tree.leaves(own)[0].shape[1] - there.shape[1]
 
-    def one(x, new):
+    def one(x: jax.Array, new):
         new = jnp.where(there.reshape(there.shape + (1,) * (x.ndim - 2)), new, x[:, keep:])
         return jnp.concatenate([x[:, :keep], new], axis=1)
 
@@ -215,7 +224,7 @@ def fill_with_replayed(own, drawn, there, shards: int):
 def spread(tree, count: int, shards: int):
     """[count] from [P]: after each shard's P / shards groups as many zeros, so that every device keeps its own."""
 
-    def one(x):
+    def one(x: jax.Array):
         return jnp.pad(x, ((0, 0), (0, count // shards - x.shape[1])) + ((0, 0),) * (x.ndim - 2))
 
     return from_shards(jax.tree.map(one, _split(tree, shards)))
@@ -226,12 +235,12 @@ def spread_mask(fresh, count: int, shards: int) -> jax.Array:
     return jnp.arange(count) % (count // shards) < fresh // shards
 
 
-def from_shards(buffer):
+def from_shards(buffer: Groups):
     """[slots] in place of [shards, slots / shards]: what a checkpoint holds, whatever the number of devices."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), buffer)
 
 
-def to_shards(groups: Groups, mesh) -> Groups:
+def to_shards(groups: Groups, mesh: jax.sharding.Mesh) -> Groups:
     """The buffer whose `from_shards` these groups are, a shard for each device that rows are split over."""
     return jax.device_put(_split(groups, sharding.num_row_shards(mesh)), sharding.rows(mesh))
 

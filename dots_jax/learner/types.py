@@ -23,7 +23,9 @@ class Groups:
     place: jax.Array  # int32 [P], in that step's batch
 
     @classmethod
-    def generated(cls, rollouts: Rollouts, rewards: np.ndarray, ids: np.ndarray, step: int, mesh) -> "Groups":
+    def generated(
+        cls, rollouts: Rollouts, rewards: np.ndarray, ids: np.ndarray, step: int, mesh: jax.sharding.Mesh
+    ) -> "Groups":
         """The groups [P] that training step `step` has generated, on the device."""
         steps, places = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
         return cls(rollouts, *jax.device_put((rewards, ids, steps, places), sharding.replicated(mesh)))
@@ -51,7 +53,7 @@ class UpdateSpec:
     remat: bool
     temperature: float
 
-    def schedule(self, step):
+    def schedule(self, step: jax.Array | int):
         """Learning rate at an optimizer step: linear warm-up, then constant."""
         return self.learning_rate * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
 

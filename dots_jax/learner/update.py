@@ -10,6 +10,7 @@ rows still count in the normalisation and accumulation is exact.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
 
 
-def check(config) -> None:
+def check(config: qwen2.Config) -> None:
     """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
     batch, parts = config.train.batch_size, config.learner.minibatches
     if batch % parts:
@@ -40,7 +41,7 @@ def check(config) -> None:
     losses.find(config.learner.loss)
 
 
-def init_state(params: dict, config: qwen2.Config, spec: UpdateSpec, mesh) -> TrainState:
+def init_state(params: dict, config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
     """The state before the first step, sharded as the parameters are."""
     is_float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     master = None if is_float32 else jax.tree.map(lambda x: x.astype(jnp.float32), params)
@@ -68,7 +69,7 @@ def update(
     key: jax.Array,
     config: qwen2.Config,
     spec: UpdateSpec,
-    mesh,
+    mesh: jax.sharding.Mesh,
     replaying: replay.ReplaySpec | None = None,
     reference: dict | None = None,
 ) -> tuple[TrainState, Groups | None, dict]:
@@ -131,7 +132,7 @@ def update(
     rows = jax.tree.map(lambda x: x.reshape(B, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
     optimizer = spec.optimizer()
 
-    def optimizer_step(carry, rows):
+    def optimizer_step(carry: Any, rows):
         params, master, opt_state = carry
         weights = losses.aggregation_weights(rows.lengths, spec.aggregation, rows.completions.shape[1])
         grads, stats = _gradients(params, dataclasses.replace(rows, weights=weights), config, spec, reference, mesh)
@@ -159,10 +160,10 @@ def update(
     return TrainState(*carry, state.step + 1), buffer, info
 
 
-def _rows(rollouts: Rollouts, advantages, age, unit: int) -> Rows:
+def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, unit: int) -> Rows:
     P, G, T = rollouts.tokens.shape
 
-    def each(x):  # [P, ...] -> [R, ...]
+    def each(x: jax.Array):  # [P, ...] -> [R, ...]
         return jnp.broadcast_to(x[:, None], (P, G, *x.shape[1:])).reshape(P * G, *x.shape[1:])
 
     prompts, prompt_lengths = each(rollouts.prompts), each(rollouts.prompt_lengths)
@@ -185,14 +186,16 @@ def _rows(rollouts: Rollouts, advantages, age, unit: int) -> Rows:
     )
 
 
-def _with_proximal(params, rows: Rows, config, spec: UpdateSpec, mesh) -> tuple[Rows, jax.Array]:
+def _with_proximal(
+    params: dict, rows: Rows, config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh
+) -> tuple[Rows, jax.Array]:
     """The rows with the log-probs of the policy as it is, and how many tokens that took.
 
     Computed for replayed rows that have a gradient: the policy that generated a fresh row is the policy as it is.
     """
     active = (rows.age > 0) & (rows.advantages != 0)
 
-    def compute(size, carry, rows):
+    def compute(size: int, carry: Any, rows):
         T = min(rows.completions.shape[1], size - 1)
         logp, _ = completion_logprobs(
             params, config, rows.tokens[:, :size], rows.prompt_lengths, rows.completions[:, :T], spec
@@ -205,11 +208,13 @@ def _with_proximal(params, rows: Rows, config, spec: UpdateSpec, mesh) -> tuple[
     return dataclasses.replace(rows, proximal=proximal), jnp.where(active, rows.lengths, 0).sum(dtype=jnp.float32)
 
 
-def _gradients(params, rows: Rows, config, spec: UpdateSpec, reference, mesh):
+def _gradients(
+    params: dict, rows: Rows, config: qwen2.Config, spec: UpdateSpec, reference: dict | None, mesh: jax.sharding.Mesh
+):
     """Float32 gradients of a minibatch's loss, and sums for the metrics."""
     active = (rows.lengths > 0) if spec.kl_coef else (rows.advantages != 0)
 
-    def compute(size, carry, rows):
+    def compute(size: int, carry: Any, rows):
         grads, stats = carry
         (loss, new), g = jax.value_and_grad(_loss, has_aux=True)(params, rows, size, config, spec, reference)
         grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, g)
@@ -223,7 +228,9 @@ def _gradients(params, rows: Rows, config, spec: UpdateSpec, reference, mesh):
     return microbatch.scan(rows, active, spec, mesh, (zeros, start), compute, lambda carry, rows: (carry, None))[0]
 
 
-def completion_logprobs(params, config, tokens, prompt_lengths, completions, spec: UpdateSpec):
+def completion_logprobs(
+    params: dict, config: qwen2.Config, tokens: jax.Array, prompt_lengths: jax.Array, completions, spec: UpdateSpec
+):
     """Log-probs and entropies, float32 [R, T], of completions [R, T] within rows `tokens` [R, S + T]."""
     hidden = qwen2.hidden(params, config, tokens, remat=spec.remat)
     at = prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
@@ -233,7 +240,7 @@ def completion_logprobs(params, config, tokens, prompt_lengths, completions, spe
     )
 
 
-def _loss(params, rows: Rows, size: int, config, spec: UpdateSpec, reference):
+def _loss(params: dict, rows: Rows, size: int, config: qwen2.Config, spec: UpdateSpec, reference: dict | None):
     """The part of the loss that these rows give, all of them at most `size` long, and sums for the metrics."""
     T = min(rows.completions.shape[1], size - 1)
     tokens, completions, behaviour = rows.tokens[:, :size], rows.completions[:, :T], rows.behaviour[:, :T]

@@ -30,7 +30,7 @@ def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return out.swapaxes(0, 1).reshape(B, blocks * QUERY_BLOCK, H, E)[:, :T]
 
 
-def _fused(q, k, v):
+def _fused(q: jax.Array, k: jax.Array, v: jax.Array):
     """By cuDNN, which does not take every length: rows are padded on the right, where no query looks."""
     T = q.shape[1]
     pad = ((0, 0), (0, -T % sharding.length_unit("gpu")), (0, 0), (0, 0))
@@ -38,7 +38,7 @@ def _fused(q, k, v):
     return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")[:, :T]
 
 
-def _causal_block(q, k, v, start):
+def _causal_block(q: jax.Array, k: jax.Array, v: jax.Array, start):
     """Queries at positions start.. against all keys."""
     B, Q, H, E = q.shape
     K = k.shape[2]
@@ -49,7 +49,15 @@ def _causal_block(q, k, v, start):
     return jnp.einsum("bkmqs,bske->bqkme", weights, v).reshape(B, Q, H, E)
 
 
-def shared_prompt(q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, index) -> jax.Array:
+def shared_prompt(
+    q: jax.Array,
+    prompt_k: jax.Array,
+    prompt_v: jax.Array,
+    prompt_lengths: jax.Array,
+    own_k: jax.Array,
+    own_v: jax.Array,
+    index,
+) -> jax.Array:
     """One query per row against its question's prompt and its own completion.
 
     Args:
@@ -70,7 +78,7 @@ def shared_prompt(q, prompt_k, prompt_v, prompt_lengths, own_k, own_v, index) ->
     s_prompt = jnp.einsum("pgkme,pkse->pgkms", q, prompt_k, preferred_element_type=_F32)
     s_own = jnp.einsum("pgkme,pgkce->pgkmc", q, own_k, preferred_element_type=_F32)
 
-    def mask(scores, count):
+    def mask(scores: jax.Array, count):
         real = jnp.arange(scores.shape[-1]) < count[:, None]
         return jnp.where(real[:, None, None, None, :], scores / math.sqrt(E), -jnp.inf)
 

@@ -34,7 +34,7 @@ _COPIED = (
 )
 
 
-def load(directory: str | os.PathLike, mesh=None, dtype=jnp.float32) -> tuple[qwen2.Config, dict]:
+def load(directory: str | os.PathLike, mesh: jax.sharding.Mesh | None = None, dtype=jnp.float32) -> tuple[qwen2.Config, dict]:
     """The model in `directory` as (config, params), converted to `dtype`.
 
     With `mesh` every parameter lies as `qwen2.shardings` says, and only the parts that this host's devices hold are
@@ -123,7 +123,9 @@ def save(
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _write(directory: Path, config, params, source: Path | None, tensors: list, max_shard_bytes: int) -> None:
+def _write(
+    directory: Path, config: qwen2.Config, params: dict, source: Path | None, tensors: list, max_shard_bytes: int
+) -> None:
     fields = config.to_hf(np.dtype(params["embed"].dtype).name)
     if source is not None:
         for name in _COPIED:
@@ -300,7 +302,7 @@ def check_target(directory: str | os.PathLike) -> None:
 def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int], np.dtype, Callable]]:
     """(name, shape, dtype, function that fetches it) of every tensor on disk, layer after layer."""
 
-    def one(name, part, array, layer):
+    def one(name: str, part, array: jax.Array, layer: int):
         def fetch():
             # A slice or copy, because jax keeps the host's copy of an array as long as the array itself.
             x = distributed.to_host(jnp.copy(array) if layer is None else array[layer])

@@ -154,7 +154,7 @@ def map_declared(function, *trees):
     return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, Parameter))
 
 
-def shardings(config: Config, mesh, rules=sharding.RULES) -> dict:
+def shardings(config: Config, mesh: jax.sharding.Mesh, rules=sharding.RULES) -> dict:
     """The tree of NamedShardings of the parameters on `mesh`."""
 
     def place(p):
@@ -163,12 +163,12 @@ def shardings(config: Config, mesh, rules=sharding.RULES) -> dict:
     return map_declared(place, declare(config))
 
 
-def init(config: Config, key: jax.Array, dtype=jnp.float32, mesh=None) -> dict:
+def init(config: Config, key: jax.Array, dtype=jnp.float32, mesh: jax.sharding.Mesh | None = None) -> dict:
     """Random parameters of any shape, made where they will lie."""
     tree = declare(config)
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: isinstance(x, Parameter))
 
-    def make(key):
+    def make(key: jax.Array):
         def one(i, p):
             if not p.std:
                 return jnp.full(p.shape, p.std is None, dtype)
@@ -184,13 +184,13 @@ def head(params: dict) -> jax.Array:
     return params.get("head", params["embed"])
 
 
-def _norm(x, scale, eps):
+def _norm(x: jax.Array, scale: jax.Array, eps: float):
     y = x.astype(_F32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
     return y.astype(x.dtype) * scale
 
 
-def _rotary(positions, config: Config):
+def _rotary(positions: jax.Array, config: Config):
     """(cos, sin) [..., 1, E/2] in float32 for positions [...]; the inner axis broadcasts over heads."""
     half = config.head_width // 2
     frequency = config.rope_theta ** (-jnp.arange(half, dtype=_F32) / half)
@@ -198,13 +198,13 @@ def _rotary(positions, config: Config):
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def _rotate(x, rotary):
+def _rotate(x: jax.Array, rotary):
     cos, sin = rotary
     a, b = jnp.split(x.astype(_F32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def _block(x, w, config: Config, rotary, attend):
+def _block(x: jax.Array, w, config: Config, rotary, attend):
     """One layer on x [B, T, D]; `attend(q, k, v) -> (values [B, T, H, E], anything)`."""
     y = _norm(x, w["attn_norm"], config.norm_eps)
     if "qkv" in w:
@@ -235,11 +235,11 @@ def hidden(params: dict, config: Config, tokens: jax.Array, *, remat: bool = Fal
     table = sharding.constrain(params["embed"])
     x = sharding.constrain(table.astype(_F32)[tokens].astype(table.dtype), sharding.BATCH)
 
-    def attend(q, k, v):
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array):
         kept = (k.swapaxes(1, 2), v.swapaxes(1, 2)) if keep_kv else None
         return attention.causal(q, k, v), kept
 
-    def layer(x, w):
+    def layer(x: jax.Array, w):
         x, kept = _block(x, w, config, rotary, attend)
         return sharding.constrain(x, sharding.BATCH), kept
 
@@ -248,7 +248,7 @@ def hidden(params: dict, config: Config, tokens: jax.Array, *, remat: bool = Fal
     return (x, kept) if keep_kv else x
 
 
-def decode_weights(params: dict, config: Config, mesh) -> tuple[dict, dict]:
+def decode_weights(params: dict, config: Config, mesh: jax.sharding.Mesh) -> tuple[dict, dict]:
     """Parameters as the decode step reads them, and where they lie: whole on every device but for the tensor axis.
 
     A list over layers instead of a stack (a slice inside the loop would be copied every step); without a tensor axis
@@ -265,7 +265,17 @@ def decode_weights(params: dict, config: Config, mesh) -> tuple[dict, dict]:
     return {**params, "layers": layers}, {**places, "layers": [place] * config.num_layers}
 
 
-def decode_step(weights: dict, config: Config, tokens, positions, prompt, prompt_lengths, cache, index, write):
+def decode_step(
+    weights: dict,
+    config: Config,
+    tokens: jax.Array,
+    positions: jax.Array,
+    prompt,
+    prompt_lengths: jax.Array,
+    cache: jax.Array,
+    index,
+    write,
+):
     """One token for every row: hidden states [P, G, D] after the final norm, and the cache with the token in it.
 
     Args:
@@ -285,7 +295,15 @@ def decode_step(weights: dict, config: Config, tokens, positions, prompt, prompt
     new_cache = []
     for w, (pk, pv), (ck, cv) in zip(weights["layers"], prompt, cache, strict=True):
 
-        def attend(q, k, v, pk=pk, pv=pv, ck=ck, cv=cv):
+        def attend(
+            q: jax.Array,
+            k: jax.Array,
+            v: jax.Array,
+            pk: jax.Array = pk,
+            pv: jax.Array = pv,
+            ck: jax.Array = ck,
+            cv: jax.Array = cv,
+        ):
             k, v = write(ck, k, index), write(cv, v, index)
             return attention.shared_prompt(q, pk, pv, prompt_lengths, k, v, index_rows), (k, v)
 

@@ -17,7 +17,7 @@ def logits(params: dict, config: qwen2.Config, tokens: jax.Array, lengths: jax.A
     return jnp.einsum("btd,vd->btv", x, qwen2.head(params), preferred_element_type=_F32)
 
 
-def distribution(hidden: jax.Array, head: jax.Array, temperature, num_tokens: int) -> jax.Array:
+def distribution(hidden: jax.Array, head: jax.Array, temperature: float, num_tokens: int) -> jax.Array:
     """Unnormalised log-probs of the next token, float32 [..., V]: logits / temperature, -inf past `num_tokens`."""
     x = jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=_F32) / temperature
     if num_tokens < head.shape[0]:
@@ -25,7 +25,9 @@ def distribution(hidden: jax.Array, head: jax.Array, temperature, num_tokens: in
     return x
 
 
-def score(hidden, head, targets, temperature, num_tokens: int, chunk: int = 128):
+def score(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float, num_tokens: int, chunk: int = 128
+):
     """Log-prob of each target and entropy of each distribution, both float32 [B, T].
 
     hidden [B, T, D], targets int32 [B, T]. Only `chunk` tokens of each row have logits at a time, in the backward
@@ -33,7 +35,7 @@ def score(hidden, head, targets, temperature, num_tokens: int, chunk: int = 128)
     """
     B, T, D = hidden.shape
 
-    def part(hidden, targets):
+    def part(hidden: jax.Array, targets: jax.Array):
         x = distribution(hidden, head, temperature, num_tokens)
         norm = jax.nn.logsumexp(x, axis=-1)
         # A masked sum instead of a gather: it fuses, and needs no collective where V is split.
@@ -53,7 +55,15 @@ def score(hidden, head, targets, temperature, num_tokens: int, chunk: int = 128)
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, n * chunk)[:, :T], out)
 
 
-def token_logprobs(params, config: qwen2.Config, tokens, lengths, temperature=1.0, *, chunk: int = 128):
+def token_logprobs(
+    params: dict,
+    config: qwen2.Config,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    temperature: float = 1.0,
+    *,
+    chunk: int = 128,
+):
     """Log-prob of every token given those before it, and the entropy there, both float32 [B, T].
 
     tokens int32 [B, T] right-padded, lengths int32 [B]. Zero at a row's first token and past its length.

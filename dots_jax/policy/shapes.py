@@ -12,7 +12,9 @@ from dots_jax.policy.qwen2 import Config
 TOKENS = 151665  # ids of the tokenizer that all of them share; the embedding has rows to spare
 
 
-def _published(vocab, width, layers, heads, kv_heads, mlp_width, theta, positions) -> Config:
+def _published(
+    vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, theta: float, positions: jax.Array
+) -> Config:
     tied = width < 3584
     return Config(vocab, width, layers, heads, kv_heads, mlp_width, theta, 1e-6, tied, positions, TOKENS)
 

@@ -4,7 +4,9 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from dots_jax.core.errors import UserError
@@ -34,7 +36,7 @@ def load(directory: str | os.PathLike):
         raise UserError(f"cannot read the tokenizer in {directory}: {reason}; copy its files again") from error
 
 
-def _ids(tokenizer, texts: list[str]) -> list[list[int]]:
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     if not texts:  # transformers rejects an empty batch
         return []
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
@@ -44,7 +46,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def prompts(tokenizer, texts: Sequence[str], system: str = "") -> list[str]:
+def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]:
     """What the policy sees of each question: with a `system` prompt the tokenizer's chat template around both.
 
     Raises UserError where there is a system prompt and no template.
@@ -57,7 +59,7 @@ def prompts(tokenizer, texts: Sequence[str], system: str = "") -> list[str]:
             "chat_template.jinja); give a policy with one, or set config.data.system to nothing"
         )
 
-    def one(text):
+    def one(text: str):
         messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
@@ -70,7 +72,7 @@ def prompts(tokenizer, texts: Sequence[str], system: str = "") -> list[str]:
         ) from error
 
 
-def count(tokenizer, texts: Sequence[str], system: str = "", most: int | None = None) -> list[int]:
+def count(tokenizer: Any, texts: Sequence[str], system: str = "", most: int | None = None) -> list[int]:
     """Tokens of each question's prompt; of one that is far too long for `most` tokens, more than that."""
     texts = prompts(tokenizer, texts, system)
     long = [most is not None and len(text) > _room(tokenizer, most) for text in texts]
@@ -78,14 +80,14 @@ def count(tokenizer, texts: Sequence[str], system: str = "", most: int | None = 
     return [most + 1 if skip else len(next(rows)) for skip in long]
 
 
-def _room(tokenizer, tokens: int) -> int:
+def _room(tokenizer: Any, tokens: int) -> int:
     """Characters that no text of so many tokens exceeds; to tokenize one of millions takes minutes."""
     if not hasattr(tokenizer, "longest_token"):
         tokenizer.longest_token = max(map(len, tokenizer.get_vocab()), default=1)
     return 4 * tokens * tokenizer.longest_token  # a normalizer makes one character of four at most
 
 
-def encode(tokenizer, texts: Sequence[str], max_tokens: int, system: str = "") -> tuple[np.ndarray, np.ndarray]:
+def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Token ids, int32 [N, S] right-padded with 0, and lengths, int32 [N]; S is the longest prompt.
 
     With `system`, of `prompts`; otherwise no tokens are added.
@@ -123,14 +125,14 @@ def encode(tokenizer, texts: Sequence[str], max_tokens: int, system: str = "") -
     return tokens, lengths
 
 
-def decode(tokenizer, tokens, lengths) -> list[str]:
+def decode(tokenizer: Any, tokens: jax.Array, lengths: jax.Array) -> list[str]:
     """Texts of the first `lengths` [R] ids of each row of `tokens` [R, T], without special tokens (the end)."""
     tokens, lengths = np.asarray(tokens), np.asarray(lengths)
     rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
     return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False) if rows else []
 
 
-def stop_ids(directory: str | os.PathLike, tokenizer) -> tuple[int, ...]:
+def stop_ids(directory: str | os.PathLike, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends a completion, sorted.
 
     They are eos_token_id of generation_config.json and of config.json, the tokenizer's own, and `ENDS` where it has

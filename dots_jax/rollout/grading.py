@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from dots_jax.core import distributed
@@ -20,7 +22,7 @@ class GradedCompletions:
     lengths: np.ndarray  # int32 [P, G], tokens
     finished: np.ndarray  # bool [P, G], ended by a stop id; False: truncated
 
-    def __getitem__(self, index) -> "GradedCompletions":
+    def __getitem__(self, index: jax.Array) -> "GradedCompletions":
         """Those of some questions."""
         return GradedCompletions(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
@@ -34,7 +36,7 @@ def concatenate(parts: Sequence[GradedCompletions]) -> GradedCompletions:
 class Grading:
     """Grades the completions of P questions, G each; `on_chunk` is for `rollout.sample`."""
 
-    def __init__(self, grader, tokenizer, answers: Sequence[str], group_size: int):
+    def __init__(self, grader, tokenizer: Any, answers: Sequence[str], group_size: int):
         shape = (len(answers), group_size)
         self._grader, self._tokenizer, self._answers = grader, tokenizer, answers
         self._pending = []  # (rows, function that waits for their rewards and verdicts)

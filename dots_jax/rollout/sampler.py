@@ -10,6 +10,7 @@ to a waiting one at the next chunk; nothing of that needs the host, which looks 
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,10 +83,10 @@ class _Static:
 
 
 def sample(
-    params,
+    params: dict,
     config: qwen2.Config,
-    prompts,
-    prompt_lengths,
+    prompts: jax.Array,
+    prompt_lengths: jax.Array,
     key: jax.Array,
     group_size: int,
     max_tokens: int,
@@ -94,7 +95,7 @@ def sample(
     *,
     chunk: int = 128,
     slots: int = 0,
-    limits=None,
+    limits: jax.Array = None,
     top_p: float = 1.0,
     on_chunk: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     mesh: jax.sharding.Mesh | None = None,
@@ -173,7 +174,7 @@ def sample(
     return _finish(whole_prompts, prompt_lengths, output, questions, max_tokens)
 
 
-def _pad(x, rows, columns=0):
+def _pad(x: jax.Array, rows, columns=0):
     """`x` with so many rows of ones, and so many columns more."""
     missing = rows - len(x), columns
     if not any(missing):
@@ -189,7 +190,7 @@ def _release(state):
 
 
 @functools.partial(jax.jit, static_argnames=("questions", "static"))
-def _look(output: _Output, limits, questions: int, static: _Static):
+def _look(output: _Output, limits: jax.Array, questions: int, static: _Static):
     """Copies for `on_chunk`, since `_decode` overwrites its output: tokens, lengths, and which rows have ended."""
     done = output.finished | (output.lengths >= limits)
     seen = output.tokens[:questions, :, : static.max_tokens], output.lengths[:questions], done[:questions]
@@ -197,7 +198,9 @@ def _look(output: _Output, limits, questions: int, static: _Static):
 
 
 @functools.partial(jax.jit, static_argnames=("questions", "max_tokens"))
-def _finish(prompts, prompt_lengths, output: _Output, questions: int, max_tokens: int) -> Rollouts:
+def _finish(
+    prompts: jax.Array, prompt_lengths: jax.Array, output: _Output, questions: int, max_tokens: int
+) -> Rollouts:
     return Rollouts(
         prompts,
         prompt_lengths[:questions],
@@ -209,12 +212,21 @@ def _finish(prompts, prompt_lengths, output: _Output, questions: int, max_tokens
 
 
 @functools.partial(jax.jit, static_argnames="static")
-def _decode_weights(params, static: _Static):
+def _decode_weights(params: dict, static: _Static):
     return jax.lax.with_sharding_constraint(*qwen2.decode_weights(params, static.config, static.mesh))
 
 
 @functools.partial(jax.jit, static_argnames="static")
-def _prefill(params, prompts, lengths, limits, key, temperature, questions, static: _Static):
+def _prefill(
+    params: dict,
+    prompts: jax.Array,
+    lengths: jax.Array,
+    limits: jax.Array,
+    key: jax.Array,
+    temperature: float,
+    questions,
+    static: _Static,
+):
     """Keys and values of every prompt, and the first token of each of its completions."""
     config, mesh, G = static.config, static.mesh, static.group_size
     P, S = prompts.shape
@@ -223,15 +235,15 @@ def _prefill(params, prompts, lengths, limits, key, temperature, questions, stat
     blocks = -(-(P // shards) // block)
     pad = blocks * block - P // shards
 
-    def split(x):  # [P, ...] -> [blocks, shards * block, ...], each shard keeping its own rows
+    def split(x: jax.Array):  # [P, ...] -> [blocks, shards * block, ...], each shard keeping its own rows
         x = jnp.pad(x.reshape(shards, P // shards, *x.shape[1:]), ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 1))
         return x.reshape(shards, blocks, block, *x.shape[2:]).swapaxes(0, 1).reshape(blocks, -1, *x.shape[2:])
 
-    def join(x):  # back
+    def join(x: jax.Array):  # back
         x = x.reshape(blocks, shards, block, *x.shape[2:]).swapaxes(0, 1).reshape(shards, -1, *x.shape[2:])
         return x[:, : P // shards].reshape(P, *x.shape[2:])
 
-    def one(x):
+    def one(x: jax.Array):
         tokens, lengths = x
         hidden, (k, v) = qwen2.hidden(params, config, tokens, keep_kv=True)
         last = jnp.maximum(lengths - 1, 0)
@@ -248,7 +260,7 @@ def _prefill(params, prompts, lengths, limits, key, temperature, questions, stat
     stopped = real & jnp.isin(token, jnp.array(static.stop_ids))
     length = 1 + -(-(static.max_tokens - 1) // static.chunk) * static.chunk
 
-    def first(x):
+    def first(x: jax.Array):
         return jnp.zeros((P, G, length), x.dtype).at[:, :, 0].set(jnp.where(real, x, 0))
 
     output = _Output(first(token), first(logp), real.astype(jnp.int32), stopped)
@@ -258,7 +270,7 @@ def _prefill(params, prompts, lengths, limits, key, temperature, questions, stat
     )
 
 
-def _choose(x, u, static: _Static):
+def _choose(x: jax.Array, u: jax.Array, static: _Static):
     """Tokens drawn from unnormalised log-probs x [Q, G, V] with uniforms u [Q, G], and their log-probs.
 
     Inverse CDF in two levels: one uniform per token and one pass over the vocabulary, where Gumbel noise would need
@@ -303,7 +315,7 @@ def _nucleus(p, top_p: float):
     return keep(jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(high), high))[0])
 
 
-def _invert(mass, u):
+def _invert(mass, u: jax.Array):
     """The first index with mass whose running sum exceeds u, and what of u is left within it."""
     total = jnp.cumsum(mass, axis=-1)
     # Rounding can leave u at or above the sum of a block: the last index with mass is meant then.
@@ -313,16 +325,16 @@ def _invert(mass, u):
     return index, jnp.maximum(u - at, 0.0)
 
 
-def _row_keys(key, ids, group_size: int):
+def _row_keys(key: jax.Array, ids: jax.Array, group_size: int):
     """The random stream of each row, by question id [Q] and place in the group: keys [Q, G]."""
     questions = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
     return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(questions, jnp.arange(group_size))
 
 
-def _uniform(keys, count):
+def _uniform(keys: jax.Array, count: int):
     """One number in [0, 1) for each row by its key [Q, G] and the tokens its question has drawn so far [Q]."""
 
-    def one(key, count):
+    def one(key: jax.Array, count: int):
         return jax.random.uniform(jax.random.fold_in(key, count))
 
     return jax.vmap(jax.vmap(one, (0, None)))(keys, count)
@@ -345,10 +357,10 @@ def _start(prefilled: _Prefilled, static: _Static) -> _Slots:
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "static"))
-def _grow(kv, capacity: int, static: _Static):
+def _grow(kv: Any, capacity: int, static: _Static):
     """One layer's completion cache with more slots."""
 
-    def grow(kv):
+    def grow(kv: Any):
         return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, capacity - x.shape[3]), (0, 0))), kv)
 
     return sharding.per_device(grow, static.mesh)(kv)
@@ -371,7 +383,7 @@ def _admit(prefilled: _Prefilled, slots: _Slots) -> _Slots:
     )
 
 
-def _write(cache, new, index):
+def _write(cache: jax.Array, new, index: jax.Array):
     """New [Q, G, K, E] into cache [Q, G, K, C, E] at a common index [], or at one per question [Q]."""
     new = new[..., None, :]
     if index.ndim == 0:
@@ -380,10 +392,14 @@ def _write(cache, new, index):
 
 
 @functools.partial(jax.jit, static_argnames="static", donate_argnames=("slots", "output"))
-def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature, static: _Static):
+def _decode(
+    weights: jax.Array, prefilled, slots: _Slots, output: _Output, key: jax.Array, temperature: float, static: _Static
+):
     """Up to `chunk` tokens for every live row; also (rows or questions are left, highest count), for the host."""
 
-    def decode(weights, key, temperature, prefilled: _Prefilled, slots: _Slots, output: _Output):
+    def decode(
+        weights: jax.Array, key: jax.Array, temperature: float, prefilled: _Prefilled, slots: _Slots, output: _Output
+    ):
         config, G = static.config, static.group_size
         P, Q = len(prefilled.ids), len(slots.question)
         refill = static.slots > 0
@@ -394,7 +410,7 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
         ids, lengths, kv = prefilled.ids, prefilled.lengths, prefilled.kv
         start, stop_ids, keys = slots.count, jnp.array(static.stop_ids), _row_keys(key, ids, G)
 
-        def live(carry):
+        def live(carry: Any):
             step, slots, *_ = carry
             rows_left = ~slots.done.all()
             if static.mesh.shape["tensor"] > 1:
@@ -402,7 +418,7 @@ def _decode(weights, prefilled, slots: _Slots, output: _Output, key, temperature
                 rows_left = jax.lax.pmax(rows_left.astype(jnp.int32), sharding.BATCH) > 0
             return (step < static.chunk) & rows_left
 
-        def body(carry):
+        def body(carry: Any):
             step, slots, tokens, logprobs, added, finished = carry
             # Without refills all rows are equally long: one slice is written instead of one per question.
             index = (slots.count if refill else slots.count[0]) - 1

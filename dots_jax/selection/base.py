@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.core.errors import UserError
 
@@ -35,15 +36,15 @@ class Selector:
     num_reused = 0  # how many of the questions just measured are the first that it proposes: their groups exist
 
     @classmethod
-    def check(cls, config) -> None:
+    def check(cls, config: ConfigDict) -> None:
         """Raises UserError where fields of the config do not go together. `data.num_questions` 0: not known yet."""
 
     @classmethod
-    def num_queries(cls, config) -> int:
+    def num_queries(cls, config: ConfigDict) -> int:
         """How many questions `queries` returns."""
         return 0
 
-    def __init__(self, config, context: Context):
+    def __init__(self, config: ConfigDict, context: Context):
         self.config, self.context = config, context
 
     def init(self) -> Any:
@@ -72,7 +73,7 @@ class Selector:
         """Writes what others may want of the state to the workdir when the run ends."""
 
 
-def check_distinct(config) -> None:
+def check_distinct(config: ConfigDict) -> None:
     """Raises UserError where a round's questions are more than the pool's: for selectors that draw distinct ones."""
     batch, interval, pool = config.train.batch_size, config.selection.interval, config.data.num_questions
     if pool and batch * interval > pool:

@@ -5,12 +5,13 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.core import distributed, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import online, predictor
 from dots_jax.selection import draw
-from dots_jax.selection.base import Selector, check_distinct
+from dots_jax.selection.base import Context, Selector, check_distinct
 
 FILE = "predictor.safetensors"
 
@@ -29,7 +30,7 @@ class Dots(Selector):
     embeds = True
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: ConfigDict):
         """Distinct questions, references that the pool and the window hold, and something that is learned."""
         check_distinct(config)
         c, p, batch, pool = config.selection, config.predictor, config.train.batch_size, config.data.num_questions
@@ -57,11 +58,11 @@ class Dots(Selector):
             )
 
     @classmethod
-    def num_queries(cls, config):
+    def num_queries(cls, config: ConfigDict):
         """M."""
         return config.selection.references
 
-    def __init__(self, config, context):
+    def __init__(self, config: ConfigDict, context: Context):
         super().__init__(config, context)
         self.num_reused = config.selection.reuse_references
         self._selection, self._predictor = config.selection, config.predictor
@@ -99,13 +100,15 @@ class Dots(Selector):
         blank = {"predicted": np.full(N, 0.5, np.float32), "spread": np.zeros(N, np.float32)}
         return {"params": params, "optimizer": optimizer, "labels": labels, **blank}
 
-    def queries(self, state, key):
+    def queries(self, state: dict, key: jax.Array):
         """M reference questions, uniformly without replacement."""
         key = jax.random.fold_in(key, 0)
         ids = jax.random.permutation(key, self._num_questions)[: self._selection.references]
         return np.asarray(ids, np.int32)
 
-    def observe(self, state, ids, successes, rollouts: int, step: int, is_reference: bool):
+    def observe(
+        self, state: dict, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int, is_reference: bool
+    ):
         """Adds the groups to the labels: references, and training groups where the predictor learns from them."""
         if not (is_reference or self._predictor.labels == "groups"):
             return state
@@ -116,7 +119,7 @@ class Dots(Selector):
             labels[name][at] = values
         return state | {"labels": labels | {"written": labels["written"] + np.int32(len(ids))}}
 
-    def propose(self, state, key, n: int, step: int):
+    def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """Trains the predictor on the labels, predicts all N difficulties, draws n distinct questions."""
         labels, p = state["labels"], self._predictor
         present = labels["step"] >= 0
@@ -145,7 +148,7 @@ class Dots(Selector):
         state = state | {"predicted": predicted, "spread": spread}
         return self._draw(state, jax.random.fold_in(key, 2), n, step), state
 
-    def _draw(self, state, key, n: int, step: int) -> np.ndarray:
+    def _draw(self, state: dict, key: jax.Array, n: int, step: int) -> np.ndarray:
         """Questions near the target, int32 [n]; the first `reuse` of them are references of this step."""
         c, labels, predicted = self._selection, state["labels"], state["predicted"]
         again = np.zeros(0, np.int32)
@@ -159,10 +162,10 @@ class Dots(Selector):
         fresh = draw.near(jax.random.fold_in(key, 1), rest, c.target, c.temperature, n - c.reuse_references)
         return np.concatenate([again, fresh])
 
-    def predict(self, state):
+    def predict(self, state: dict):
         """As of the last round."""
         return state["predicted"], state["spread"]
 
-    def save(self, state, workdir: str):
+    def save(self, state: dict, workdir: str):
         """The predictor, as `difficulty.predictor.load` reads it."""
         predictor.save(os.path.join(workdir, FILE), state["params"])

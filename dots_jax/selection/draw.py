@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 @functools.partial(jax.jit, static_argnames="n")
-def near(key: jax.Array, difficulty: jax.Array, target, temperature, n: int) -> jax.Array:
+def near(key: jax.Array, difficulty: jax.Array, target: float, temperature: float, n: int) -> jax.Array:
     """N distinct questions, int32 [n], each drawn from those left with P(q) in proportion to exp(-|d_q - target| / T).
 
     difficulty float32 [N]; infinite: never drawn while others are left. METHOD section 1, step 3. Gumbel-top-k on the

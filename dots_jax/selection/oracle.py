@@ -1,6 +1,8 @@
 """The oracle: DOTS' draw on the measured difficulty of the whole pool. An upper bound: its cost is not counted."""
 
+import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.selection import draw
 from dots_jax.selection.base import Selector, check_distinct
@@ -15,12 +17,12 @@ class Oracle(Selector):
     cost_excluded = True
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: ConfigDict):
         """A round's questions are distinct."""
         check_distinct(config)
 
     @classmethod
-    def num_queries(cls, config):
+    def num_queries(cls, config: ConfigDict):
         """All."""
         return config.data.num_questions
 
@@ -28,22 +30,24 @@ class Oracle(Selector):
         """Nothing measured."""
         return {"difficulty": np.full(self.context.num_questions, 0.5, np.float32), "rollouts": np.int32(0)}
 
-    def queries(self, state, key):
+    def queries(self, state: dict, key: jax.Array):
         """All questions."""
         return np.arange(self.context.num_questions, dtype=np.int32)
 
-    def propose(self, state, key, n: int, step: int):
+    def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """Distinct questions near the target."""
         c = self.config.selection
         return np.asarray(draw.near(key, state["difficulty"], c.target, c.temperature, n)), state
 
-    def observe(self, state, ids, successes, rollouts: int, step: int, is_reference: bool):
+    def observe(
+        self, state: dict, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int, is_reference: bool
+    ):
         """Keeps what it asked for."""
         if not is_reference:
             return state
         return {"difficulty": (1 - successes / rollouts).astype(np.float32), "rollouts": np.int32(rollouts)}
 
-    def predict(self, state):
+    def predict(self, state: dict):
         """Difficulty as measured and its standard error."""
         d = state["difficulty"]
         return d, np.sqrt(d * (1 - d) / max(1, state["rollouts"])).astype(np.float32)

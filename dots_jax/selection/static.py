@@ -2,8 +2,10 @@
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.core.errors import UserError
+from dots_jax.selection.base import Context
 from dots_jax.selection.uniform import Uniform, take
 
 
@@ -16,7 +18,7 @@ class Static(Uniform):
 
     depends_on_steps = True
 
-    def __init__(self, config, context):
+    def __init__(self, config: ConfigDict, context: Context):
         super().__init__(config, context)
         labels = np.asarray(context.difficulty, np.float64)
         ties = np.asarray(jax.random.permutation(context.key, len(labels)))  # equal labels in random order
@@ -36,7 +38,7 @@ class Static(Uniform):
         """Three epochs that are used up."""
         return {"order": self._order.copy(), "used": np.diff(self._ends).astype(np.int32)}
 
-    def propose(self, state, key, n: int, step: int):
+    def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """The next n of the third that this part of the run trains on."""
         third = min(2, 3 * (step - 1) // self._steps)
         part = slice(self._ends[third], self._ends[third + 1])

@@ -17,14 +17,14 @@ class Uniform(Selector):
         count = self.context.num_questions
         return {"order": np.arange(count, dtype=np.int32), "used": np.int32(count)}
 
-    def propose(self, state, key, n: int, step: int):
+    def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """The next n of the running epoch, and of as many new ones as that takes."""
         order, used = state["order"], int(state["used"])
         ids, order, used = take(order, used, key, n)
         return ids, {"order": order, "used": np.int32(used)}
 
 
-def take(order: np.ndarray, used: int, key, n: int) -> tuple[np.ndarray, np.ndarray, int]:
+def take(order: np.ndarray, used: int, key: jax.Array, n: int) -> tuple[np.ndarray, np.ndarray, int]:
     """N ids from the epoch `order` of which `used` are drawn, and from new epochs; the epoch and its use after that."""
     ids, epoch = [], 0
     while len(ids) < n:
