@@ -12,7 +12,7 @@ KERNEL = tuple((scale, penalty) for scale in (1.0, 2.0, 4.0) for penalty in (0.3
 ATTENTION = ((0.02,), (0.05,), (0.1,), (0.2,))  # temperature
 
 
-def ridge(known: jax.Array, labels: np.ndarray, penalty: float, weights: jax.Array = None):
+def ridge(known: jax.Array, labels: np.ndarray, penalty: float, weights: jax.Array | None = None):
     """Ridge regression from centred embeddings; `weights` [n] of the labels."""
     weights = np.ones(len(labels), known.dtype) if weights is None else weights
     centre, mean = np.average(known, 0, weights), np.average(labels, weights=weights)

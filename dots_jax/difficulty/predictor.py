@@ -196,7 +196,7 @@ def _by_rows(function, layout: Any, rows: np.ndarray, shared: Any):
     return jax.shard_map(local, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)(rows, shared)
 
 
-def _tower(tower, x: jax.Array, key: jax.Array = None, dropout=0.1):
+def _tower(tower, x: jax.Array, key: jax.Array | None = None, dropout=0.1):
     module = Tower(tower["dense_0"]["bias"].shape[0], 0.0 if key is None else dropout)
     return module.apply({"params": tower}, jnp.asarray(x, jnp.float32), rngs=None if key is None else {"dropout": key})
 

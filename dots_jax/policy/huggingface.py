@@ -34,7 +34,9 @@ _COPIED = (
 )
 
 
-def load(directory: str | os.PathLike, mesh: jax.sharding.Mesh | None = None, dtype=jnp.float32) -> tuple[qwen2.Config, dict]:
+def load(
+    directory: str | os.PathLike, mesh: jax.sharding.Mesh | None = None, dtype=jnp.float32
+) -> tuple[qwen2.Config, dict]:
     """The model in `directory` as (config, params), converted to `dtype`.
 
     With `mesh` every parameter lies as `qwen2.shardings` says, and only the parts that this host's devices hold are

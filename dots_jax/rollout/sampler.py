@@ -95,7 +95,7 @@ def sample(
     *,
     chunk: int = 128,
     slots: int = 0,
-    limits: jax.Array = None,
+    limits: jax.Array | None = None,
     top_p: float = 1.0,
     on_chunk: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     mesh: jax.sharding.Mesh | None = None,
