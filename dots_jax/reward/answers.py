@@ -17,8 +17,8 @@ class Leaf:
 
     text: str
     tree: tuple | None = None
-    unit: units.Unit | None = None  # without dimension: words that are no known unit
-    known: bool = False
+    unit: units.Unit | None = None
+    known: bool = False  # whether it is surely a unit, not a variable
     also: "Leaf | None" = None  # another way to read it
 
 
@@ -104,6 +104,9 @@ _TAIL = re.compile(
 )
 
 
+_APPLIED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp)(?![a-z])(?:[^()]*|[^()]*\([^()]*)$")
+
+
 def _no_words(text: str) -> str:
     return re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
 
@@ -128,16 +131,18 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool]]:
             scale = units.SCALES[match[2]]
             text = match[1] + (" " + rest if rest.strip() not in ("", r"\text{}", r"\text{") else "")
             whole = [(sign + text, known, scale, bool(known))]
-    for match in re.finditer(r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text", text):
+    for match in re.finditer(r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text|(?<=\d)\s*\\Omega", text):
         before, tail = text[: match.start()].rstrip(), text[match.start() :]
         before = re.sub(r"(?:\\cdot|\\times|\*|\\;)\s*$", "", before).rstrip()
-        if not before or before[-1] in "_^=<>+-*/,({\\|" or not _TAIL.fullmatch(tail) or before.count("{") != before.count("}"):
+        if tail.startswith((r"\degree", "%")) and _APPLIED.search(before):
+            continue
+        if not before or before[-1] in "_^=<>+-*/,({\\" or before.count("|") % 2 or not _TAIL.fullmatch(tail) or before.count("{") != before.count("}"):
             continue
         if before.count("(") != before.count(")"):
             continue
         unit = units.unit(tail)
         if unit and (not tail.startswith(r"\text") or _numeric(before) or len(_no_words(tail).strip()) > 1):
-            return [(sign + before, unit, scale, True)]
+            return [(sign + before, unit, scale, True), *(whole if r"\Omega" in tail else [])]
         if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not _CONDITION.search(tail):
             return [(sign + before, known, scale, bool(known))]
     for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]", text):
@@ -149,9 +154,9 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool]]:
         words = re.findall(r"[A-Za-z]+", tail)
         alone = len(words) == 1 and not re.search(r"[\^]", tail)
         if alone and (tail in units.DOUBTFUL or len(tail) == 1):
-            if before[-1] != " " or tail in units.NEVER:
+            if before[-1] != " " or tail in units.NEVER or not re.fullmatch(r"[-+\d.\s]+(?:(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before):
                 continue
-            return [(sign + before.strip(), unit, scale, True), *whole]
+            return [(sign + before.strip(), unit, scale, False), *whole]
         if all(len(w) == 1 for w in words) and re.sub(r"[\^{}\d\s-]", "", tail) not in _COMMON:
             continue
         return [(sign + before.strip(), unit, scale, True)]
@@ -164,12 +169,12 @@ _FUNCTIONS = set(notation.FUNCTIONS) | {"and", "mod"}
 def _leaf(text: str) -> Leaf:
     ways = []
     for value, unit, scale, known in split_unit(text):
-        leaf = Leaf(text.replace(" ", ""), None, unit, known)
+        leaf = Leaf(text, None, unit, known)
         try:
             tree = formula.read(value)
             leaf.tree = ("*", ("n", Fraction(10) ** scale, False), tree) if scale else tree
         except Unreadable:
-            leaf.text = re.sub(r"\s|(?<=[_^])\{(\w)\}", r"\1", value)
+            leaf.text = value
         ways.append(leaf)
     ways[0].also = ways[1] if len(ways) > 1 and ways[1].tree else None
     return ways[0]
@@ -183,7 +188,7 @@ def parse(text: str):
     if len(parts) > 1 and parts[-1] == "":
         parts = parts[:-2]
     if len(parts) > 2 and re.search(r"\\forall|\\text\{where|\\pmod|\\bmod|\\equiv", text):
-        return Leaf(text.replace(" ", ""))
+        return Leaf(text)
     if len(parts) > 2:
         if len(parts) > 2 * MOST:
             raise Unreadable("a long list")
@@ -192,23 +197,22 @@ def parse(text: str):
 
 
 def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
-    items = [parse(p) for p in parts[::2] if p]
+    items: list = []
+    for item in (parse(p) for p in parts[::2] if p):
+        items += item.items if isinstance(item, Many) and item.kind == "list" else [item]
     first = items[0] if items else None
-    if kind == "list" and isinstance(first, Relation) and first.signs[-1] == "=" and _is_label(first):
-        for k, item in enumerate(items):  # x = 1, 2
-            if not isinstance(item, Relation):
-                items[k] = Relation([*first.sides[:-1], item], first.signs)
-    flat = []
-    for item in items:
-        flat += item.items if isinstance(item, Many) and item.kind == "list" else [item]
-    return Many(kind, flat, brackets, text)
+    if kind == "list" and isinstance(first, Relation) and first.signs == ["="] and _is_label(first):
+        items = [x if isinstance(x, Relation) else Relation([first.sides[0], x], ["="]) for x in items]  # x = 1, 2
+    if kind == "list" and any(re.search("or", p, re.IGNORECASE) for p in parts[1::2]):
+        brackets = "or"
+    return Many(kind, items, brackets, text)
 
 
 def _one(text: str, whole: str):
     sides = split(text, _RELATION)
     if len(sides) > 1:
         if sides[0] == "":
-            return parse(sides[2]) if len(sides) == 3 else Leaf(text.replace(" ", ""))
+            return parse(sides[2]) if len(sides) == 3 else Leaf(text)
         return _relation(sides, text)
     parts = split(text, _REGION)
     if len(parts) > 1 and all(parts):
@@ -258,27 +262,21 @@ def _set(content: str, text: str):
         domain = re.fullmatch(r"(.*?)\s*\\in\s*\\mathbb\{?\s*R\s*\}?", bar[0])
         if domain or r"\in" not in bar[0]:
             return parse(bar[2])
-        return Leaf(text.replace(" ", ""))
+        return Leaf(text)
     parts = split(content, re.compile(r"[,;]"))
-    found = _many("set", parts, text)
-    found.items = [x for item in found.items for x in (item.items if isinstance(item, Many) and item.kind == "list" else [item])]
-    return found
+    return _many("set", parts, text)
 
 
-def _ratio(parts: list[str], text: str):
+def _ratio(parts: list[str], text: str) -> Many:
     words = [_no_words(p).strip() for p in parts]
-    if len(parts) > 1 and re.fullmatch(r"\d{1,2}", words[0]) and re.match(r"[0-5]\d(?!\d)", words[1]):
-        clock = re.fullmatch(r"(\d+(?: \d\d)+)\s*([aApP]\.?\s?[mM]\.?)?", " ".join(words))
-        if clock:
-            half = units.unit(clock[2].replace(" ", "")) if clock[2] else None
-            return Leaf("clock " + " ".join(w.lstrip("0") or "0" for w in clock[1].split()), None, half, bool(half))
-    return Many("ratio", [parse(p) for p in parts], "", text)
+    clock = re.fullmatch(r"\d{1,2}", words[0]) and all(re.match(r"[0-5]\d(?!\d)", w) for w in words[1:])
+    return Many("ratio", [parse(p) for p in parts], "clock" if clock else "", text)
 
 
 def _relation(sides: list[str], text: str):
     values, signs = sides[::2], [s.replace(r"\approx", "=").replace(r"\sim", "=") for s in sides[1::2]]
     if not all(values) or any(s not in ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in") for s in signs):
-        return Leaf(re.sub(r"\s", "", text))
+        return Leaf(text)
     if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
         return parse(values[1])
     signs = ["=" if s == r"\in" else s for s in signs]
@@ -314,7 +312,7 @@ def _is_region(item) -> bool:
     if isinstance(item, Relation):
         return item.signs != ["="]
     return isinstance(item, Region) or (isinstance(item, Many) and item.kind == "tuple" and len(item.items) == 2) or (
-        isinstance(item, Leaf) and item.text in (r"\mathbb{R}", r"\mathbb R".replace(" ", ""))
+        isinstance(item, Leaf) and re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?", item.text)
     )  # fmt: skip
 
 

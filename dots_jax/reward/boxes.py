@@ -14,7 +14,7 @@ _BETWEEN = re.compile(
 )
 _MATH = re.compile(r"\\[()\[\]]|\\\$|\$\$?|\\(?:begin|end)\{(?:align|equation|gather|multline|eqnarray)\*?\}|\n[ \t]*\n")
 _STOP = re.compile(
-    r"[=<>≤≥≈≡,;:&\n$?]|\\\\|\\(?:le|leq|ge|geq|ne|neq|in|approx|equiv|to|sim|implies|Rightarrow|iff|Leftrightarrow|therefore"
+    r"(?<!\\)[=<>≤≥≈≡,;:&\n$?]|\\\\|\\(?:le|leq|ge|geq|ne|neq|in|approx|equiv|to|sim|implies|Rightarrow|iff|Leftrightarrow|therefore"
     r"|because|quad|qquad|hspace|[()\[\]]|begin|end|pmod|bmod|mod|tag|label|blacksquare|square|checkmark)(?![a-zA-Z])(?:\{[a-z*]*\})?"
     r"|\\[()\[\]]|\.(?=\s|$|\$|\\)|(?<![\d}\])!])!"
 )

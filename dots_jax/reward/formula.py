@@ -92,7 +92,7 @@ class Parser:
         return sign
 
     def product(self, implicit_only: bool = False):
-        tree, number = self.factor(), self.peek_number(-1)
+        tree = self.factor()
         while token := self.peek():
             if token in ("*", r"\cdot", r"\times") and not implicit_only:
                 self.next()
@@ -107,9 +107,6 @@ class Parser:
             else:
                 break
         return tree
-
-    def peek_number(self, _):
-        return None
 
     def starts(self, token: str) -> bool:
         """Whether a factor begins with this token."""
@@ -235,13 +232,15 @@ class Parser:
         mantissa, _, power = token.lower().partition("e")
         if len(token) > 2000 or abs(int(power or 0)) > 5000:
             raise Unreadable("a number is too long")
+        if "." in mantissa:
+            self.take(r"\ldots")
         tree = ("n", Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** int(power or 0), "." in mantissa.rstrip(".") or bool(power))
         if mixed := re.compile(r"\s*\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)|\{\s*(\d+)\s*\}\s*(\d)|(\d)\s*\{\s*(\d+)\s*\})|\s+(\d+)\s*/\s*(\d+)(?![\d.])").match(self.text, self.i):
             top, bottom = (int(x) for x in mixed.groups() if x)
             if token.isdigit() and 0 < top < bottom:
                 self.i = mixed.end()
                 return ("n", int(token) + Fraction(top, bottom), False)
-        if match := re.compile(r"([A-Z0-9]*)\s*_\s*(?:\{\s*(?:\\text\{(\w+)\}|(\w+))\s*\}|\\text\{(\w+)\}|(\d+))").match(self.text, self.i):
+        if match := re.compile(r"([A-Z0-9]*)\s*_\s*(?:\{\s*\(?\s*(?:\\text\{(\w+)\}|(\w+))\s*\)?\s*\}|\\text\{(\w+)\}|(\d+))").match(self.text, self.i):
             word = next(x for x in match.groups()[1:] if x)
             base = int(word) if word.isdigit() else _WORDS_OF_BASES.index(word) + 2 if word in _WORDS_OF_BASES else 0
             digits = token + match[1]
@@ -252,8 +251,8 @@ class Parser:
 
     def symbol(self, name: str):
         """A variable with its index and primes, or a function of it."""
-        if name in ("sin", "cos", "tan", "ln", "log", "exp") and self.peek() != "_":
-            return self.function(name)
+        if name in FUNCTIONS and self.peek() not in ("_", "", "^", ")", "}", "+", "-"):
+            return self.function(_ALIASES.get(name, name))
         tree = ("s", name)
         primes = ""
         while token := self.peek():
@@ -270,7 +269,7 @@ class Parser:
                 break
         if primes:
             tree = ("s", f"{tree[1]}{primes}") if tree[0] == "s" else ("f", "prime" + primes, tree)
-        applied = name in ("f", "g", "F", "G") or primes or name in ("P", "Q", "u", "h") and re.match(r"\s*\(\s*[a-z]\s*\)", self.text[self.i :])
+        applied = name == "f" or (name in ("g", "F", "G") and re.search(rf"{name}\s*\(\s*(?:\\?[a-z]+|\d+)\s*\)", self.text)) or primes or name in ("P", "Q", "u", "h") and re.match(r"\s*\(\s*[a-z]\s*\)", self.text[self.i :])
         if match := applied and re.compile(r"\s*\^\s*(?:\{(?:-1|\(\w\))\}|-1)(?=\s*\()").match(self.text, self.i):
             self.i, tree = match.end(), ("s", str(tree[1]) + match[0].replace(" ", ""))
         if applied and self.peek() == "(" and tree[0] == "s":

@@ -43,10 +43,11 @@ _REWRITES = [
     (re.compile(p), r)
     for p, r in (
         (r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])(?:\.(?!\d))?", " "),
-        (r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|!|>| |\n)"
+        (r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|!|>| |\n)"
          r"(?![a-zA-Z])", lambda m: "" if m[0] == r"\!" else r"\, " if m[0] == r"\," else " "),
+        (r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge|bold)(?![a-zA-Z])", " "),
         (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
-        (r"\{,\}|,\\, (?=\d{3})", ","),
+        (r"(?<![a-zA-Z])\{,\}|,\\, (?=\d{3})", ","),
         (r"\\(?:dfrac|tfrac|cfrac|sfrac|nicefrac|flatfrac)(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:d|t)binom(?![a-z])", r"\\binom"),
         (r"\\(?:leq|leqslant|leqq)(?![a-z])|<=|&lt;=|=<", r"\\le "),
@@ -78,6 +79,12 @@ _REWRITES = [
 ]  # fmt: skip
 
 
+_SAYING = re.compile(
+    r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?(?:answers?|result|solutions?|value)\s*(?:(?:is|are)\b|:)\s*:?\s*",
+    re.IGNORECASE,
+)
+
+
 def clean(text: str) -> str:
     """One answer as plain LaTeX: one spelling for each sign, `\\text{...}` for all words set as such."""
     text = text.translate(_CHARACTERS) if not text.isascii() else text
@@ -89,11 +96,11 @@ def clean(text: str) -> str:
         text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{%s}{%s}" % tuple(_halves(m[0])), text)
         text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
-    for pattern, replacement in _REWRITES[:3]:
+    for pattern, replacement in _REWRITES[:4]:
         text = pattern.sub(replacement, text)
-    text = re.sub(r"(?:\\\\|\$|\s)+$", "", _unwrap(text.strip()))
+    text = re.sub(r"(?:\\\\|\$|\s)+$", "", _unwrap(_SAYING.sub("", text.strip(), count=1) if _SAYING.match(text.strip()) else text.strip()))
     text = _dollars(text)
-    for pattern, replacement in _REWRITES[3:]:
+    for pattern, replacement in _REWRITES[4:]:
         text = pattern.sub(replacement, text)
     text = _words(text)
     text = re.sub(r"(?<![\d,.])(\d{1,3})((?:(?:\\, ?| )\d{3})+)(?![\d,])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text)

@@ -78,7 +78,7 @@ def unit(text: str) -> Unit | None:
     text = re.sub(r"\\(?:text|mathrm)(?![a-z])|\\(?=mu|Omega)|[{}]", " ", text)
     text = re.sub(r"\bmu\s+(?=[a-zA-Z])|[µμ]", "u", re.sub(r"\\cdot|\\times|\*|·|⋅", " ", text))
     text = re.sub(r"\b(?:sq\.?|square)\s+([a-zA-Z]+)", r"\1^2", re.sub(r"\b(?:cu\.?|cubic)\s+([a-zA-Z]+)", r"\1^3", text))
-    text = re.sub(r"\s+squared\b", "^2", re.sub(r"\s+cubed\b", "^3", re.sub(r"\bper\b|\ban?\b", "/", text)))
+    text = re.sub(r"\s+squared\b", "^2", re.sub(r"\s+cubed\b", "^3", re.sub(r"\bper\b|\ban?\s", "/", text)))
     dims: dict[str, int] = {}
     size, i, sign, inside, found = Fraction(1), 0, 1, False, False
     while i < len(text.rstrip()):

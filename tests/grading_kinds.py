@@ -1,0 +1,929 @@
+r"""Pairs of answers by kind, as a careful teacher judges them: `answer | gold answer`, equal or different."""
+
+EQUAL = {
+    "e-notation": r"""
+        3.3 \times 10^{12} | 3.3e12
+        3.3e12 | 3.3 \times 10^{12}
+        3.3E12 | 3.3e12
+        3.3e+12 | 3.3e12
+        33 \times 10^{11} | 3.3e12
+        3300000000000 | 3.3e12
+        \frac{33}{10}\times10^{12} | 3.3e12
+        E = 3.3 \times 10^{12} \text{ J} | 3.3e12
+        E \approx 3.3e12 \text{ J} | 3.3 \times 10^{12}
+        10^{14} | 1e14
+        1.0 \times 10^{14} \mathrm{~Hz} | 1e14
+        8.7E8 | 870000000
+        8.7\cdot 10^8 | 8.7e8
+        8.7 * 10^8 | 8.7e8
+        8.7 × 10⁸ | 8.7e8
+        1.39 \times 10^{-10} \text{ m} | 1.39e-10
+        1.39 × 10^-10 m | 1.39e-10
+        1.39\times 10^{-8}\text{ cm} | 1.39\times 10^{-10}\text{ m}
+        -1.6 \times 10^{-19} | -1.6e-19
+        \lambda = 6.5 \times 10^{-7} \, \text{m} | 6.5e-7
+        650 \text{ nm} | 6.5\times10^{-7}\text{ m}
+        4.5 \times 10^{33} \text{ erg/s} | 4.5e33
+        1.50e-3 | 0.0015
+        2e27 | 2 \times 10^{27} \, \mathrm{kg}
+        0.033 \times 10^{14} | 3.3e12
+        3 \times 10^8 m/s | 3e8
+    """,
+    "case and symbols": r"""
+        \frac{M}{M+m} | \frac{M}{m+M}
+        mM | Mm
+        R^2 - r^2 | (R-r)(R+r)
+        \varphi | \phi
+        \Delta x \Delta p | \Delta p \Delta x
+        \text{B} | B
+        b | \text{B}
+        \mathbf{F} | F
+        \vec{F} | \mathbf{F}
+        g \left( M + m \right) | (m+M) g
+    """,
+    "trailing variable": r"""
+        10t | 10 t
+        2s | 2 \cdot s
+        \frac{1}{2} g t^2 | \frac{gt^2}{2}
+        m g h | h m g
+        v t | t v
+        5 c | 5c
+        \frac{3}{4} h | 0.75h
+        2 \pi r h | 2\pi h r
+        \frac{t}{3} | t/3
+        3m | 3 m
+        10 \text{ s} | 10
+        4 \text{ h} | 4
+        x = 10t | 10t
+        \sin(3t) | \sin 3t
+        e^{-2t} | \exp(-2t)
+        e^{-t/\tau} | \exp\left(-\frac{t}{\tau}\right)
+        5d | 5 d
+    """,
+    "tiny and large": r"""
+        \frac{1}{2^{98}} | 2^{-98}
+        \frac{2}{3^{41}} | 2 \cdot 3^{-41}
+        \frac{1}{1024^{10}} | \frac{1}{2^{100}}
+        1/20! | \frac{1}{20!}
+        10^{-30} | 1e-30
+        2^{100} | 1267650600228229401496703205376
+        2^{2015}-1 | 2 \cdot 2^{2014} - 1
+        3^{2^5} | 3^{32}
+    """,
+    "imaginary": r"""
+        \frac{1-i}{2} | \frac{1}{1+i}
+        i^2 | -1
+        |1+i| | \sqrt{2}
+        |3-4i| | 5
+        e^{i\pi} + 1 | 0
+        e^{i \pi/2} | i
+        \cos\theta + i \sin\theta | e^{i\theta}
+        2i | i \cdot 2
+        \sqrt{-9} | 3i
+        (1+i)^2 | 2i
+        \frac{-1+i\sqrt{3}}{2} | e^{2\pi i/3}
+        -1 \pm 2i | -1+2i, -1-2i
+        i\sqrt{2} | \sqrt{2} i
+        \sqrt{-2} | \sqrt{2}i
+        z = 1 + i | 1+i
+        \frac{1}{i} | -i
+        \frac{e^{ix}-e^{-ix}}{2i} | \sin x
+        \mathrm{i} | i
+    """,
+    "base": r"""
+        1011_2 | 1011_{2}
+        1011_{\text{two}} | 1011_{2}
+        2A_{16} | 2A_{\text{16}}
+        52_{(8)} | 52_8
+        42_{10} | 42
+        42 | 42_{10}
+        \text{2A}_{16} | 2A_{16}
+        204_5 | 204_{\text{five}}
+    """,
+    "index": r"""
+        v_{max} | v_{\max}
+        v_{\text{max}} | v_{\mathrm{max}}
+        E_1 + E_2 | E_{2}+E_{1}
+        m_1 m_2 | m_2 m_1
+        x_{n+1} | x_{1+n}
+        \lambda_{\text{red}} | \lambda_{red}
+        C_1 e^t + C_2 | C_{2} + C_{1} e^{t}
+        a₁ | a_1
+        T_{0} | T_0
+        \frac{v_0^2}{2g} | v_{0}^{2} / (2g)
+        \omega_0 t | t \omega_{0}
+    """,
+    "percent": r"""
+        12.5\% | 12.5
+        12.5 | 12.5%
+        0.125 | 12.5\%
+        \frac{1}{8} | 12.5\%
+        \frac{100}{3}\% | \frac{1}{3}
+        66\frac{2}{3}\% | \frac{2}{3}
+        7.41 percent | 7.41\%
+        1,234\% | 1234
+        -3.5\% | -3.5
+        50 \text{ percent} | 50\%
+        50 \text{ percent} | 0.5
+        5 % | 5
+        33.\overline{3}\% | \frac{1}{3}
+        100\% | 1
+        x = 25\% | 0.25
+    """,
+    "interval": r"""
+        1 < x < 2 | (1,2)
+        (1,2) | 1<x<2
+        x \in (1, 2) | (1,2)
+        x \in (1,2) | 1 < x < 2
+        ]1,2] | (1,2]
+        [1;2] | [1,2]
+        [1,2[ | [1,2)
+        2 > x > 1 | 1 < x < 2
+        x > 1 | (1, \infty)
+        x > 1 | (1, +\infty)
+        1 < x | x > 1
+        x \geq 1 | [1, \infty)
+        x ≥ 1 | x >= 1
+        \{x \mid x \geq 1\} | [1,\infty)
+        \{x \in \mathbb{R} : 1 < x < 2\} | (1,2)
+        x \neq 0 | (-\infty,0) \cup (0,\infty)
+        x \ne 0 | \mathbb{R} \setminus \{0\}
+        x \in \mathbb{R} \setminus \{0\} | x \neq 0
+        x \neq 1, x \neq 2 | (-\infty,1)\cup(1,2)\cup(2,\infty)
+        x < -1 or x > 1 | (-\infty,-1) \cup (1,\infty)
+        (1,\infty) \cup (-\infty,-1) | (-\infty,-1) \cup (1,\infty)
+        |x| < 2 | (-2,2)
+        -2 < x < 2 | |x| < 2
+        |x| > 1 | (-\infty,-1)\cup(1,\infty)
+        x^2 \le 4 | [-2,2]
+        2x > 4 | x > 2
+        -x \le 3 | x \ge -3
+        \left[\frac{1}{2}, 1\right) | [0.5, 1)
+        (-\infty, \infty) | \mathbb{R}
+        x > 2a | 2a < x
+        a < x < b | (a,b)
+        (0,1) \cup (1,2) | (1,2) \cup (0,1)
+        [0,1] \cup [1,2] | [0,2]
+        k \le \frac{1}{4} | (-\infty, 0.25]
+        0 \le x \le 2\pi | [0, 2\pi]
+        x > 1 \text{ and } x < 3 | (1,3)
+        x \in [1,2] \cup [3,4] | 1 \le x \le 2 \text{ or } 3 \le x \le 4
+        \sqrt{2} < x | (\sqrt{2}, \infty)
+        x \not= 3 | x \neq 3
+    """,
+    "degrees": r"""
+        60 | 60^\circ
+        60° | 60^{\circ}
+        60\degree | 60
+        60 degrees | 60^\circ
+        60 \text{ degrees} | 60
+        60^{\circ} | \frac{\pi}{3}
+        30^\circ, 150^\circ | 30, 150
+        30°, 150° | 150^{\circ}, 30^{\circ}
+        (2, 60^\circ) | (2, 60°)
+        \theta = 45^\circ | 45
+        \angle ABC = 45^\circ | 45^{\circ}
+        \sin 30^\circ | \frac{1}{2}
+        \tan(45°) | 1
+        4\cos 20^\circ | 4 \cos(20°)
+        90^{\text{o}} | 90
+        90^o | 90
+        \frac{\pi}{6} \text{ rad} | \frac{\pi}{6}
+        180^{\circ} - 2\alpha | 180° - 2\alpha
+        22.5^\circ | 22.5
+        25^\circ \text{C} | 25
+        25 °C | 25^{\circ} \mathrm{C}
+    """,
+    "units": r"""
+        5 \text{ cm} | 5
+        5 | 5 \text{ cm}
+        5cm | 5 \text{ cm}
+        5 cm | 5\,\mathrm{cm}
+        100 \text{ cm} | 1 \text{ m}
+        1 km | 1000 m
+        3.6 km/h | 1 m/s
+        9.8 \text{ m/s}^2 | 9.8
+        9.8 \frac{\text{m}}{\text{s}^2} | 9.8 \text{ m/s}^2
+        9.8\ \mathrm{m}\,\mathrm{s}^{-2} | 9.8 m/s^2
+        9.8 m/s² | 9.8
+        25 \text{ square feet} | 25 \text{ ft}^2
+        25 \text{ sq. units} | 25
+        12 \text{ cubic inches} | 12 \text{ in}^3
+        60 mph | 60 \text{ miles per hour}
+        \$5 | 5
+        5 | \$5.00
+        $5.50 | 5.5
+        \$1,200 | 1200
+        5 \text{ dollars} | \$5
+        500 \text{ cents} | \$5
+        2.5 million | 2500000
+        2.5 \text{ million} | 2{,}500{,}000
+        \$3 \text{ billion} | 3000000000
+        15 apples | 15
+        15 \text{ students} | 15
+        12 \text{ ways} | 12
+        7 \text{ hours}. | 7
+        2 \text{ hours} | 120 \text{ minutes}
+        12\sqrt{13}\text{ feet} | 12\sqrt{13}
+        4\pi \text{ cm}^2 | 4\pi
+        \frac{3}{4} \text{ hour} | 0.75
+        1\frac{1}{2} hours | 1.5
+        3:30 \text{ p.m.} | 3:30
+        3:30 PM | 3\text{:}30 \text{ p.m.}
+        10 N | 10 \text{ N}
+        10 \text{ N}\cdot\text{m} | 10
+        2.0 \times 10^3 \text{ kg/m}^3 | 2000
+        5 \Omega | 5 \text{ ohms}
+        40 \mu\text{m} | 40
+        £20 | 20
+        5 m | 5
+        5\ \text{m} | 5
+        10 kg | 10
+        t = 5 \text{ s} | 5
+        0.5 \text{ mol/L} | 0.5
+        8 \text{ meters} | 8
+        78 kg·m/s | 78
+    """,
+    "programs and unicode": r"""
+        pi/2 | \frac{\pi}{2}
+        2*pi | 2\pi
+        2pi | 2\pi
+        π/4 | \frac{\pi}{4}
+        3π | 3\pi
+        sqrt(2)/2 | \frac{\sqrt{2}}{2}
+        sqrt(3) | \sqrt{3}
+        2*sqrt(3) | 2\sqrt{3}
+        √3/2 | \frac{\sqrt3}{2}
+        2√5 | 2\sqrt{5}
+        √(x+1) | \sqrt{x+1}
+        ∛8 | 2
+        x**2 + 1 | x^2+1
+        x² + 1 | x^2+1
+        x^(1/2) | \sqrt{x}
+        2^(-3) | \frac{1}{8}
+        exp(-x) | e^{-x}
+        exp(1) | e
+        log(x)/log(2) | \log_2 x
+        ln(2) | \ln 2
+        np.sqrt(2) | \sqrt{2}
+        np.pi | \pi
+        math.sqrt(5) | \sqrt5
+        sin(pi/3) | \frac{\sqrt{3}}{2}
+        arcsin(1/2) | \frac{\pi}{6}
+        atan(1) | \pi/4
+        ½ | 0.5
+        2½ | \frac{5}{2}
+        ¾ | \frac{3}{4}
+        −5 | -5
+        –5 | -5
+        3 × 4 | 12
+        x ≤ 2 | x \le 2
+        ∞ | \infty
+        -∞ | -\infty
+        inf | \infty
+        x ≠ 2 | x \neq 2
+        10⁻³ | 0.001
+        (1/2)*x | \frac{x}{2}
+        abs(x) | |x|
+        α + β | \beta + \alpha
+        {1, 2} ∪ {3} | \{1,2,3\}
+        ± 2 | 2, -2
+        ∅ | \emptyset
+        a·b | ab
+        8 ÷ 3 | \frac83
+        1⁄2 | \frac12
+    """,
+    "roots and logarithms": r"""
+        \sqrt{1/n} | \frac{1}{\sqrt n}
+        \sqrt{\frac{a}{b}} | \frac{\sqrt a}{\sqrt b}
+        \frac{\sqrt{ab}}{b} | \sqrt{\frac{a}{b}}
+        \ln x^2 | 2\ln x
+        \ln(ab) | \ln a + \ln b
+        -\ln 2 | \ln\frac12
+        \ln\sqrt{x} | \frac12 \ln x
+        \log_2 8 | 3
+        \log_{10} 100 | 2
+        \lg 5 | \log_{10} 5
+        \log 5 | \log_{10} 5
+        \sqrt{8} | 2\sqrt{2}
+        \sqrt[3]{16} | 2\sqrt[3]{2}
+        \sqrt{3+2\sqrt2} | 1+\sqrt2
+        (x^2)^{1/2} | \sqrt{x^2}
+        \sqrt{4x^2y} | 2x\sqrt{y}
+        x^{-1/2} | \frac{1}{\sqrt{x}}
+        \ln|x| | \ln x
+        \frac{1}{\sqrt{2}} | \frac{\sqrt 2}{2}
+        a^{x} a^{y} | a^{x+y}
+        \sqrt[3]{-8} | -2
+        \sqrt{2gh} | (2gh)^{1/2}
+        e^{2\ln x} | x^2
+        \log_3 5 | \frac{\ln 5}{\ln 3}
+    """,
+    "loose LaTeX": r"""
+        \sqrt(2) | \sqrt{2}
+        \sqrt 3 | \sqrt{3}
+        \sqrt3 | \sqrt{3}
+        \sqrt17 | \sqrt{17}
+        \frac12 | \frac{1}{2}
+        \frac 1 2 | \frac{1}{2}
+        \frac{1}2 | \frac{1}{2}
+        \frac1{2} | \frac{1}{2}
+        \frac{17}4 | \frac{17}{4}
+        \tfrac34 | 0.75
+        \cfrac{1}{3} | \frac13
+        x^10 | x^{10}
+        2^-1 | 0.5
+        e^-x | e^{-x}
+        \left(1, 2\right) | (1,2)
+        \Big( 1, 2 \Big) | (1,2)
+        1 {,} 234 | 1234
+        1{,}234{,}567 | 1234567
+        12\,345 | 12345
+        \dfrac{\pi}{4} | \frac\pi4
+        1 : 2 | 1:2
+        2:4 | 1:2
+        1/2 | 1:2
+        3 \text{ to } 4 | 3:4
+        \binom 52 | 10
+        5.0 | 5
+        .5 | 0.5
+        \frac{-1}{2} | -\frac{1}{2}
+        -\frac{-1}{2} | \frac12
+        x\cdot y | xy
+        1,\!000,\!000 | 1000000
+        \operatorname{lcm}(4,6) | 12
+        \log_{2}8 | 3
+    """,
+    "markup": r"""
+        **73** | 73
+        *73* | 73
+        `73` | 73
+        __73__ | 73
+        $73$ | 73
+        $$73$$ | 73
+        \(73\) | 73
+        \[73\] | 73
+        \text{73} | 73
+        \mathbf{73} | 73
+        \underline{\textbf{73}} | 73
+        \boldsymbol{x+1} | x+1
+        \mathrm{73} | 73
+        73. | 73
+        73 \\ | 73
+        \displaystyle 73 | 73
+        \large 73 | 73
+        {73} | 73
+        \quad 73 | 73
+        \textbf{73} | 73
+        \color{red}{73} | 73
+        **x = 73** | 73
+        "73" | 73
+        73, | 73
+        = 73 | 73
+        \approx 73 | 73
+        x = 73 | 73
+        x=73. | 73
+    """,
+    "letters and words": r"""
+        A | (A)
+        (A) | A
+        A. | A
+        A) | A
+        A. 5 | A
+        (A) 5 | A
+        \textbf{(A) } 5 | A
+        \text{(A)} | A
+        Option B | B
+        \text{Option B} | B
+        Choice C | C
+        The answer is B | B
+        b | B
+        (b) | B
+        A: 12 | A
+        true | True
+        TRUE | true
+        \text{yes} | Yes
+        Yes | True
+        Even | even
+        \text{no solution} | no solution
+        \text{No solutions} | no solution
+        Evelyn | \text{Evelyn}
+        \text{A, C} | A,C
+        A and C | A, C
+        C, A | A, C
+        \text{Monday} | Monday
+        \text{five} | 5
+        \emptyset | \varnothing
+        \mathrm{True} | True
+        p - q | \text{p - q}
+        \text{(1) and (4)} | (1) and (4)
+    """,
+    "repeating and mixed": r"""
+        0.\overline{3} | \frac13
+        0.\overline{09} | \frac{1}{11}
+        0.1\overline{6} | \frac16
+        1.\overline{3} | \frac43
+        2.\bar{3} | \frac73
+        0.\dot{1}\dot{2} | \frac{12}{99}
+        0.(3) | \frac{1}{3}
+        0.333... | \frac13
+        0.\dot{6} | 2/3
+        -0.\overline{3} | -\frac{1}{3}
+        1 1/2 | 1.5
+        3 3/4 | \frac{15}{4}
+        3\frac34 | 3.75
+        2\dfrac{1}{3} | \frac{7}{3}
+        -1\frac12 | -\frac32
+        5 \frac{1}{2} | 5.5
+        10\frac{1}{10} | 10.1
+    """,
+    "sets and matrices": r"""
+        \{1,2,3\} | \{3,2,1\}
+        1, 2, 3 | \{1,2,3\}
+        1 and 2 | 2, 1
+        1 or 2 | 1,2
+        1 \text{ and } 2 | \{1, 2\}
+        1; 2; 3 | 1,2,3
+        (1,2),(3,4) | (3,4),(1,2)
+        (1,2) \text{ and } (3,4) | (1,2),(3,4)
+        \{(1,2),(3,4)\} | (1,2), (3,4)
+        (1,2)(3,4) | (1,2),(3,4)
+        x = 1, x = 2 | 1, 2
+        x = 1 \text{ or } x = 2 | 1,2
+        x=1,2 | 1,2
+        x_1 = 1, x_2 = 2 | 1,2
+        x \in \{1,2\} | 1,2
+        (x,y) = (1,2) | (1,2)
+        x=1, y=2 | (x,y)=(1,2)
+        y=2, x=1 | x=1, y=2
+        (1,2) | x=1,y=2
+        1 \pm \sqrt{2} | 1+\sqrt2, 1-\sqrt2
+        \pm 3 | -3, 3
+        x = \pm 3 | x = 3, x = -3
+        \langle 1, 2 \rangle | (1,2)
+        \begin{bmatrix} 1 \\ 2 \end{bmatrix} | \begin{pmatrix} 1 \\ 2 \end{pmatrix}
+        \begin{pmatrix} 0.5 & 1 \end{pmatrix} | \begin{pmatrix} \frac12 & 1 \end{pmatrix}
+        (1,2) | \begin{pmatrix} 1 \\ 2 \end{pmatrix}
+        (1,2,3)^T | \begin{bmatrix}1\\2\\3\end{bmatrix}
+        \frac{1}{2}\begin{pmatrix} 2 & 4 \\ 6 & 8 \end{pmatrix} | \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}
+        \begin{pmatrix} 1 & 2\end{pmatrix}^T | \begin{pmatrix} 1 \\ 2\end{pmatrix}
+        \{5\} | 5
+        (5) | 5
+        [1,2,3] | (1,2,3)
+        \{1\} \cup \{2\} | \{1,2\}
+        (0, 0), (\frac12, 1) | (0.5, 1), (0,0)
+        f(x) = x, f(x) = -x | f(x) = \pm x
+        1, \frac{2}{4} | \frac12, 1
+        \{2^n : n \in \mathbb{N}\} | \{2^{n} : n \in \mathbb{N}\}
+    """,
+    "formulas": r"""
+        y = 2x + 1 | 2x+1
+        y = 2x + 1 | y = 1 + 2x
+        2x - y + 1 = 0 | y = 2x+1
+        y - 2x = 1 | y=2x+1
+        x^2+y^2 = 4 | \frac{x^2}{4}+\frac{y^2}{4} = 1
+        f(x) = x^2 | x^2
+        f(x) = x^2 | f(x)=x\cdot x
+        f(t) = t^2 | f(x) = x^2
+        f(x)=x^2 | f\left(x\right)=x^2
+        f'(x) = 2x | 2x
+        \frac{dy}{dx} = 2x | 2x
+        y' + y = 0 | \frac{dy}{dx} + y = 0
+        \dot{x} = -kx | x' = -kx
+        \ddot{x} + \omega^2 x = 0 | \frac{d^2x}{dt^2} = -\omega^2 x
+        \sinh x | \frac{e^x-e^{-x}}{2}
+        \sin^2 x + \cos^2 x | 1
+        \tan x | \frac{\sin x}{\cos x}
+        \sin 2x | 2\sin x\cos x
+        \frac{n(n+1)}{2} | \frac{n^2+n}{2}
+        \sum_{k=1}^{n} k | \frac{n(n+1)}{2}
+        n! | n \cdot (n-1)!
+        \binom{n}{2} | \frac{n(n-1)}{2}
+        (x-1)(x+1) | x^2-1
+        \frac{x^2-1}{x-1} | x+1
+        C_1 e^{t} + C_2 e^{-t} | C_2 e^{-t} + C_1 e^{t}
+        2^{n+1} | 2\cdot 2^n
+        (-1)^n | (-1)^{n+2}
+        \lfloor n/2 \rfloor | \left\lfloor\frac{n}{2}\right\rfloor
+        x = \frac{-b \pm \sqrt{b^2-4ac}}{2a} | \frac{-b+\sqrt{b^2-4ac}}{2a}, \frac{-b-\sqrt{b^2-4ac}}{2a}
+        \cos^{-1} x | \arccos x
+        AB = 5 | 5
+        \text{Area} = 12 | 12
+        P(A) = \frac14 | 0.25
+        S_{ABC} = 6 | 6
+        m+n = 15 | 15
+        2^{10} = 1024 | 1024
+        x = 2 + 3 = 5 | 5
+        |AB| = 3 | 3
+        a_n = 2n | 2n
+        a_{n} = 2n-1 | a_n = -1+2n
+        \frac{1}{2a}(e^{at} - e^{-at}) | \frac{\sinh(a t)}{a}
+        \ln(x+\sqrt{x^2+1}) | \operatorname{arcsinh} x
+        \max(a,b) | \max\{a, b\}
+        \gcd(m,n) | \gcd(n,m)
+    """,
+    "decimals": r"""
+        0.333333 | \frac13
+        0.6666667 | \frac23
+        3.14159265 | \pi
+        1.4142136 | \sqrt{2}
+        0.5 | \frac{1}{2}
+        99.5909575 | 99.59095749
+        1.50 | 1.5
+        23.0 | 23
+        -0.25 | -\frac14
+        2.7182818 | e
+        1,234.5 | 1234.5
+        1 000 000 | 1000000
+        0.30000000000000004 | 0.3
+    """,
+}
+
+DIFFERENT = {
+    "e-notation": r"""
+        3.3e11 | 3.3e12
+        3.3 \times 10^{12} | 3.3e-12
+        -3.3e12 | 3.3e12
+        3.4e12 | 3.3e12
+        3.3 | 3.3e12
+        10^{13} | 1e14
+        1.39e-10 | 1.39e-11
+        1.39\times 10^{-10}\text{ cm} | 1.39\times 10^{-10}\text{ m}
+        1.4e-10 | 1.39e-10
+        8.7 | 8.7e8
+        12 | 3.3e12
+    """,
+    "case and symbols": r"""
+        \frac{m}{M+m} | \frac{M}{m+M}
+        R | r
+        r/R | 1
+        R/r | r/R
+        \Delta | \delta
+        \Omega | \omega
+        N | n
+        m+M | 2m
+        T - t | 0
+        \theta | \phi
+        V | v
+        x | y
+        a+b | a+c
+        2x | 2y
+        g | G
+        \frac{H}{h} | 1
+        \hat{x} | x
+        \bar{x} | x
+        \mathcal{L} | L
+        \sigma | \Sigma
+        x' | x
+        \psi | \Psi
+        k | K
+    """,
+    "trailing variable": r"""
+        2 | 2s
+        2s | 2
+        10t | 10
+        10 | 10t
+        5h | 5
+        3c | 3
+        3m | 3
+        7d | 7
+        4l | 4
+        6g | 6
+        mg | mgh
+        mgh | mg
+        v | vt
+        \frac12 | \frac12 t
+        \pi r^2 | \pi r^2 h
+        x t | x
+        a s | a
+        2\pi | 2\pi r
+        5x | 5
+        3n | 3
+        x^2 h | x^2
+        \frac{c}{2} | \frac12
+        e^{t} | e
+        8 \sqrt{2} s | 8\sqrt{2}
+        x = 2s | 2
+    """,
+    "tiny and large": r"""
+        \frac{1}{2^{98}} | \frac{1}{2^{99}}
+        2^{-100} | 0
+        0 | 2^{-100}
+        1e-20 | 1e-21
+        \frac{1}{10^{12}} | \frac{1}{10^{13}}
+        \frac{1}{7^{30}} | \frac{2}{7^{30}}
+        1.6e-19 | 1.7e-19
+        -2^{-60} | 2^{-60}
+        2^{1000} | 2^{1001}
+        2^{1000} | 2^{1000} + 1
+        100! | 101!
+        10^{20} | 10^{20} + 1
+        6.6e-34 | 6.7e-34
+        0 | 1e-30
+        \frac{1}{30!} | \frac{1}{29!}
+    """,
+    "imaginary": r"""
+        1+i | 1-i
+        \frac{1}{1+i} | \frac{1+i}{2}
+        i | 1
+        2i | 2
+        i | -i
+        |3+4i| | 7
+        3+4i | 4+3i
+        e^{i\pi} | 1
+        \sqrt{-4} | 2
+        \sqrt{-4} | -2
+        e^{ix} | e^{-ix}
+        e^{x} | e^{ix}
+        2i | 2j
+        i\sqrt{3} | \sqrt{3}
+        3+4i | 5
+        5 | 3+4i
+    """,
+    "base": r"""
+        52_8 | 52_{10}
+        52_{10} | 52_8
+        42_{10} | 52_8
+        1011_2 | 1011_3
+        11 | 1011_2
+        101_2 | 1011_2
+        2A_{16} | 2B_{16}
+        52_7 | 52_8
+        1011_{\text{three}} | 1011_2
+        42 | 52_8
+    """,
+    "index": r"""
+        I_0 | I_1
+        v_{max} | v_{min}
+        v | v_0
+        m_1 | m_2
+        x_1 + x_2 | x_1 + x_3
+        E_{1} | E_{12}
+        a_{n} | a_{n+1}
+        T_1 T_2 | T_1^2
+        \lambda_{red} | \lambda_{blue}
+        v_{\text{i}} | v_{\text{f}}
+        C_1 | C_2
+        \frac{m_1}{m_2} | \frac{m_2}{m_1}
+        r_0 | r
+        k_{B} | k
+    """,
+    "percent": r"""
+        5\% | 0.5
+        5\% | 50
+        12.5\% | 1.25
+        0.5\% | 50\%
+        50\% | 0.5\%
+        7.41\% | 741
+        25\% | 75\%
+        10\% | -10\%
+        \frac13\% | \frac13 \cdot 2
+        2 | 200
+        1\% | 1 \text{ cm} \cdot 3
+    """,
+    "interval": r"""
+        [1,2) | (1,2)
+        (1,2] | (1,2)
+        [1,2] | (1,2)
+        x \ge 1 | x > 1
+        x > 1 | x < 1
+        x \geq 1 | (1,\infty)
+        1 \le x < 2 | [1,2]
+        x \ne 2 | (-\infty,2)\cup[2,\infty)
+        x \neq 2 | x \neq 3
+        x \neq 2 | x = 2
+        (1,2) | (1,3)
+        (1,2) | 1 < x < 3
+        (-\infty,1) | (1,\infty)
+        (-\infty,1)\cup(2,\infty) | (1,2)
+        |x| < 2 | (-2,2]
+        |x| > 2 | (-2,2)
+        x > 1 | y > 1
+        x > 2 | 2
+        x < 1 or x > 2 | (1,2)
+        ]1,2[ | [1,2]
+        [1,2] | [1,2[
+        \{x : x \ge 3\} | (3,\infty)
+        (0,1) | [0,1] \cup \{2\}
+        [0,1)\cup(1,2] | [0,2]
+        \mathbb{R} \setminus \{0\} | \mathbb{R}
+        x > a | x > b
+        -x > 3 | x > -3
+        0 < x < 1 | 0 < x < 1.001
+        (1,\infty) | [1,\infty)
+        \{1,2\} | (1,2)
+    """,
+    "degrees": r"""
+        60^\circ | 30^\circ
+        -60^\circ | 60^\circ
+        60 | 30°
+        \sin 30^\circ | \frac{\sqrt3}{2}
+        30^\circ, 150^\circ | 30^\circ
+        60^\circ | \frac{\pi}{6}
+        45^\circ | 45 \text{ cm}
+        25^{\circ}\text{C} | 25^{\circ}\text{F}
+        (2, 60^\circ) | (2, 30^\circ)
+    """,
+    "units": r"""
+        5 \text{ cm} | 5 \text{ m}
+        5 cm | 5 m
+        5 \text{ m} | 5 \text{ m}^2
+        5 \text{ m/s} | 5 \text{ km/h}
+        5 \text{ kg} | 5 \text{ g}
+        5 \text{ hours} | 5 \text{ minutes}
+        5 \text{ cm} | 5 \text{ kg}
+        \$5 | 5 \text{ cents}
+        5 \text{ million} | 5 \text{ billion}
+        5 million | 500000
+        5 \text{ m} | 6
+        6 \text{ m/s}^2 | 5 \text{ m/s}^2
+        3:30 | 3:31
+        3:30 \text{ a.m.} | 3:30 \text{ p.m.}
+        1:00 | 12:00
+        100 \text{ m} | 1 \text{ cm}
+        9.8 \text{ m/s} | 9.8 \text{ m/s}^2
+        12 \text{ inches} | 12 \text{ feet}
+        -5 \text{ cm} | 5 \text{ cm}
+        5 \text{ eV} | 5 \text{ J}
+        2.5 \text{ thousand} | 2.5
+    """,
+    "programs and unicode": r"""
+        pi/2 | \pi
+        sqrt(2) | 2
+        2√3 | 3√2
+        √3 | 3
+        x**2 | x^3
+        exp(16) | e^{-16}
+        ½ | 2
+        x² | x
+        −5 | 5
+        2½ | 1
+        sin(x) | cos(x)
+        ∞ | -\infty
+        arcsin(1/2) | \sin(1/2)
+        ln(2) | \ln 3
+        x ≤ 2 | x \ge 2
+        2^(3) | 6
+        np.arctan(2) | np.arctan(3)
+    """,
+    "roots and logarithms": r"""
+        \sqrt{n} | n
+        \sqrt{1/n} | \sqrt n
+        \ln x^2 | (\ln x)^2
+        \ln(a+b) | \ln a + \ln b
+        \sqrt{a+b} | \sqrt a + \sqrt b
+        \log_2 x | \ln x
+        \log_{10} x | \ln x
+        |x| | x
+        \sqrt{x^2} | -x
+        \sqrt[3]{x} | \sqrt{x}
+        \ln 2 | -\ln 2
+        \sqrt{17} | 4.123
+        \sqrt{2} | 1.41
+        x^{1/3} | x^{1/2}
+    """,
+    "loose LaTeX": r"""
+        \sqrt(2) | 2
+        4\sqrt(2) | 4
+        \frac12 | 12
+        \frac12 | 2
+        \frac{1}{23} | \frac12 3
+        10^-3 | 10^3
+        10^-3 | 7
+        x^10 | 10x
+        1:2 | 2:1
+        1:2 | 1:3
+        \binom 52 | \binom 51
+        1{,}234 | 1.234
+        \frac{a}{b} | \frac{b}{a}
+    """,
+    "markup": r"""
+        **73** | 37
+        \textbf{73} | 7
+        `73` | 72
+        -73 | 73
+        *7*3 | 73 \cdot 2
+    """,
+    "letters and words": r"""
+        A | B
+        (A) | B
+        B. 5 | A
+        A. 5 | B
+        A or B | A
+        A, B | A
+        AB | A
+        A | AC
+        Option A | Option B
+        true | false
+        yes | no
+        Yes | False
+        even | odd
+        \text{Monday} | \text{Tuesday}
+        \text{no solution} | 0
+        \text{five} | 6
+        A, C | A, B
+        no | yes
+        \text{red} | \text{blue}
+    """,
+    "repeating and mixed": r"""
+        0.333 | \frac13
+        0.33 | \frac13
+        0.\overline{3} | 0.3
+        0.\overline{3} | \frac{3}{10}
+        0.\overline{12} | 0.1\overline{2}
+        0.1\overline{6} | 0.\overline{16}
+        1 1/2 | 1/2
+        1 1/2 | 11/2
+        1\frac12 | \frac12
+        2\frac12 | 1
+        3\frac14 | \frac34
+        -1\frac12 | -\frac12
+    """,
+    "sets and matrices": r"""
+        (1,2) | (2,1)
+        1,2 | 1
+        1 | 1,2
+        \{1,2\} | \{1,2,3\}
+        1, 2, 3 | 1, 2, 4
+        \{1,2\} | (1,2)
+        (1,2),(3,4) | (1,2)
+        (1,2),(3,4) | (2,1),(3,4)
+        1 \pm \sqrt{2} | 1 + \sqrt{2}
+        \pm 3 | 3
+        3 | \pm 3
+        \begin{pmatrix} 1 & 2 \end{pmatrix} | \begin{pmatrix} 1 \\ 2 \end{pmatrix}
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | \begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}
+        (1,2,3) | (1,2)
+        x = 1, y = 2 | x = 2, y = 1
+        (x,y)=(1,2) | (2,1)
+        (1,2)^T | \begin{pmatrix} 2 \\ 1 \end{pmatrix}
+        1, 1, 2 | 1, 2, 2
+        \{1, 3\} | 13
+        \begin{pmatrix} 1 \\ 2 \end{pmatrix} | 2
+        x=2, y=1 | (1,2)
+    """,
+    "formulas": r"""
+        x = 5 | y = 5
+        y = 2x+1 | y = 2x-1
+        2x+1 | y = 2x
+        2x - y = 0 | y = 2x+1
+        f(x) = x | f(x) = -x
+        f(x) = 2x | g(x) = 2x
+        y' + y = 0 | y'' + y = 0
+        \dot{x} = -kx | \dot{x} = kx
+        x^2+y^2=4 | x^2+y^2=2
+        (x+1)^2 | x^2+1
+        \frac{n(n+1)}{2} | \frac{n(n-1)}{2}
+        n! | (n+1)!
+        \sin x | \cos x
+        \sin^2 x | \sin x^2
+        x+1 | x
+        C_1 e^t + C_2 | C_1 e^t
+        e^{x} | e^{-x}
+        2^{n} | n^2
+        (-1)^n | 1
+        a^2 - b^2 | b^2 - a^2
+        0 | x + y = 0
+        a + b | 7 = a + b
+        x = 3 | -3
+        x^2 = 4 | 4x
+        \frac{dy}{dx} | \frac{dx}{dy}
+        \lfloor x \rfloor | x
+        |x-1| | x-1
+        \cos^{-1} x | \frac{1}{\cos x}
+        x^2 + C | x^2
+        2x = 10 | 10
+        x = -5 | 5
+        \sum_{k=1}^{n} k | \frac{n(n-1)}{2}
+    """,
+    "decimals": r"""
+        0.3333 | \frac13
+        3.14 | \pi
+        3.1415 | \pi
+        0.667 | \frac23
+        1.41 | \sqrt2
+        16386.20 | 16386.17
+        1000001.0 | 1000000
+        2.72 | e
+        0.5 | 0.05
+        12.5 | 12.6
+        100 | 1000
+        1,000 | 1
+        0.0001 | 0.0002
+        1.5 | 15
+        73 | 37
+        5 | -5
+        1234.5 | 1234.6
+    """,
+}
+
+
+def pairs() -> list[tuple[str, str, str, bool]]:
+    """(kind, answer, gold answer, whether they are equal)"""
+    found = []
+    for table, equal in ((EQUAL, True), (DIFFERENT, False)):
+        for kind, lines in table.items():
+            for line in filter(str.strip, lines.splitlines()):
+                answer, gold = line.strip().split(" | ")
+                found.append((kind, answer.strip(), gold.strip(), equal))
+    return found
