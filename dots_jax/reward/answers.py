@@ -19,6 +19,7 @@ class Leaf:
     tree: tuple | None = None
     unit: units.Unit | None = None
     known: bool = False  # whether it is surely a unit, not a variable
+    words: str = ""  # after the number, where they are no known unit
     also: "Leaf | None" = None  # another way to read it
 
 
@@ -117,20 +118,20 @@ def _numeric(text: str) -> bool:
     return not re.search(r"[a-zA-Z\\]", text) and any(c.isdigit() for c in text)
 
 
-def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool]]:
-    """Ways to read a text as (value, unit, power of ten that words such as `million` stand for, unit is known)."""
+def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]:
+    """Ways to read a text as (value, unit, power of ten that words such as `million` stand for, the unit is sure, other words)."""
     known, sign = None, ""
     if match := re.match(r"([-+]?)\s*\\text\{(dollars|euros|pounds|yen)\}\s*(?=\S)", text):
         known, sign, text = units.UNITS[match[2]], match[1], text[match.end() :]
         known = (tuple(sorted(known[0].items())), known[1])
-    whole = [(sign + text, known, 0, bool(known))]
+    whole = [(sign + text, known, 0, bool(known), "")]
     scale = 0
     if match := re.fullmatch(rf"(.*[\d}})])\s*(?:\\text\{{)?\s*({'|'.join(units.SCALES)})s?(?![a-z])\s*(\}}?)(.*)", text, re.S):
         if _numeric(match[1]):
             rest = match[4].strip(" }") if match[3] or "\\text" not in text else r"\text{" + match[4].strip()
             scale = units.SCALES[match[2]]
             text = match[1] + (" " + rest if rest.strip() not in ("", r"\text{}", r"\text{") else "")
-            whole = [(sign + text, known, scale, bool(known))]
+            whole = [(sign + text, known, scale, bool(known), "")]
     for match in re.finditer(r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text|(?<=\d)\s*\\Omega", text):
         before, tail = text[: match.start()].rstrip(), text[match.start() :]
         before = re.sub(r"(?:\\cdot|\\times|\*|\\;)\s*$", "", before).rstrip()
@@ -142,24 +143,24 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool]]:
             continue
         unit = units.unit(tail)
         if unit and (not tail.startswith(r"\text") or _numeric(before) or len(_no_words(tail).strip()) > 1):
-            return [(sign + before, unit, scale, True), *(whole if r"\Omega" in tail else [])]
+            return [(sign + before, unit, scale, True, ""), *(whole if r"\Omega" in tail else [])]
         if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not _CONDITION.search(tail):
-            return [(sign + before, known, scale, bool(known))]
+            return [(sign + before, known, scale, bool(known), _no_words(tail).strip())]
     for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]", text):
         before, tail = text[: match.start()], text[match.start() :]
         if not _numeric(before) or re.search(r"[-+/*^_,(]\s*$|\\[a-z]+\s*$", before) or not (unit := units.unit(tail)):
             if _numeric(before) and re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail) and before[-1] == " " and not _CONDITION.search(tail) and not set(tail.split()) & _FUNCTIONS:
-                return [(sign + before.rstrip(), known, scale, bool(known))]
+                return [(sign + before.rstrip(), known, scale, bool(known), tail)]
             continue
         words = re.findall(r"[A-Za-z]+", tail)
         alone = len(words) == 1 and not re.search(r"[\^]", tail)
         if alone and (tail in units.DOUBTFUL or len(tail) == 1):
             if before[-1] != " " or tail in units.NEVER or not re.fullmatch(r"[-+\d.\s]+(?:(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before):
                 continue
-            return [(sign + before.strip(), unit, scale, False), *whole]
+            return [(sign + before.strip(), unit, scale, False, ""), *whole]
         if all(len(w) == 1 for w in words) and re.sub(r"[\^{}\d\s-]", "", tail) not in _COMMON:
             continue
-        return [(sign + before.strip(), unit, scale, True)]
+        return [(sign + before.strip(), unit, scale, True, "")]
     return whole
 
 
@@ -168,8 +169,8 @@ _FUNCTIONS = set(notation.FUNCTIONS) | {"and", "mod"}
 
 def _leaf(text: str) -> Leaf:
     ways = []
-    for value, unit, scale, known in split_unit(text):
-        leaf = Leaf(text, None, unit, known)
+    for value, unit, scale, known, words in split_unit(text):
+        leaf = Leaf(text, None, unit, known, words)
         try:
             tree = formula.read(value)
             leaf.tree = ("*", ("n", Fraction(10) ** scale, False), tree) if scale else tree
@@ -280,6 +281,9 @@ def _relation(sides: list[str], text: str):
     if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
         return parse(values[1])
     signs = ["=" if s == r"\in" else s for s in signs]
+    if all(s == "=" for s in signs) and len(signs) > 1 and all(_label_text(v) for v in values[:-1]):  # a = b = 0
+        last = parse(values[-1])
+        return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "", text)
     if all(s == "=" for s in signs) and len(signs) > 1:
         values, signs = (values[:1] if _label_text(values[0]) else values[-2:-1]) + values[-1:], ["="]
     left, right = values[0], values[-1]
@@ -325,7 +329,8 @@ def read(text: str) -> list:
     joined = re.sub(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])", lambda m: m[0].replace(",", ""), text)
     if joined != text:
         ways.append(joined)
-    ways.append(text)
+    if not re.search(r"\d,0\d\d(?!\d)", text) or joined == text:
+        ways.append(text)
     if re.fullmatch(r"[-+]?\d+,\d{1,2}|[-+]?0,\d+", text):
         ways.append(text.replace(",", "."))
     return [parse(w) for w in ways]

@@ -36,11 +36,10 @@ def _same_value(x, y, decimals, tolerance=0) -> bool:
     if not (mp.isfinite(x) and mp.isfinite(y)):
         return bool(x == y)
     size, difference = max(abs(x), abs(y)), abs(x - y)
-    if difference <= DIGITS * size or size < mp.mpf(10) ** -40:
+    if difference <= DIGITS * size:
         return True
-    if any(decimals):
-        return bool(difference <= max(size / 10**6, formula.real(Fraction(tolerance))))
-    return bool(difference <= formula.real(Fraction(tolerance)))
+    allowed = min(mp.mpf(10) ** -6, size / 10**5) if all(decimals) else size / 10**6 if any(decimals) else 0
+    return bool(difference <= max(allowed, formula.real(Fraction(tolerance))))
 
 
 def _decimal(tree) -> bool:
@@ -63,7 +62,7 @@ def _points(a, b, setting: dict):
         for seed, low, high in POINTS:
             point = Point(seed, low + 1 if whole else low, high + 6 if whole else high, whole, **setting)
             try:
-                x, y = formula.value(a, point), formula.value(b, point)
+                x, y = formula.settled(a, point), formula.settled(b, point)
             except Unreadable:
                 if constant or count == 0 and seed == 3:
                     break
@@ -130,7 +129,7 @@ def proportional(a, b, positive: bool = False) -> int:
             first, count = ratio, count + 1
             sign = 1 if mp.im(formula.real(ratio)) or mp.re(formula.real(ratio)) > 0 else -1
         else:
-            if count >= 3 or (count and not (formula.names(a) | formula.names(b)) - {"i"}):
+            if count >= 3:
                 return sign
     return 0
 
@@ -169,6 +168,8 @@ def _same_leaf(a: Leaf, b: Leaf, tolerance) -> bool:
         return a_base == b_base
     if b.unit and not b.known and not a.unit:
         return False  # the gold answer's last letter is rather a variable
+    if any(u.unit and not v.unit and 0 < len(v.words) < 3 for u, v in ((a, b), (b, a))):
+        return False
     x, y = a.tree, b.tree
     (da, sa), (db, sb) = (leaf.unit or ((), Fraction(1)) for leaf in (a, b))
     if a.unit and b.unit and da != db:
@@ -228,7 +229,7 @@ def _line(item) -> _Line:
         return _Line(lambda t: _order(t, x) == 0, [x])
     if isinstance(item, Many) and item.kind == "tuple" and len(item.items) == 2 and item.brackets in ("()", "(]", "[)", "[]"):
         low, high = (_constant(x) for x in item.items)
-        if _order(low, high) > 0:
+        if _order(low, high) >= (0 if item.brackets != "[]" else 1):
             raise Unreadable("no interval")
         a, b = item.brackets
         return _Line(
@@ -268,7 +269,9 @@ def _inequality(item: Relation) -> _Line:
         raise Unreadable("no inequality")
     names = set().union(*(formula.names(s.tree) for s in item.sides))
     trees = [s.tree for s in item.sides]
-    if len(names) == 1 and not any(t[0] == "f" and t[1].startswith("apply") for s in trees for t in formula.walk(s)):
+    if not names:
+        raise Unreadable("an inequality of numbers")
+    if len(names) == 1 and not any(n.startswith("apply") for n in names):
         name = names.pop()
     else:  # 0 < f(x) < 1: of a quantity
         moving = [s for s in item.sides if formula.names(s.tree)]
@@ -320,7 +323,9 @@ def same_line(a, b) -> bool:
     a, b = _line(a), _line(b)
     if a.variable and b.variable and a.variable != b.variable:
         return False
-    return all(a.contains(t) == b.contains(t) for t in _samples(a.breaks + b.breaks))
+    held = [(a.contains(t), b.contains(t)) for t in _samples(a.breaks + b.breaks)]
+    trivial = len({x for x, _ in held}) == 1 and a.variable and b.variable  # everywhere or nowhere says little
+    return not trivial and all(x == y for x, y in held)
 
 
 def _interval(item):
@@ -507,9 +512,11 @@ def _same_inequality(a: Relation, b: Relation) -> bool:
             x, y, sign = (y, x, {">": "<", r"\ge": r"\le"}[sign]) if sign in (">", r"\ge") else (x, y, sign)
             found.append((sign, ("+", x.tree, ("*", MINUS, y.tree))))
         links.append(found)
+    if a.signs == b.signs and all(same(x, y) for x, y in zip(a.sides, b.sides, strict=True)):
+        return True
     left = links[0]
     for sign, tree in links[1]:
-        found = next((k for k, (s, t) in enumerate(left) if s == sign and proportional(t, tree) * (1 if sign != r"\ne" else 1) > (0 if sign in ("<", r"\le") else -2) and proportional(t, tree)), None)
+        found = next((k for k, (s, t) in enumerate(left) if s == sign and proportional(t, tree) in ((1, -1) if sign in ("=", r"\ne") else (1,))), None)
         if found is None:
             return False
         left = left[:found] + left[found + 1 :]
@@ -528,6 +535,7 @@ _SAME_WORDS = {
     "undefined": "does not exist", "diverges": "divergent", "converges": "convergent", "all reals": "all real numbers",
     "infinite": "infinity", "infinitely many": "infinity", "empty set": "emptyset",
 }  # fmt: skip
+_ORDINARY = {*_SAME_WORDS.values(), "odd", "even", "all", "both", "red", "neither"}
 _COUNTS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 
 
@@ -535,7 +543,7 @@ def _words(text: str) -> tuple[str, bool] | None:
     """Words of an answer that is nothing else, and whether they were set as text; None where it is something else."""
     inside = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     inside = " ".join(re.sub(r"[(){}]", " ", inside).split()).strip(" .")
-    if not re.fullmatch(r"[A-Za-z][A-Za-z' -]*", inside):
+    if not re.fullmatch(r"[A-Za-z]+(?:(?: |'|-)[A-Za-z]+)*", inside):
         return None
     return inside, r"\text" in text
 
@@ -554,8 +562,8 @@ def _same_words(a: str, b: str) -> bool | None:
         return False if min(len(p), len(q)) > 2 and (x[1] or y[1]) else None
     if len(p) == 1:
         return p in "abcde"
-    plain = all(w[0][1:].islower() or w[0].casefold() in _SAME_WORDS or p in _SAME_WORDS.values() for w in (x, y))
-    return True if x[1] or y[1] or plain else None
+    word = p in _ORDINARY or (len(p) > 3 and all(re.fullmatch(r"[A-Z]?[a-z]*[aeiou][a-z ]*", w[0]) for w in (x, y)))
+    return True if x[1] or y[1] or word else None
 
 
 def _option(text: str) -> tuple[str, str] | None:
@@ -570,7 +578,7 @@ def _option(text: str) -> tuple[str, str] | None:
 def _same_option(a: str, b: str) -> bool | None:
     x, y = _option(a), _option(b)
     if x and y:
-        return x[0] == y[0]
+        return x[0] == y[0] and (not x[1] or not y[1] or equal(x[1], y[1]))
     if x and x[1]:
         return equal(x[1], b)
     if y and y[1]:
@@ -586,7 +594,7 @@ def _prose(text: str) -> str:
     """Of a sentence the last formula, or the last number; the text itself where it is no sentence."""
     found = [(m.start(), next(g for g in m.groups() if g)) for m in _MATH.finditer(text)]
     around = _MATH.sub(lambda m: " " * len(m[0]), text)
-    if len(re.findall(r"(?<!\\)\b[a-zA-Z]{2,}", around)) < (1 if found else 2) or (not found and "\\" in text):
+    if len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around)) < (1 if found else 2) or (not found and "\\" in text):
         return text
     found += [(m.start(), m[0]) for m in _LAST.finditer(around)]
     return max(found)[1] if found else text

@@ -13,7 +13,7 @@ import mpmath
 from mpmath import mp
 
 mp.dps = 50
-EXACT = 1 << 16  # bits of a fraction that is kept exact
+EXACT = 1 << 18  # bits of a fraction that is kept exact
 HUGE = 1 << 40  # bits before the point of a number that is evaluated at all
 TERMS = 3000  # of a sum
 
@@ -269,7 +269,9 @@ class Parser:
                 break
         if primes:
             tree = ("s", f"{tree[1]}{primes}") if tree[0] == "s" else ("f", "prime" + primes, tree)
-        applied = name == "f" or (name in ("g", "F", "G") and re.search(rf"{name}\s*\(\s*(?:\\?[a-z]+|\d+)\s*\)", self.text)) or primes or name in ("P", "Q", "u", "h") and re.match(r"\s*\(\s*[a-z]\s*\)", self.text[self.i :])
+        after = self.text[self.i :]
+        applied = name == "f" or (len(name) == 1 and re.match(r"\s*\(\s*\d+\s*\)", after)) or (name in ("g", "F", "G") and re.search(rf"{name}\s*\(\s*(?:\\?[a-z]+|\d+)\s*\)", self.text)) or primes
+        applied = applied or ((name in ("u", "h") or re.fullmatch("[A-Z]", name)) and re.match(r"\s*\(\s*[a-z]\s*\)", after))
         if match := applied and re.compile(r"\s*\^\s*(?:\{(?:-1|\(\w\))\}|-1)(?=\s*\()").match(self.text, self.i):
             self.i, tree = match.end(), ("s", str(tree[1]) + match[0].replace(" ", ""))
         if applied and self.peek() == "(" and tree[0] == "s":
@@ -411,8 +413,12 @@ def walk(tree):
 
 
 def names(tree) -> set[str]:
-    """The variables of a tree."""
-    return {t[1] for t in walk(tree) if t[0] in ("s", "index") and t[1] not in ("pi", "e")}
+    """The variables and unknown functions of a tree."""
+    return {
+        t[1]
+        for t in walk(tree)
+        if (t[0] in ("s", "index") and t[1] not in ("pi", "e")) or (t[0] == "f" and t[1].startswith("apply"))
+    }
 
 
 class Point:
@@ -558,7 +564,7 @@ def _factorial(x, point: Point):
     if _exact(x) and x.denominator == 1:
         if x < 0 or x > 1 << 20:
             raise Unreadable("a factorial of this number")
-        if x <= 2000:
+        if x <= 5000:
             return Fraction(mpmath.libmp.ifac(int(x)))
     if abs(real(x)) > 1 << 40:
         raise Unreadable("too large")
@@ -715,6 +721,16 @@ def _series(tree, point: Point):
     if before is not None:
         point.bound[name] = before
     return total
+
+
+def settled(tree, point: Point):
+    """The value of a tree, computed anew with more digits where it may be nothing but a rounding error."""
+    x = value(tree, point)
+    if isinstance(x, (Fraction, list)) or not mp.isfinite(x) or abs(x) > mp.mpf(10) ** -15:
+        return x
+    with mp.workdps(3 * mp.dps):
+        exact = value(tree, point)
+    return Fraction(0) if abs(real(exact)) <= abs(x) * mp.mpf(10) ** -30 else exact
 
 
 def read(text: str):
