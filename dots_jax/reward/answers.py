@@ -119,13 +119,15 @@ def _numeric(text: str) -> bool:
 
 
 def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]:
-    """Ways to read a text as (value, unit, power of ten that words such as `million` stand for, the unit is sure, other words)."""
+    """Ways to read a text as (value, unit, factor that words such as `million` stand for, the unit is sure, other words)."""
     known, sign = None, ""
-    if match := re.match(r"([-+]?)\s*\\text\{(dollars|euros|pounds|yen)\}\s*(?=\S)", text):
+    if match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text):
+        return [(match[1], (((f"mod {match[2]}", 1),), Fraction(1)), 1, True, "")]
+    if match := re.match(r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|USD|EUR|Rs)\.?(?:\}|\s)\s*(?=\S)", text):
         known, sign, text = units.UNITS[match[2]], match[1], text[match.end() :]
         known = (tuple(sorted(known[0].items())), known[1])
-    whole = [(sign + text, known, 0, bool(known), "")]
-    scale = 0
+    whole = [(sign + text, known, 1, bool(known), "")]
+    scale = 1
     if match := re.fullmatch(rf"(.*[\d}})])\s*(?:\\text\{{)?\s*({'|'.join(units.SCALES)})s?(?![a-z])\s*(\}}?)(.*)", text, re.S):
         if _numeric(match[1]):
             rest = match[4].strip(" }") if match[3] or "\\text" not in text else r"\text{" + match[4].strip()
@@ -146,16 +148,19 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
             return [(sign + before, unit, scale, True, ""), *(whole if r"\Omega" in tail else [])]
         if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not _CONDITION.search(tail):
             return [(sign + before, known, scale, bool(known), _no_words(tail).strip())]
-    for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]", text):
+    for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}", text):
         before, tail = text[: match.start()], text[match.start() :]
         if not _numeric(before) or re.search(r"[-+/*^_,(]\s*$|\\[a-z]+\s*$", before) or not (unit := units.unit(tail)):
             if _numeric(before) and re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail) and before[-1] == " " and not _CONDITION.search(tail) and not set(tail.split()) & _FUNCTIONS:
                 return [(sign + before.rstrip(), known, scale, bool(known), tail)]
             continue
         words = re.findall(r"[A-Za-z]+", tail)
-        alone = len(words) == 1 and not re.search(r"[\^]", tail)
-        if alone and (tail in units.DOUBTFUL or len(tail) == 1):
-            if before[-1] != " " or tail in units.NEVER or not re.fullmatch(r"[-+\d.\s]+(?:(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before):
+        if words[0] == "frac":
+            compound = re.sub(r"\\frac\s*\{(.*?)\}\s*\{(.*?)\^?\{?\d?\}?\}", r"\1/\2", tail.strip())
+            return [(sign + before.strip(), unit, scale, False, ""), *whole] if compound in _COMMON else whole
+        alone = len(words) == 1
+        if alone and (words[0] in units.DOUBTFUL or len(words[0]) == 1):
+            if before[-1] != " " or words[0] in units.NEVER or not re.fullmatch(r"[-+\d.\s]+(?:(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before):
                 continue
             return [(sign + before.strip(), unit, scale, False, ""), *whole]
         if all(len(w) == 1 for w in words) and re.sub(r"[\^{}\d\s-]", "", tail) not in _COMMON:
@@ -173,7 +178,7 @@ def _leaf(text: str) -> Leaf:
         leaf = Leaf(text, None, unit, known, words)
         try:
             tree = formula.read(value)
-            leaf.tree = ("*", ("n", Fraction(10) ** scale, False), tree) if scale else tree
+            leaf.tree = ("*", ("n", Fraction(scale), False), tree) if scale > 1 else tree
         except Unreadable:
             leaf.text = value
         ways.append(leaf)
@@ -188,7 +193,7 @@ def parse(text: str):
     parts = split(text, _COMMA)
     if len(parts) > 1 and parts[-1] == "":
         parts = parts[:-2]
-    if len(parts) > 2 and re.search(r"\\forall|\\text\{where|\\pmod|\\bmod|\\equiv", text):
+    if len(parts) > 2 and re.search(r"\\forall|\\text\{where", text):
         return Leaf(text)
     if len(parts) > 2:
         if len(parts) > 2 * MOST:
@@ -235,7 +240,7 @@ def _one(text: str, whole: str):
             return _many("tuple", inner, text, opening[0] + closing[-1] if opening != r"\langle" else "()")
         if opening == "(" and closing == ")" and len(split(content, _RELATION)) > 1:
             return parse(content)
-    if r"\pm" in text or r"\mp" in text:
+    if re.search(r"\\(?:pm|mp)(?![a-z])", text):
         both = [re.sub(r"\\pm(?![a-z])", a, re.sub(r"\\mp(?![a-z])", b, text)) for a, b in ("+-", "-+")]
         return Many("list", [parse(x) for x in both], "", text)
     ratio = split(text, re.compile(r":|\\text\{(?:to|:)\}|(?<=\d )to(?= \d)"))
@@ -275,7 +280,7 @@ def _ratio(parts: list[str], text: str) -> Many:
 
 
 def _relation(sides: list[str], text: str):
-    values, signs = sides[::2], [s.replace(r"\approx", "=").replace(r"\sim", "=") for s in sides[1::2]]
+    values, signs = sides[::2], [re.sub(r"\\(?:approx|sim|equiv)", "=", s) for s in sides[1::2]]
     if not all(values) or any(s not in ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in") for s in signs):
         return Leaf(text)
     if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
@@ -289,7 +294,7 @@ def _relation(sides: list[str], text: str):
     left, right = values[0], values[-1]
     if signs == ["="] and not _label_text(left) and _label_text(right):
         left, right, values = right, left, values[::-1]
-    if signs == ["="] and (names := _brackets(left)) and (r"\pm" not in right):
+    if signs == ["="] and (names := _brackets(left)) and not re.search(r"\\pm(?![a-z])", right):
         inner, other = split(names[1], re.compile(",")), parse(right)
         if len(inner) > 1 and isinstance(other, Many) and other.kind == "tuple" and len(other.items) == len(inner[::2]):
             return Many("tuple", [Relation([_leaf(n), x], ["="]) for n, x in zip(inner[::2], other.items, strict=True)], other.brackets, text)

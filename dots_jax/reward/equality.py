@@ -470,6 +470,9 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
 
 def _same_mixed(many: Many, leaf: Leaf, tolerance) -> bool:
     """A tuple and a column or row, a ratio and a quotient."""
+    if many.kind == "tuple" and all(isinstance(x, Many) and x.kind == "tuple" for x in many.items):
+        rows = [[x.tree if isinstance(x, Leaf) else None for x in row.items] for row in many.items]
+        return all(all(row) and len(row) == len(rows[0]) for row in rows) and agree(("[", *map(tuple, rows)), leaf.tree, tolerance)
     if not all(isinstance(x, Leaf) and x.tree for x in many.items):
         return False
     trees = [x.tree for x in many.items]
@@ -603,6 +606,8 @@ def _prose(text: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _counted(text: str) -> str:
     words = _words(text)
+    if words and words[0].casefold() in ("all real numbers", "all reals", "the real numbers", "real numbers", "all real values"):
+        return r"\mathbb{R}"
     return str(_COUNTS.index(words[0].casefold())) if words and words[0].casefold() in _COUNTS else text
 
 
@@ -620,7 +625,7 @@ def equal(answer: str, gold: str) -> bool:
     for x, y in itertools.product(_read(a), _read(b)):
         if same(x, y, tolerance):
             return True
-    shorter = _prose(answer), _prose(gold)
+    shorter = tuple(t if _understood(c) else _prose(t) for t, c in ((answer, a), (gold, b)))
     return shorter != (answer, gold) and equal(*shorter)
 
 
@@ -631,14 +636,18 @@ def _read(text: str) -> list:
         return []
 
 
-def readable(gold: str) -> bool:
-    """Whether more of an answer is understood than its letters."""
-
-    def understood(item) -> bool:
+def _understood(text: str) -> bool:
+    def known(item) -> bool:
         if isinstance(item, Leaf):
-            return item.tree is not None
+            letters = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|_\s*\{[^{}]*\}", " ", item.text)
+            return item.tree is not None and bool(item.unit or item.words or not re.search("[a-zA-Z]{3}", letters))
         parts = item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts
-        return all(understood(p) for p in parts)
+        return all(known(p) for p in parts)
 
+    return any(known(x) for x in _read(text))
+
+
+def readable(gold: str) -> bool:
+    """Whether more of a gold answer is understood than its letters."""
     text = notation.clean(gold)
-    return bool(_words(text)) or any(understood(x) for x in _read(text))
+    return bool(_words(text)) or _understood(text)

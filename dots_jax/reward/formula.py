@@ -99,7 +99,10 @@ class Parser:
                 tree = ("*", tree, self.signed())
             elif token == "/" and not implicit_only:
                 self.next()
-                tree = ("/", tree, self.signed())
+                below = self.signed()
+                while below[0] != "n" and re.match("[a-zA-Z]", self.text[self.i : self.i + 1]) and re.match("[a-zA-Z]", self.text[self.i - 1]):
+                    below = ("*", below, self.factor())  # t/RC
+                tree = ("/", tree, below)
             elif implicit_only and (token[1:] in FUNCTIONS or token in (r"\sum", r"\prod")):
                 break
             elif self.starts(token):

@@ -74,13 +74,17 @@ _REWRITES = [
         (r"\^\s*\{\s*(?:\\prime\s*\\prime|'')\s*\}", "''"),
         (r"\*\*", "^"),
         (r"\+\s*/?\s*-(?=\s*[\d\\(])(?<=/-)|\+-(?=\s*[\d\\])", r"\\pm "),
-        (r"(?<=\d)\s*\\times\s*10\s*(?=[-+]?\d{2,}$)", r"\\times 10^"),
+        (r"(?<=[\d}])\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+        (r"\(?\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\w+)\s*\}?\s*\)?|\(\s*(?:\\text\{\s*)?mod\s*\}?\s*(\w+)\s*\)", r" \\pmod{\1\2}"),
+        (r"\{([^{}]*)\\choose([^{}]*)\}|(?<![a-zA-Z])C\((\d+), ?(\d+)\)|(?:\{\})?_\{?(\d+)\}? ?C ?_\{?(\d+)\}?", r"\\binom{\1\3\5}{\2\4\6}"),
+        (r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-z]))\s*\}?(?=\s*$)", ""),
+        (r"^\\text\{[^{}]*(?:\bis|\bare|:)\s*\}", ""),
     )
 ]  # fmt: skip
 
 
 _SAYING = re.compile(
-    r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?(?:answers?|result|solutions?|value)\s*(?:(?:is|are)\b|:)\s*:?\s*",
+    r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?(?:answers?|result|solutions?|value|option|choice)\s*(?:(?:is|are)\b|:)\s*:?\s*",
     re.IGNORECASE,
 )
 
@@ -140,6 +144,7 @@ def _words(text: str) -> str:
         if found == text:
             break
         text = found
+    text = re.sub(rf"\\(?:{_TEXT})(?![a-zA-Z])(?=\s*\{{)", " ", text)
     parts = re.split(r"(\x02[^\x03]*\x03)", text)
     for k in range(0, len(parts), 2):
         part = re.sub(r"(?<![a-zA-Z\\])(?:np|numpy|math|sp|sympy|cmath)\.(?=[a-z])", "", parts[k])
@@ -158,6 +163,8 @@ def _styled(match: re.Match) -> str:
         return " "
     if len(content) == 1 and content.isalpha():
         return f"\x02{content}\x03" if "\\mathrm" in match[0] or "\\text" in match[0][:5] else content
+    if re.fullmatch(r"\(?\w\)?(?:\s*(?:,|and|or)\s*(?:(?:and|or)\s)?\s*\(?\w\)?)+", content):
+        return content
     if re.fullmatch(r"[A-Za-zµ%][A-Za-zµ .'%-]*", content.replace("\x02", "").replace("\x03", "")):
         return f"\x02{content}\x03" if "\x02" not in content else content
     if "\x02" not in content and units.unit(content):

@@ -36,7 +36,9 @@ _OTHER = {
     "am a.m. A.M. AM a.m A.M": ("am", 1), "pm p.m. P.M. PM p.m P.M": ("pm", 1), "rev revolution revolutions": ("rev", 1),
     "G gauss Gauss": ("M /T /T /I", "1e-4"), "dB": ("dB", 1), "fps": ("L /T", "0.3048"), "Msun": ("M", "1.989e30"), "rads": ("", 1),
 }  # fmt: skip
-SCALES = {"hundred": 2, "thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000} | {
+    name: 1000**k for k, names in enumerate(("million mn", "billion bn", "trillion"), 2) for name in names.split()
+}
 Dimension = tuple[tuple[str, int], ...]
 
 
