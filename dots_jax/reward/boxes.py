@@ -26,7 +26,7 @@ _DECORATION = re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:large|Large|L
 
 
 def _find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
-    """Boxes by where they begin (begin, begin of content, end of content, end), and whether one after them is cut off."""
+    """Boxes by where they begin (begin, begin of content, end of content, end), and whether a cut-off one follows."""
     first = min((i for i in (text.find(r"\boxed"), text.find(r"\fbox")) if i >= 0), default=len(text))
     opened: list[tuple[int, int] | None] = []  # None: a brace that is no box
     boxes, cut = [], -1
@@ -43,8 +43,8 @@ def _find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
         elif token["cut"] is not None:
             cut = token.start()
     cut = max([cut, *(box[0] for box in opened if box)])
-    boxes.sort()
-    return boxes, bool(boxes) and cut > boxes[-1][0] or cut >= 0 and not boxes
+    boxes = sorted(box for box in boxes if not _empty(text[box[1] : box[2]]))
+    return boxes, cut > (boxes[-1][0] if boxes else -1)
 
 
 def _empty(content: str) -> bool:
@@ -58,18 +58,14 @@ def boxed(text: str) -> str | None:
     None without one, and where the last one is not finished. Escaped braces do not count, nor do empty boxes.
     """
     boxes, cut = _find(text)
-    found = [] if cut else [text[a:b] for _, a, b, _ in boxes if not _empty(text[a:b])]
-    return found[-1] if found else None
+    return None if cut or not boxes else text[boxes[-1][1] : boxes[-1][2]]
 
 
 def final_answer(completion: str) -> str | None:
     """The last box with the expression that it is part of; boxes before it that commas, 'and' or 'or' join are added."""
     boxes, cut = _find(completion)
-    if cut:
+    if cut or not boxes:
         return None
-    boxes = [box for box in boxes if not _empty(completion[box[1] : box[2]])]
-    if not boxes:
-        return "" if _find(completion)[0] else None
     chain = [boxes[-1]]
     for box, following in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         near = following[0] - box[3] < 100 and box[3] <= following[0]

@@ -24,6 +24,7 @@ from dots_jax.reward import Verdict
 from dots_jax.reward.boxes import final_answer, gold_answer
 from dots_jax.reward.quick import number, plain, quick, tolerant
 
+EQUALITY = "dots_jax.reward.equality"  # the module that the processes compare with
 CACHED = 1 << 17  # pairs of answer and gold answer
 START = 120.0  # seconds a process may take to start on a busy machine
 PATIENCE = 20.0  # wall-clock seconds per second of processor time: a process that takes longer hangs
@@ -149,7 +150,7 @@ class _State:
         path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         process = subprocess.Popen(
-            [sys.executable, "-m", "dots_jax.reward.worker", str(self.seconds)],
+            [sys.executable, "-m", "dots_jax.reward.worker", str(self.seconds), EQUALITY],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

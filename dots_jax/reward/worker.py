@@ -1,10 +1,11 @@
-"""The process that compares two answers: `python -m dots_jax.reward.worker SECONDS`.
+"""The process that compares two answers: `python -m dots_jax.reward.worker SECONDS MODULE`.
 
 One line of JSON, [answer, gold], comes in on stdin and one line goes out on stdout: `1` or `0`, then ` last` if this
-process should now be replaced. The first line out is `ready` or `error: REASON`. SIGPROF ends the process at an answer
+process should now be replaced. MODULE has the functions `equal` and `readable`. The first line out is `ready` or `error: REASON`. SIGPROF ends the process at an answer
 that takes more than SECONDS of processor time. Nothing here imports JAX, and no text is ever evaluated as Python.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -15,10 +16,9 @@ MEMORY = 2 << 30  # bytes of address space
 ANSWERS = 5000  # then a fresh process takes over
 
 
-def load():
+def load(module: str):
     """The function (answer, gold) -> bool; of an empty answer, whether the gold answer is understood."""
-    from dots_jax.reward import equality
-
+    equality = importlib.import_module(module)
     return lambda answer, gold: equality.equal(answer, gold) if answer else equality.readable(gold)
 
 
@@ -42,7 +42,7 @@ def grown() -> bool:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) > MEMORY / 2
 
 
-def main(seconds: float) -> None:
+def main(seconds: float, module: str) -> None:
     """Answers lines until stdin closes, each within `seconds` of processor time."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # no handler: in Python it would wait for the end of a loop in C
@@ -53,7 +53,7 @@ def main(seconds: float) -> None:
     logging.disable()
     limit()
     try:
-        equal = load()
+        equal = load(module)
     except Exception as error:  # whatever keeps it from working is the parent's message
         replies.write(b"error: " + ascii(error).encode() + b"\n")
         return
@@ -72,4 +72,4 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), sys.argv[2])
