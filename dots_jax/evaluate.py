@@ -260,6 +260,9 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     sampling |= {name: config[name] for name in ("samples", "max_tokens", "temperature", "top_p", "chunk", "slots")}
     against, key = reward.against(config.reward, questions), jax.random.key(config.seed)
     try:
+        readable = reward.readable(grader, against)
+        if readable is not None and not readable.all():
+            print(f"{(~readable).sum():,} gold answers that cannot be read match only as text", flush=True)
         for number, ids, found in ask(
             params, model, tokenizer, prompts, lengths, against, grader, key, batch=batch, skip=there, **sampling
         ):

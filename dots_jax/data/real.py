@@ -107,13 +107,19 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
             if not rows[i]["problem"] or not rows[i]["answer"]:
                 raise UserError(f"row {i} of {origin} has no problem or no answer; mend or remove it")
             texts.append(rows[i]["problem"])
-            answers.append(rows[i]["answer"])
+            answers.append(rows[i]["answer"] + _tolerance(rows[i]))
             families.append(stem)
             ids.append(f"{stem}:{i}")
     if not texts:
         raise UserError("config.eval.sets names no evaluation set; choose of " + ", ".join(sources.SETS))
     levels = np.ones(len(texts), np.int32)
     return Questions(tuple(texts), tuple(answers), tuple(families), levels, names=tuple(ids)), taken
+
+
+def _tolerance(row: dict) -> str:
+    """How far from the answer a number may be, for the mathematics grader, where the column `error` says so."""
+    error = str(row.get("error") or "").strip()
+    return rf"\tolerance{{{error}}}" if re.fullmatch(r"[0-9.]+(?:e-?[0-9]+)?", error) else ""
 
 
 def _stem(name: str) -> str:
