@@ -12,6 +12,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import grading_kinds
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,6 @@ import pytest
 from dots_jax import reward
 from dots_jax.errors import UserError
 from dots_jax.reward import Verdict, boxes, equality, mathematics
-import grading_kinds
 
 # Pairs of the real data on which we differ from the recorded verdict.
 DISAGREE = {
@@ -541,7 +541,9 @@ def golds(data):
     return list(dict.fromkeys(str(a) for f in files for a in pq.read_table(f)["answer"].to_pylist()))
 
 
-SPOKEN = re.compile(r"\\(?:text|mathrm|mbox|circ|le|ge|ne|in|leq|geq|neq|cup|equiv|infty|pmod|mathbb)(?![a-z])|[=<>%:;,$°]|\\\{|[a-z]\.|\.$")
+SPOKEN = re.compile(
+    r"\\(?:text|mathrm|mbox|circ|le|ge|ne|in|leq|geq|neq|cup|equiv|infty|pmod|mathbb)(?![a-z])|[=<>%:;,$°]|\\\{|[a-z]\.|\.$"
+)
 
 
 def rewritings(gold):
@@ -553,7 +555,11 @@ def rewritings(gold):
     }
     if not re.search(r"\\(?:left|right|big)", bare) and bare.count("(") == bare.count(")"):
         ways["left"] = re.sub(r"(?<!\\)\)", r"\\right)", re.sub(r"(?<!\\)\(", r"\\left(", bare))
-    if not SPOKEN.search(bare) and not re.search(r"[a-zA-Z]{3}", re.sub(r"\\[a-zA-Z]+", "", bare)) and bare.count("{") == bare.count("}"):
+    if (
+        not SPOKEN.search(bare)
+        and not re.search(r"[a-zA-Z]{3}", re.sub(r"\\[a-zA-Z]+", "", bare))
+        and bare.count("{") == bare.count("}")
+    ):
         ways["x ="] = "x = " + bare
         if re.search(r"\d", bare) and gold.count("$") != 1 and not re.search(r"_\{?\d+\}?$| [a-zA-Z]+$", bare):
             ways["unit"] = bare + r" \text{ cm}"
@@ -571,7 +577,9 @@ def test_golds_equal_themselves(data, pool):
     """Written a little differently, every gold answer is still right: a sample of all sets."""
     every = golds(data)
     assert not equal_themselves(pool, random.Random(0).sample(every, 1500))
-    assert mathematics.Pool.readable(pool, ["5", r"\frac{x}{2}", "Yes", r"a \parallel b"]).tolist() == [True] * 3 + [False]
+    assert mathematics.Pool.readable(pool, ["5", r"\frac{x}{2}", "Yes", r"a \parallel b"]).tolist() == [True] * 3 + [
+        False
+    ]
 
 
 @pytest.mark.slow

@@ -51,13 +51,24 @@ class Region:
     text: str = ""
 
 
+def compact(text: str) -> str:
+    """An answer without what tells nothing apart."""
+    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", r"\1{}", text))
+    return re.sub(r"(?<=[_^])\{(\w)\}", r"\1", text)
+
+
 # ---- splitting
 
 _PIECE = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _OPEN = {"(", "[", "{", r"\{", r"\langle", r"\lfloor", r"\lceil", r"\begin"}
 _CLOSE = {")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil", r"\end"}
-_COMMA = re.compile(r"[,;]\s*(?:\\text\{(?:and|or)\}|(?:and|or)(?![a-zA-Z]))?|\\text\{(?:and|or|OR|AND|and also)\}|(?<![a-zA-Z\\])(?:and|or|OR)(?![a-z])|\\text\{\s*,\s*\}")
-_RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|in|notin|approx|equiv|to|sim|leftrightarrow|implies|Rightarrow|subset|subseteq|propto|parallel|perp)(?![a-zA-Z])")
+_COMMA = re.compile(
+    r"[,;]\s*(?:\\text\{(?:and|or)\}|(?:and|or)(?![a-zA-Z]))?|\\text\{(?:and|or|OR|AND|and also)\}|(?<![a-zA-Z\\])(?:and|or|OR)(?![a-z])|\\text\{\s*,\s*\}"
+)
+_RELATION = re.compile(
+    r"=|<|>|\\(?:le|ge|ne|in|notin|approx|equiv|to|sim|leftrightarrow|implies|Rightarrow|subset|subseteq|propto|parallel|perp)(?![a-zA-Z])"
+)
 _REGION = re.compile(r"\\(?:cup|cap|setminus)(?![a-zA-Z])")
 
 
@@ -98,7 +109,7 @@ _LABEL = re.compile(
 )
 _DERIVATIVE = re.compile(r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}")
 _CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
-_COMMON = set("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s".split())
+_COMMON = set(str.split("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s"))
 _TAIL = re.compile(
     r"(?:\\text\{[^{}]*\}|\\frac\s*\{\s*\\text\{[^{}]*\}[^{}]*\}\s*\{(?:[^{}]|\{[^{}]*\})*\}|\\degree(?:\s*C(?![a-z])|\s*F(?![a-z]))?"
     r"|\^\s*(?:\{\s*-?\d\s*\}|-?\d)|[\s/()]|\\cdot(?![a-z])|\\times(?![a-z])|%|\\mu(?![a-z])|\\Omega|(?<=/)\s*[a-zA-Z]+)+"
@@ -114,7 +125,11 @@ def _no_words(text: str) -> str:
 
 def _numeric(text: str) -> bool:
     """Whether it holds a number and no variable."""
-    text = re.sub(r"\\(?:frac|sqrt|pi|cdot|times|ldots|overline|dot|bar|pm|infty|ln|approx|left|right)(?![a-z])|(?<=\d)e(?=[-+]?\d)", " ", text)
+    text = re.sub(
+        r"\\(?:frac|sqrt|pi|cdot|times|ldots|overline|dot|bar|pm|infty|ln|approx|left|right)(?![a-z])|(?<=\d)e(?=[-+]?\d)",
+        " ",
+        text,
+    )
     return not re.search(r"[a-zA-Z\\]", text) and any(c.isdigit() for c in text)
 
 
@@ -128,7 +143,9 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
         known = (tuple(sorted(known[0].items())), known[1])
     whole = [(sign + text, known, 1, bool(known), "")]
     scale = 1
-    if match := re.fullmatch(rf"(.*[\d}})])\s*(?:\\text\{{)?\s*({'|'.join(units.SCALES)})s?(?![a-z])\s*(\}}?)(.*)", text, re.S):
+    if match := re.fullmatch(
+        rf"(.*[\d}})])\s*(?:\\text\{{)?\s*({'|'.join(units.SCALES)})s?(?![a-z])\s*(\}}?)(.*)", text, re.S
+    ):
         if _numeric(match[1]):
             rest = match[4].strip(" }") if match[3] or "\\text" not in text else r"\text{" + match[4].strip()
             scale = units.SCALES[match[2]]
@@ -139,7 +156,13 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
         before = re.sub(r"(?:\\cdot|\\times|\*|\\;)\s*$", "", before).rstrip()
         if tail.startswith((r"\degree", "%")) and _APPLIED.search(before):
             continue
-        if not before or before[-1] in "_^=<>+-*/,({\\" or before.count("|") % 2 or not _TAIL.fullmatch(tail) or before.count("{") != before.count("}"):
+        if (
+            not before
+            or before[-1] in "_^=<>+-*/,({\\"
+            or before.count("|") % 2
+            or not _TAIL.fullmatch(tail)
+            or before.count("{") != before.count("}")
+        ):
             continue
         if before.count("(") != before.count(")"):
             continue
@@ -151,7 +174,13 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
     for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}", text):
         before, tail = text[: match.start()], text[match.start() :]
         if not _numeric(before) or re.search(r"[-+/*^_,(]\s*$|\\[a-z]+\s*$", before) or not (unit := units.unit(tail)):
-            if _numeric(before) and re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail) and before[-1] == " " and not _CONDITION.search(tail) and not set(tail.split()) & _FUNCTIONS:
+            if (
+                _numeric(before)
+                and re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail)
+                and before[-1] == " "
+                and not _CONDITION.search(tail)
+                and not set(tail.split()) & _FUNCTIONS
+            ):
                 return [(sign + before.rstrip(), known, scale, bool(known), tail)]
             continue
         words = re.findall(r"[A-Za-z]+", tail)
@@ -160,7 +189,11 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
             return [(sign + before.strip(), unit, scale, False, ""), *whole] if compound in _COMMON else whole
         alone = len(words) == 1
         if alone and (words[0] in units.DOUBTFUL or len(words[0]) == 1):
-            if before[-1] != " " or words[0] in units.NEVER or not re.fullmatch(r"[-+\d.\s]+(?:(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before):
+            if (
+                before[-1] != " "
+                or words[0] in units.NEVER
+                or not re.fullmatch(r"[-+\d.\s]+(?:(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before)
+            ):
                 continue
             return [(sign + before.strip(), unit, scale, False, ""), *whole]
         if all(len(w) == 1 for w in words) and re.sub(r"[\^{}\d\s-]", "", tail) not in _COMMON:
@@ -189,7 +222,11 @@ def _leaf(text: str) -> Leaf:
 def parse(text: str):
     """What plain LaTeX says, as a Leaf, Many, Relation or Region."""
     text = text.strip()
-    text = re.sub(r"^(?:\\approx|~|\\text\{(?:approximately|about|approx\.?)\}|(?:approximately|about) |=|\\therefore)\s*", "", text).strip()
+    text = re.sub(
+        r"^(?:\\approx|~|\\text\{(?:approximately|about|approx\.?)\}|(?:approximately|about) |=|\\therefore)\s*",
+        "",
+        text,
+    ).strip()
     parts = split(text, _COMMA)
     if len(parts) > 1 and parts[-1] == "":
         parts = parts[:-2]
@@ -207,7 +244,7 @@ def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
     for item in (parse(p) for p in parts[::2] if p):
         items += item.items if isinstance(item, Many) and item.kind == "list" else [item]
     first = items[0] if items else None
-    if kind == "list" and isinstance(first, Relation) and first.signs == ["="] and _is_label(first):
+    if kind == "list" and isinstance(first, Relation) and first.signs == ["="] and is_label(first.sides[0].text):
         items = [x if isinstance(x, Relation) else Relation([first.sides[0], x], ["="]) for x in items]  # x = 1, 2
     if kind == "list" and any(re.search("or", p, re.IGNORECASE) for p in parts[1::2]):
         brackets = "or"
@@ -286,27 +323,32 @@ def _relation(sides: list[str], text: str):
     if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
         return parse(values[1])
     signs = ["=" if s == r"\in" else s for s in signs]
-    if all(s == "=" for s in signs) and len(signs) > 1 and all(_label_text(v) for v in values[:-1]):  # a = b = 0
+    if all(s == "=" for s in signs) and len(signs) > 1 and all(is_label(v) for v in values[:-1]):  # a = b = 0
         last = parse(values[-1])
         return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "", text)
     if all(s == "=" for s in signs) and len(signs) > 1:
-        values, signs = (values[:1] if _label_text(values[0]) else values[-2:-1]) + values[-1:], ["="]
+        values, signs = (values[:1] if is_label(values[0]) else values[-2:-1]) + values[-1:], ["="]
     left, right = values[0], values[-1]
-    if signs == ["="] and not _label_text(left) and _label_text(right):
+    if signs == ["="] and not is_label(left) and is_label(right):
         left, right, values = right, left, values[::-1]
     if signs == ["="] and (names := _brackets(left)) and not re.search(r"\\pm(?![a-z])", right):
         inner, other = split(names[1], re.compile(",")), parse(right)
         if len(inner) > 1 and isinstance(other, Many) and other.kind == "tuple" and len(other.items) == len(inner[::2]):
-            return Many("tuple", [Relation([_leaf(n), x], ["="]) for n, x in zip(inner[::2], other.items, strict=True)], other.brackets, text)
+            return Many(
+                "tuple",
+                [Relation([_leaf(n), x], ["="]) for n, x in zip(inner[::2], other.items, strict=True)],
+                other.brackets,
+                text,
+            )
     items = [parse(v) for v in values]
-    if signs == ["="] and isinstance(items[1], Many) and items[1].kind in ("list", "set") and _label_text(left):
+    if signs == ["="] and isinstance(items[1], Many) and items[1].kind in ("list", "set") and is_label(left):
         return Many("list", [Relation([items[0], x], ["="]) for x in items[1].items], "", text)
-    if signs == ["="] and _is_region(items[1]) and _label_text(left):
+    if signs == ["="] and is_region(items[1]) and is_label(left):
         return Relation(items, [r"\in"], text)
     return Relation(items, signs, text)
 
 
-def _label_text(text: str) -> bool:
+def is_label(text: str) -> bool:
     """Whether this names a quantity, such as `x`, `f(x)`, `|AB|` or `\\text{Area}`."""
     text = _DERIVATIVE.sub("y'", text)
     return bool(_LABEL.fullmatch(text)) and not re.fullmatch(r"\s*(?:\\pi|e|i|\\infty|\\emptyset)\s*", text)
@@ -314,10 +356,10 @@ def _label_text(text: str) -> bool:
 
 def _is_label(relation: Relation) -> bool:
     side = relation.sides[0]
-    return _label_text(side.text)
+    return is_label(side.text)
 
 
-def _is_region(item) -> bool:
+def is_region(item) -> bool:
     if isinstance(item, Relation):
         return item.signs != ["="]
     return isinstance(item, Region) or (isinstance(item, Many) and item.kind == "tuple" and len(item.items) == 2) or (
@@ -346,4 +388,8 @@ def _french(text: str) -> str:
         a, inside, b = match.groups()
         return ("(" if a == "]" else "[") + inside + (")" if b == "[" else "]")
 
-    return re.sub(r"(?:(?<=^)|(?<=\\cup )|(?<=\\cup)|(?<=\\in )|(?<== ))([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])(?=\s*(?:$|\\cup|\\cap|\\setminus))", turn, text)
+    return re.sub(
+        r"(?:(?<=^)|(?<=\\cup )|(?<=\\cup)|(?<=\\in )|(?<== ))([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])(?=\s*(?:$|\\cup|\\cap|\\setminus))",
+        turn,
+        text,
+    )

@@ -12,7 +12,9 @@ _BETWEEN = re.compile(
     r"(?:\s[a-z]{2,12}(?=\s+(?:and|or)\b))?(?:[\s$&.]|\\q?quad|\\[,;! ()\[\]]|(,|;|\band\b|\bor\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\}))+"
     rf"(?:(?:{_LABEL})|[$\s]|\\[(\[])*-?"
 )
-_MATH = re.compile(r"\\[()\[\]]|\\\$|\$\$?|\\(?:begin|end)\{(?:align|equation|gather|multline|eqnarray)\*?\}|\n[ \t]*\n")
+_MATH = re.compile(
+    r"\\[()\[\]]|\\\$|\$\$?|\\(?:begin|end)\{(?:align|equation|gather|multline|eqnarray)\*?\}|\n[ \t]*\n"
+)
 _STOP = re.compile(
     r"(?<!\\)[=<>≤≥≈≡,;:&\n$?]|\\\\|\\(?:le|leq|ge|geq|ne|neq|in|approx|equiv|to|sim|implies|Rightarrow|iff|Leftrightarrow|therefore"
     r"|because|quad|qquad|hspace|[()\[\]]|begin|end|pmod|bmod|mod|tag|label|blacksquare|square|checkmark)(?![a-zA-Z])(?:\{[a-z*]*\})?"
@@ -22,7 +24,9 @@ _PLAIN = re.compile(
     r"(?:\s*(?:\\?%|\^\{?\\?circ\}?|°|\\degree|\\(?:times|cdot|pi|sqrt|frac|dfrac)(?![a-z])(?:\s*10)?|\^|\{[^{}]*\}|[²³]"
     r"|(?:\\[,; ])?\s*\\(?:text|mathrm)\s*\{(?!\s*(?:and|or|for|if|is|so)\b)[^{}]*\})|[a-zA-Z](?![a-zA-Z])|(?<=[\^a-zA-Z])\d+|(?<=[+/*])\d+|[+*/-](?=[\da-zA-Z\\]))+"
 )
-_DECORATION = re.compile(r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:large|Large|LARGE|huge|Huge|displaystyle|left|right|,|;|!|:| )(?![a-zA-Z])\.?")
+_DECORATION = re.compile(
+    r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:large|Large|LARGE|huge|Huge|displaystyle|left|right|,|;|!|:| )(?![a-zA-Z])\.?"
+)
 
 
 def _find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
@@ -74,7 +78,9 @@ def final_answer(completion: str) -> str | None:
             break
         chain.append(box)
     if len(chain) > 1:
-        return ", ".join(dict.fromkeys(_sign(completion, box) + completion[box[1] : box[2]].strip() for box in reversed(chain)))
+        return ", ".join(
+            dict.fromkeys(_sign(completion, box) + completion[box[1] : box[2]].strip() for box in reversed(chain))
+        )
     return _extended(completion, boxes[-1])
 
 
@@ -87,7 +93,10 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
     """A box with what stands around it in the same expression."""
     begin, a, b, end = box
     content = text[a:b].strip()
-    simple = not re.search(r"[=<>,;]|\\(?:le|ge|leq|geq|in|cup|text|pm|mathrm)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}", content.replace("{,}", ""))
+    simple = not re.search(
+        r"[=<>,;]|\\(?:le|ge|leq|geq|in|cup|text|pm|mathrm)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}",
+        content.replace("{,}", ""),
+    )
     if not simple:
         return content
     left, right = text[max(0, begin - NEAR) : begin], text[end : end + NEAR]
@@ -114,7 +123,15 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
     if not whole or whole.count("{") != whole.count("}") or whole.count("(") != whole.count(")") or "\\boxed" in whole:
         return content
     atom = re.fullmatch(r"[\w.]+|\\frac\{[^{}]*\}\{[^{}]*\}", content) and not (left and left[-1].isdigit())
-    inner = content if atom or not left and right.startswith("\\text") or not (left or re.match(r"[\^!]", right)) and not re.search(r"[-+]", content) else f"{{({content})}}"
+    inner = (
+        content
+        if atom
+        or not left
+        and right.startswith("\\text")
+        or not (left or re.match(r"[\^!]", right))
+        and not re.search(r"[-+]", content)
+        else f"{{({content})}}"
+    )
     if left.endswith(("\\", "_", "^")) and not inner.startswith("{"):
         inner = f"{{{inner}}}"
     joint = " " if right[:1].isalnum() and content[-1:].isalpha() else ""

@@ -15,14 +15,14 @@ _GREEK = (
     "ν nu ξ xi π pi ρ rho σ sigma τ tau υ upsilon φ phi ϕ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda "
     "Ξ Xi Π Pi Σ Sigma Φ Phi Ψ Psi Ω Omega"
 )
-_SIGNS = (
+_SIGNS = str.split(
     r"√ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ∞ \infty × \times · \cdot ⋅ \cdot ∙ \cdot ∗ * ÷ / ∕ / ⁄ / − - – - — - ‐ - ± \pm "
     r"∓ \mp ≤ \le ⩽ \le ≦ \le ≥ \ge ⩾ \ge ≧ \ge ≠ \ne ≈ \approx ≃ \approx ∪ \cup ∩ \cap ∈ \in ∅ \emptyset ∖ \setminus "
     r"° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil "
     r"… \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C} "
     r"≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C ℉ \degree{}F ％ % € \text{euros} "
     r"£ \text{pounds} ¥ \text{yen} “ ` ” `"
-).split()
+)
 _CHARACTERS = {
     ord(c): (f"{name} " if name[-1].isalpha() and name[0] == "\\" else name)
     for c, name in zip(_SIGNS[::2], _SIGNS[1::2], strict=True)
@@ -32,10 +32,10 @@ _TEXT = (
     r"text|textrm|textnormal|textbf|textit|texttt|textsf|textsc|textup|emph|mbox|hbox|mathrm|rm|operatorname\*?|mathop"
     r"|mathsf|mathtt|mathbf|mathit|mathnormal|boldsymbol|bm|pmb|underline|boxed|fbox|bf|vec"
 )
-FUNCTIONS = (
+FUNCTIONS = str.split(
     "arcsin arccos arctan arccot arcsec arccsc arsinh arcosh artanh arcsinh arccosh arctanh sinh cosh tanh coth sech "
     "csch sin cos tan cot sec csc cosec tg ctg asin acos atan exp log ln lg sqrt cbrt max min gcd lcm abs floor ceil"
-).split()
+)
 _WORDS = "|".join([*FUNCTIONS, "infinity", "infty", "inf", "pi", *{w for w in _GREEK.split()[1::2] if len(w) > 2}])
 _RENAMED = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 
@@ -102,12 +102,18 @@ def clean(text: str) -> str:
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
     for pattern, replacement in _REWRITES[:4]:
         text = pattern.sub(replacement, text)
-    text = re.sub(r"(?:\\\\|\$|\s)+$", "", _unwrap(_SAYING.sub("", text.strip(), count=1) if _SAYING.match(text.strip()) else text.strip()))
+    text = re.sub(
+        r"(?:\\\\|\$|\s)+$",
+        "",
+        _unwrap(_SAYING.sub("", text.strip(), count=1) if _SAYING.match(text.strip()) else text.strip()),
+    )
     text = _dollars(text)
     for pattern, replacement in _REWRITES[4:]:
         text = pattern.sub(replacement, text)
     text = _words(text)
-    text = re.sub(r"(?<![\d,.])(\d{1,3})((?:(?:\\, ?| )\d{3})+)(?![\d,])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
+    text = re.sub(
+        r"(?<![\d,.])(\d{1,3})((?:(?:\\, ?| )\d{3})+)(?![\d,])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text
+    )
     text = text.replace(r"\,", " ")
     text = " ".join(text.split())
     if text.endswith((".", ",", ";")) and not text.endswith(".."):
@@ -121,7 +127,9 @@ def _halves(character: str) -> list[str]:
 
 def _unwrap(text: str) -> str:
     """Without Markdown around it."""
-    while match := re.fullmatch(r"\s*(\*\*\*|\*\*|\*|___|__|_|```|``|`|\"|\$\$?)(?!\s)(.*[^\s\\])\1([.,]?)\s*", text, re.S):
+    while match := re.fullmatch(
+        r"\s*(\*\*\*|\*\*|\*|___|__|_|```|``|`|\"|\$\$?)(?!\s)(.*[^\s\\])\1([.,]?)\s*", text, re.S
+    ):
         if match[1] in match[2]:
             break
         text = match[2] + match[3]

@@ -12,14 +12,40 @@ _BASE = {
     "pc": "L", "rad": "", "sr": "", "bar": "M /L /T /T", "Sv": "L L /T /T", "Gy": "L L /T /T", "Bq": "/T", "lm": "lm",
 }  # fmt: skip
 _SIZE = {"g": 1e-3, "L": 1e-3, "l": 1e-3, "eV": Fraction("1.602176634e-19"), "cal": 4.184, "pc": 3.0857e16, "bar": 1e5}
-_PREFIX = {"": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "c": -2, "d": -1, "m": -3, "u": -6, "mu": -6, "n": -9, "p": -12, "f": -15}
+_PREFIX = {
+    "": 0,
+    "k": 3,
+    "M": 6,
+    "G": 9,
+    "T": 12,
+    "P": 15,
+    "c": -2,
+    "d": -1,
+    "m": -3,
+    "u": -6,
+    "mu": -6,
+    "n": -9,
+    "p": -12,
+    "f": -15,
+}
 _LONG = {
     "meter": "m", "metre": "m", "gram": "g", "gramme": "g", "second": "s", "sec": "s", "ampere": "A", "amp": "A", "kelvin": "K",
     "mole": "mol", "hertz": "Hz", "newton": "N", "joule": "J", "watt": "W", "pascal": "Pa", "coulomb": "C", "volt": "V",
     "farad": "F", "tesla": "T", "weber": "Wb", "henry": "H", "ohm": "Omega", "liter": "L", "litre": "L", "radian": "rad",
     "byte": "B", "calorie": "cal", "parsec": "pc", "electronvolt": "eV", "electron-volt": "eV",
 }  # fmt: skip
-_LONG_PREFIX = {"": 0, "kilo": 3, "mega": 6, "giga": 9, "centi": -2, "deci": -1, "milli": -3, "micro": -6, "nano": -9, "pico": -12}
+_LONG_PREFIX = {
+    "": 0,
+    "kilo": 3,
+    "mega": 6,
+    "giga": 9,
+    "centi": -2,
+    "deci": -1,
+    "milli": -3,
+    "micro": -6,
+    "nano": -9,
+    "pico": -12,
+}
 _OTHER = {
     "min minute minutes mins": ("T", 60), "h hr hrs hour hours": ("T", 3600), "day days d": ("T", 86400),
     "week weeks": ("T", 604800), "month months": ("month", 1), "year years yr yrs": ("year", 1),
@@ -75,11 +101,15 @@ Unit = tuple[Dimension, Fraction]
 
 def unit(text: str) -> Unit | None:
     """Powers of the base quantities and size of a unit such as `kg m/s^2` or `square feet`; None where it is none."""
-    text = re.sub(r"\\degree\s*\{?\}?\s*\\?(?:text)?\{?\s*([CF])\b\}?", r" deg\1 ", text).replace(r"\degree", " degrees ")
+    text = re.sub(r"\\degree\s*\{?\}?\s*\\?(?:text)?\{?\s*([CF])\b\}?", r" deg\1 ", text).replace(
+        r"\degree", " degrees "
+    )
     text = re.sub(r"\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1/(\2) ", text)
     text = re.sub(r"\\(?:text|mathrm)(?![a-z])|\\(?=mu|Omega)|[{}]", " ", text)
     text = re.sub(r"\bmu\s+(?=[a-zA-Z])|[µμ]", "u", re.sub(r"\\cdot|\\times|\*|·|⋅", " ", text))
-    text = re.sub(r"\b(?:sq\.?|square)\s+([a-zA-Z]+)", r"\1^2", re.sub(r"\b(?:cu\.?|cubic)\s+([a-zA-Z]+)", r"\1^3", text))
+    text = re.sub(
+        r"\b(?:sq\.?|square)\s+([a-zA-Z]+)", r"\1^2", re.sub(r"\b(?:cu\.?|cubic)\s+([a-zA-Z]+)", r"\1^3", text)
+    )
     text = re.sub(r"\s+squared\b", "^2", re.sub(r"\s+cubed\b", "^3", re.sub(r"\bper\b|\ban?\s", "/", text)))
     dims: dict[str, int] = {}
     size, i, sign, inside, found = Fraction(1), 0, 1, False, False
