@@ -109,6 +109,6 @@ def against(name: str, questions) -> Sequence[str]:
 
 
 def readable(grader: Grader, golds: Sequence[str]) -> np.ndarray | None:
-    """Which gold answers the grader understands, bool [N]; None where it does not ask. The others match only as text."""
+    """Which gold answers the grader understands, bool [N]; the others match only as text; None: unknown."""
     ask = getattr(grader, "readable", None)
     return ask(golds) if ask else None

@@ -64,7 +64,8 @@ _PIECE = re.compile(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _OPEN = {"(", "[", "{", r"\{", r"\langle", r"\lfloor", r"\lceil", r"\begin"}
 _CLOSE = {")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil", r"\end"}
 _COMMA = re.compile(
-    r"[,;]\s*(?:\\text\{(?:and|or)\}|(?:and|or)(?![a-zA-Z]))?|\\text\{(?:and|or|OR|AND|and also)\}|(?<![a-zA-Z\\])(?:and|or|OR)(?![a-z])|\\text\{\s*,\s*\}"
+    r"[,;]\s*(?:\\text\{(?:and|or)\}|(?:and|or)(?![a-zA-Z]))?|\\text\{(?:and|or|OR|AND|and also|\s*,\s*)\}"
+    r"|(?<![a-zA-Z\\])(?:and|or|OR)(?![a-z])"
 )
 _RELATION = re.compile(
     r"=|<|>|\\(?:le|ge|ne|in|notin|approx|equiv|to|sim|leftrightarrow|implies|Rightarrow|subset|subseteq|propto|parallel|perp)(?![a-zA-Z])"
@@ -104,11 +105,12 @@ def _brackets(text: str) -> tuple[str, str, str] | None:
 # ---- reading
 
 _LABEL = re.compile(
-    r"(?:\\(?!frac|sqrt|sum|prod|int)[a-zA-Z]+\*?|[a-zA-Z']|\\text\{[^{}]*\}|_\s*(?:\{[^{}]*\}|\w)|\^\s*\{?\s*-1\s*\}?(?=\()|\^\{\(\w\)\}"
+    r"(?:\\(?!frac|sqrt|sum|prod|int)[a-zA-Z]+(?![a-zA-Z])|[a-zA-Z']|\\text\{[^{}]*\}|_\s*(?:\{[^{}]*\}|\w)|\^\s*\{?\s*-1\s*\}?(?=\()|\^\{\(\w\)\}"
     r"|\((?:[^()+\d]|\d(?=[,)]))*\)|\{[a-zA-Z ]*\}|\|[a-zA-Z\\ ]*\||\[[A-Za-z ]+\]|[\s:,])+"
 )
 _DERIVATIVE = re.compile(r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}")
 _CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
+_SCALES = "|".join(units.SCALES)
 _COMMON = set(str.split("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s"))
 _TAIL = re.compile(
     r"(?:\\text\{[^{}]*\}|\\frac\s*\{\s*\\text\{[^{}]*\}[^{}]*\}\s*\{(?:[^{}]|\{[^{}]*\})*\}|\\degree(?:\s*C(?![a-z])|\s*F(?![a-z]))?"
@@ -134,7 +136,7 @@ def _numeric(text: str) -> bool:
 
 
 def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]:
-    """Ways to read a text as (value, unit, factor that words such as `million` stand for, the unit is sure, other words)."""
+    """Ways to read a text: value, unit, factor such as of `million`, whether the unit is sure, and other words."""
     known, sign = None, ""
     if match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text):
         return [(match[1], (((f"mod {match[2]}", 1),), Fraction(1)), 1, True, "")]
@@ -143,14 +145,12 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
         known = (tuple(sorted(known[0].items())), known[1])
     whole = [(sign + text, known, 1, bool(known), "")]
     scale = 1
-    if match := re.fullmatch(
-        rf"(.*[\d}})])\s*(?:\\text\{{)?\s*({'|'.join(units.SCALES)})s?(?![a-z])\s*(\}}?)(.*)", text, re.S
-    ):
-        if _numeric(match[1]):
-            rest = match[4].strip(" }") if match[3] or "\\text" not in text else r"\text{" + match[4].strip()
-            scale = units.SCALES[match[2]]
-            text = match[1] + (" " + rest if rest.strip() not in ("", r"\text{}", r"\text{") else "")
-            whole = [(sign + text, known, scale, bool(known), "")]
+    match = re.fullmatch(rf"(.*[\d}})])\s*(?:\\text\{{)?\s*({_SCALES})s?(?![a-z])\s*(\}}?)(.*)", text, re.DOTALL)
+    if match and _numeric(match[1]):
+        rest = match[4].strip(" }") if match[3] or "\\text" not in text else r"\text{" + match[4].strip()
+        scale = units.SCALES[match[2]]
+        text = match[1] + (" " + rest if rest.strip() not in ("", r"\text{}", r"\text{") else "")
+        whole = [(sign + text, known, scale, bool(known), "")]
     for match in re.finditer(r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text|(?<=\d)\s*\\Omega", text):
         before, tail = text[: match.start()].rstrip(), text[match.start() :]
         before = re.sub(r"(?:\\cdot|\\times|\*|\\;)\s*$", "", before).rstrip()
@@ -349,17 +349,13 @@ def _relation(sides: list[str], text: str):
 
 
 def is_label(text: str) -> bool:
-    """Whether this names a quantity, such as `x`, `f(x)`, `|AB|` or `\\text{Area}`."""
+    r"""Whether it names a quantity, such as `x`, `f(x)`, `|AB|` or `\text{Area}`."""
     text = _DERIVATIVE.sub("y'", text)
     return bool(_LABEL.fullmatch(text)) and not re.fullmatch(r"\s*(?:\\pi|e|i|\\infty|\\emptyset)\s*", text)
 
 
-def _is_label(relation: Relation) -> bool:
-    side = relation.sides[0]
-    return is_label(side.text)
-
-
 def is_region(item) -> bool:
+    """Whether it may be a set of real numbers."""
     if isinstance(item, Relation):
         return item.signs != ["="]
     return isinstance(item, Region) or (isinstance(item, Many) and item.kind == "tuple" and len(item.items) == 2) or (
@@ -389,7 +385,8 @@ def _french(text: str) -> str:
         return ("(" if a == "]" else "[") + inside + (")" if b == "[" else "]")
 
     return re.sub(
-        r"(?:(?<=^)|(?<=\\cup )|(?<=\\cup)|(?<=\\in )|(?<== ))([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])(?=\s*(?:$|\\cup|\\cap|\\setminus))",
+        r"(?:(?<=^)|(?<=\\cup )|(?<=\\cup)|(?<=\\in )|(?<== ))([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])"
+        r"(?=\s*(?:$|\\cup|\\cap|\\setminus))",
         turn,
         text,
     )

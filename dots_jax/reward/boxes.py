@@ -5,11 +5,15 @@ import re
 NEAR = 200  # characters around a box that may belong to it
 
 _BOX = r"\\?\\(?:boxed|fbox)(?![a-zA-Z])[ \t]*"
-_BARE = r"(?:[-+]?\d+(?:[.,]\d+)*|[a-zA-Z](?![a-zA-Z])|\\(?:pi|infty|emptyset|frac\s*\d\s*\d|frac\{[^{}]{0,99}\}\{[^{}]{0,99}\}|sqrt\{[^{}]{0,99}\})(?![a-zA-Z]))"
+_BARE = (
+    r"(?:[-+]?\d+(?:[.,]\d+)*|[a-zA-Z](?![a-zA-Z])|\\(?:pi|infty|emptyset|frac\s*\d\s*\d"
+    r"|frac\{[^{}]{0,99}\}\{[^{}]{0,99}\}|sqrt\{[^{}]{0,99}\})(?![a-zA-Z]))"
+)
 _TOKENS = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|{_BOX}(?P<cut>\Z)|\\.|[{{}}]", re.DOTALL)
 _LABEL = r"[a-zA-Z](?:_\{?\w{1,9}\}?)?'*(?:\([a-z]\))?\s*(?:=|\\in|\\approx)\s*"
 _BETWEEN = re.compile(
-    r"(?:\s[a-z]{2,12}(?=\s+(?:and|or)\b))?(?:[\s$&.]|\\q?quad|\\[,;! ()\[\]]|(,|;|\band\b|\bor\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\}))+"
+    r"(?:\s[a-z]{2,12}(?=\s+(?:and|or)\b))?"
+    r"(?:[\s$&.]|\\q?quad|\\[,;! ()\[\]]|(,|;|\band\b|\bor\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\}))+"
     rf"(?:(?:{_LABEL})|[$\s]|\\[(\[])*-?"
 )
 _MATH = re.compile(
@@ -22,10 +26,12 @@ _STOP = re.compile(
 )
 _PLAIN = re.compile(
     r"(?:\s*(?:\\?%|\^\{?\\?circ\}?|°|\\degree|\\(?:times|cdot|pi|sqrt|frac|dfrac)(?![a-z])(?:\s*10)?|\^|\{[^{}]*\}|[²³]"
-    r"|(?:\\[,; ])?\s*\\(?:text|mathrm)\s*\{(?!\s*(?:and|or|for|if|is|so)\b)[^{}]*\})|[a-zA-Z](?![a-zA-Z])|(?<=[\^a-zA-Z])\d+|(?<=[+/*])\d+|[+*/-](?=[\da-zA-Z\\]))+"
+    r"|(?:\\[,; ])?\s*\\(?:text|mathrm)\s*\{(?!\s*(?:and|or|for|if|is|so)\b)[^{}]*\})"
+    r"|[a-zA-Z](?![a-zA-Z])|(?<=[\^a-zA-Z])\d+|(?<=[+/*])\d+|[+*/-](?=[\da-zA-Z\\]))+"
 )
 _DECORATION = re.compile(
-    r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:large|Large|LARGE|huge|Huge|displaystyle|left|right|,|;|!|:| )(?![a-zA-Z])\.?"
+    r"\\(?:color|textcolor)\s*\{[^{}]*\}"
+    r"|\\(?:large|Large|LARGE|huge|Huge|displaystyle|left|right|,|;|!|:| )(?![a-zA-Z])\.?"
 )
 
 
@@ -66,7 +72,7 @@ def boxed(text: str) -> str | None:
 
 
 def final_answer(completion: str) -> str | None:
-    """The last box with the expression that it is part of; boxes before it that commas, 'and' or 'or' join are added."""
+    """The last box with the expression that it is part of, and boxes before it that a comma, 'and' or 'or' joins."""
     boxes, cut = _find(completion)
     if cut or not boxes:
         return None

@@ -57,19 +57,10 @@ def _solution(equation: Relation, mine: bool):
     left, right = equation.sides
     if answers.is_label(left.text):
         return right
-    if (
-        mine
-        and isinstance(left, Leaf)
-        and left.tree
-        and isinstance(right, Leaf)
-        and right.tree
-        and not formula.names(right.tree) - {"i"}
-    ):
-        if len(formula.names(left.tree)) > 1 or (not formula.names(left.tree) and agree(left.tree, right.tree)):
-            return right
-    if not mine and all(isinstance(x, Leaf) and x.tree and not formula.names(x.tree) for x in (left, right)):
-        return right
-    return None
+    if not all(isinstance(x, Leaf) and x.tree for x in (left, right)) or formula.names(right.tree) - {"i"}:
+        return None
+    count = len(formula.names(left.tree))  # m + n = 5 says what m + n is, 2x = 10 is not solved
+    return right if count == 0 or (mine and count > 1) else None
 
 
 def _renamed(tree, old: str, new: str):
@@ -113,24 +104,21 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
     if "clock" in (a.brackets, b.brackets) and a.brackets == b.brackets:
         return len(a.items) == len(b.items) and all(same(x, y) for x, y in zip(a.items, b.items, strict=True))
     if "ratio" in (a.kind, b.kind):
-        return a.kind == b.kind and len(a.items) == len(b.items) and all(
-            isinstance(x, Leaf) and isinstance(y, Leaf) and x.tree and y.tree and u.tree and v.tree and agree(("*", x.tree, v.tree), ("*", y.tree, u.tree))
-            for (x, y), (u, v) in itertools.pairwise(zip(a.items, b.items, strict=True))
-        )  # fmt: skip
+        if a.kind != b.kind or len(a.items) != len(b.items):
+            return False
+        trees = [(x.tree, y.tree) for x, y in zip(a.items, b.items, strict=True) if type(x) is type(y) is Leaf]
+        return len(trees) == len(a.items) and all(
+            x and y and u and v and agree(("*", x, v), ("*", y, u)) for (x, y), (u, v) in itertools.pairwise(trees)
+        )
     if len(a.items) != len(b.items):
         return False
     names = [[x.sides[0].text for x in m.items if isinstance(x, Relation) and x.signs == ["="]] for m in (a, b)]
     assigned = any(len(set(n)) == len(m.items) > 1 for n, m in zip(names, (a, b), strict=True)) and not all(names)
     kinds = {a.kind, b.kind}
     if kinds == {"tuple"}:
-        if a.brackets != b.brackets and (
-            len(a.items) == 2
-            or ")" in a.brackets + b.brackets
-            and "]" in a.brackets[1:] + b.brackets[1:]
-            and len(a.items) == 2
-        ):
+        if a.brackets != b.brackets and len(a.items) == 2:
             return False
-    elif "tuple" in kinds and not kinds == {"tuple", "list"}:
+    elif "tuple" in kinds and kinds != {"tuple", "list"}:
         return False
     if "tuple" in kinds or assigned:
         return all(same(x, y, tolerance) for x, y in zip(a.items, b.items, strict=True))
@@ -213,7 +201,8 @@ def _same_inequality(a: Relation, b: Relation) -> bool:
 
 
 _OPTION = re.compile(
-    r"(?:(?:option|choice|answer|case)s?\s*:?\s*)?(?:\(([A-Ja-j])\)|([A-J])\s*[.):](?!\d)|([A-J])(?=$)|(?<=[a-z] )([A-Ja-j])(?=$|\s))\s*[:.]?\s*(.*)",
+    r"(?:(?:option|choice|answer|case)s?\s*:?\s*)?"
+    r"(?:\(([A-Ja-j])\)|([A-J])\s*[.):](?!\d)|([A-J])(?=$)|(?<=[a-z] )([A-Ja-j])(?=$|\s))\s*[:.]?\s*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _SAME_WORDS = dict(

@@ -10,8 +10,9 @@ from fractions import Fraction
 
 GREEK = set(
     str.split(
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-        "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar Re Im aleph nabla partial mho emptyset"
+        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
+        "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar Re Im aleph nabla partial mho "
+        "emptyset"
     )
 )
 _ALIASES = {"tg": "tan", "ctg": "cot", "cosec": "csc", "arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh"}
@@ -40,7 +41,7 @@ _WORDS_OF_BASES = str.split("two three four five six seven eight nine ten")
 
 
 class Unreadable(Exception):
-    """This is no formula, or one without a value that can be computed."""
+    """No formula, or one without a value that can be computed."""
 
 
 class _Parser:
@@ -119,9 +120,9 @@ class _Parser:
         """Whether a factor begins with this token."""
         if token == "|":
             return not self.bars
-        return token[0].isalnum() or token[0] == "." or token in _CLOSING or (
-            token[0] == "\\" and (token[1:] in GREEK or token[1:] in FUNCTIONS or token[1:] in _ACCENTS or token in _PRIMARY)
-        ) or token.startswith(r"\text")  # fmt: skip
+        name = token[1:] if token[0] == "\\" else ""
+        known = name in GREEK or name in FUNCTIONS or name in _ACCENTS or token in _PRIMARY or name.startswith("text{")
+        return known or token[0].isalnum() or token in _CLOSING or (token[0] == "." and len(token) > 1)
 
     def signed(self):
         sign = self._sign()

@@ -19,9 +19,9 @@ _SIGNS = str.split(
     r"√ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ∞ \infty × \times · \cdot ⋅ \cdot ∙ \cdot ∗ * ÷ / ∕ / ⁄ / − - – - — - ‐ - ± \pm "
     r"∓ \mp ≤ \le ⩽ \le ≦ \le ≥ \ge ⩾ \ge ≧ \ge ≠ \ne ≈ \approx ≃ \approx ∪ \cup ∩ \cap ∈ \in ∅ \emptyset ∖ \setminus "
     r"° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil "
-    r"… \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C} "
-    r"≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C ℉ \degree{}F ％ % € \text{euros} "
-    r"£ \text{pounds} ¥ \text{yen} “ ` ” `"
+    r"… \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} "
+    r"ℂ \mathbb{C} ≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C ℉ \degree{}F ％ % "
+    r"€ \text{euros} £ \text{pounds} ¥ \text{yen} “ ` ” `"
 )
 _CHARACTERS = {
     ord(c): (f"{name} " if name[-1].isalpha() and name[0] == "\\" else name)
@@ -43,7 +43,7 @@ _REWRITES = [
     (re.compile(p), r)
     for p, r in (
         (r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])(?:\.(?!\d))?", " "),
-        (r"(?<!\\)\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|!|>| |\n)"
+        (r"(?<!\\)\\(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|!|>| |\n)"
          r"(?![a-zA-Z])", lambda m: "" if m[0] == r"\!" else r"\, " if m[0] == r"\," else " "),
         (r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge|bold)(?![a-zA-Z])", " "),
         (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
@@ -75,8 +75,11 @@ _REWRITES = [
         (r"\*\*", "^"),
         (r"\+\s*/?\s*-(?=\s*[\d\\(])(?<=/-)|\+-(?=\s*[\d\\])", r"\\pm "),
         (r"(?<=[\d}])\s*[xX]\s*(?=10\s*\^)", r"\\times "),
-        (r"\(?\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\w+)\s*\}?\s*\)?|\(\s*(?:\\text\{\s*)?mod\s*\}?\s*(\w+)\s*\)", r" \\pmod{\1\2}"),
-        (r"\{([^{}]*)\\choose([^{}]*)\}|(?<![a-zA-Z])C\((\d+), ?(\d+)\)|(?:\{\})?_\{?(\d+)\}? ?C ?_\{?(\d+)\}?", r"\\binom{\1\3\5}{\2\4\6}"),
+        (r"\(?\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\w+)\s*\}?\s*\)?"
+         r"|\(\s*(?:\\text\{\s*)?mod\s*\}?\s*(\w+)\s*\)", r" \\pmod{\1\2}"),
+        (r"\{([^{}]*)\\choose([^{}]*)\}"
+         r"|(?<![a-zA-Z])C\((\d+), ?(\d+)\)|(?:\{\})?_\{?(\d+)\}? ?C ?_\{?(\d+)\}?",
+         r"\\binom{\1\3\5}{\2\4\6}"),
         (r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-z]))\s*\}?(?=\s*$)", ""),
         (r"^\\text\{[^{}]*(?:\bis|\bare|:)\s*\}", ""),
     )
@@ -84,20 +87,21 @@ _REWRITES = [
 
 
 _SAYING = re.compile(
-    r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?(?:answers?|result|solutions?|value|option|choice)\s*(?:(?:is|are)\b|:)\s*:?\s*",
+    r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?"
+    r"(?:answers?|result|solutions?|value|option|choice)\s*(?:(?:is|are)\b|:)\s*:?\s*",
     re.IGNORECASE,
 )
 
 
 def clean(text: str) -> str:
-    """One answer as plain LaTeX: one spelling for each sign, `\\text{...}` for all words set as such."""
+    r"""One answer as plain LaTeX: one spelling for each sign, `\text{...}` for all words set as such."""
     text = text.translate(_CHARACTERS) if not text.isascii() else text
     if r"\begin" not in text:  # escaped twice
         text = re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2,})", r"\\", text)
     if not text.isascii():
         text = re.sub("[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+", lambda m: f"^{{{m[0].translate(_SUPER)}}}", text)
         text = re.sub("[₀-₎ₐₑₒₓₙₘₖᵢⱼ]+", lambda m: f"_{{{m[0].translate(_SUB)}}}", text)
-        text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{%s}{%s}" % tuple(_halves(m[0])), text)
+        text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_halves(m[0])), text)
         text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
     for pattern, replacement in _REWRITES[:4]:
@@ -146,7 +150,7 @@ _COMMAND = re.compile(rf"\\(?:{_TEXT})(?![a-zA-Z])\s*(?:\{{([^{{}}]*)\}}|(\w))")
 
 
 def _words(text: str) -> str:
-    """Fonts dropped, words as `\\text{...}`, names of functions as commands."""
+    r"""Fonts dropped, words as `\text{...}`, names of functions as commands."""
     for _ in range(8):  # they nest
         found = _COMMAND.sub(_styled, text)
         if found == text:

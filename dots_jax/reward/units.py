@@ -7,60 +7,46 @@ from fractions import Fraction
 _BASE = {
     "m": "L", "g": "M", "s": "T", "A": "I", "K": "K", "mol": "n", "cd": "J", "Hz": "/T", "N": "M L /T /T",
     "J": "M L L /T /T", "W": "M L L /T /T /T", "Pa": "M /L /T /T", "C": "I T", "V": "M L L /T /T /T /I",
-    "F": "I I T T T T /M /L /L", "T": "M /T /T /I", "Wb": "M L L /T /T /I", "H": "M L L /T /T /I /I", "eV": "M L L /T /T",
+    "F": "I I T T T T /M /L /L",
+    "T": "M /T /T /I", "Wb": "M L L /T /T /I", "H": "M L L /T /T /I /I", "eV": "M L L /T /T",
     "Omega": "M L L /T /T /T /I /I", "L": "L L L", "l": "L L L", "B": "byte", "bit": "bit", "cal": "M L L /T /T",
     "pc": "L", "rad": "", "sr": "", "bar": "M /L /T /T", "Sv": "L L /T /T", "Gy": "L L /T /T", "Bq": "/T", "lm": "lm",
 }  # fmt: skip
 _SIZE = {"g": 1e-3, "L": 1e-3, "l": 1e-3, "eV": Fraction("1.602176634e-19"), "cal": 4.184, "pc": 3.0857e16, "bar": 1e5}
 _PREFIX = {
-    "": 0,
-    "k": 3,
-    "M": 6,
-    "G": 9,
-    "T": 12,
-    "P": 15,
-    "c": -2,
-    "d": -1,
-    "m": -3,
-    "u": -6,
-    "mu": -6,
-    "n": -9,
-    "p": -12,
+    "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "c": -2, "d": -1, "m": -3, "u": -6, "mu": -6, "n": -9, "p": -12,
     "f": -15,
-}
+}  # fmt: skip
 _LONG = {
-    "meter": "m", "metre": "m", "gram": "g", "gramme": "g", "second": "s", "sec": "s", "ampere": "A", "amp": "A", "kelvin": "K",
-    "mole": "mol", "hertz": "Hz", "newton": "N", "joule": "J", "watt": "W", "pascal": "Pa", "coulomb": "C", "volt": "V",
+    "meter": "m", "metre": "m", "gram": "g", "gramme": "g", "second": "s", "sec": "s", "ampere": "A", "amp": "A",
+    "kelvin": "K", "mole": "mol", "hertz": "Hz", "newton": "N", "joule": "J", "watt": "W", "pascal": "Pa",
+    "coulomb": "C", "volt": "V",
     "farad": "F", "tesla": "T", "weber": "Wb", "henry": "H", "ohm": "Omega", "liter": "L", "litre": "L", "radian": "rad",
     "byte": "B", "calorie": "cal", "parsec": "pc", "electronvolt": "eV", "electron-volt": "eV",
 }  # fmt: skip
 _LONG_PREFIX = {
-    "": 0,
-    "kilo": 3,
-    "mega": 6,
-    "giga": 9,
-    "centi": -2,
-    "deci": -1,
-    "milli": -3,
-    "micro": -6,
-    "nano": -9,
-    "pico": -12,
-}
+    "": 0, "kilo": 3, "mega": 6, "giga": 9, "centi": -2, "deci": -1, "milli": -3, "micro": -6, "nano": -9, "pico": -12,
+}  # fmt: skip
 _OTHER = {
     "min minute minutes mins": ("T", 60), "h hr hrs hour hours": ("T", 3600), "day days d": ("T", 86400),
     "week weeks": ("T", 604800), "month months": ("month", 1), "year years yr yrs": ("year", 1),
     "in inch inches": ("L", "0.0254"), "ft foot feet": ("L", "0.3048"), "yd yard yards": ("L", "0.9144"),
     "mile miles mi": ("L", "1609.344"), "mph": ("L /T", "0.44704"), "kph kmh kmph": ("L /T", Fraction(5, 18)),
-    "lb lbs": ("M", "0.45359237"), "oz ounce ounces": ("M", "0.028349523125"), "ton tons tonne tonnes t": ("M", 1000),
-    "AU au": ("L", 149597870700), "ly light-year light-years": ("L", 9460730472580800), "angstrom angstroms": ("L", "1e-10"),
+    "lb lbs pound pounds": ("pound", 1), "oz ounce ounces": ("pound", Fraction(1, 16)),
+    "ton tons tonne tonnes t": ("M", 1000),
+    "AU au": ("L", 149597870700), "ly light-year light-years": ("L", 9460730472580800),
+    "angstrom angstroms": ("L", "1e-10"),
     "gal gallon gallons": ("L L L", "0.003785411784"), "cc": ("L L L", "1e-6"), "acre acres": ("L L", "4046.8564224"),
     "ha hectare hectares": ("L L", 10000), "atm": ("M /L /T /T", 101325), "dyn dyne dynes": ("M L /T /T", "1e-5"),
     "erg ergs": ("M L L /T /T", "1e-7"), "dollar dollars USD usd bucks": ("$", 1), "cent cents ¢": ("$", "0.01"),
-    "euro euros EUR": ("€", 1), "pound pounds": ("pound", 1), "yuan RMB rmb": ("yuan", 1), "yen": ("yen", 1), "rupees Rs": ("Rs", 1),
+    "euro euros EUR": ("€", 1), "yuan RMB rmb": ("yuan", 1), "yen": ("yen", 1),
+    "rupees Rs": ("Rs", 1),
     "degree degrees deg": ("degree", 1), "percent pct percentage % percents": ("%", 1), "kWh": ("M L L /T /T", 3600000),
     "degC Celsius celsius": ("degC", 1), "degF Fahrenheit fahrenheit": ("degF", 1), "rpm": ("rev /T", Fraction(1, 60)),
-    "am a.m. A.M. AM a.m A.M": ("am", 1), "pm p.m. P.M. PM p.m P.M": ("pm", 1), "rev revolution revolutions": ("rev", 1),
-    "G gauss Gauss": ("M /T /T /I", "1e-4"), "dB": ("dB", 1), "fps": ("L /T", "0.3048"), "Msun": ("M", "1.989e30"), "rads": ("", 1),
+    "am a.m. A.M. AM a.m A.M": ("am", 1), "pm p.m. P.M. PM p.m P.M": ("pm", 1),
+    "rev revolution revolutions": ("rev", 1),
+    "G gauss Gauss": ("M /T /T /I", "1e-4"), "dB": ("dB", 1),
+    "fps": ("L /T", "0.3048"), "Msun": ("M", "1.989e30"), "rads": ("", 1),
 }  # fmt: skip
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000} | {
     name: 1000**k for k, names in enumerate(("million mn", "billion bn", "trillion"), 2) for name in names.split()

@@ -1,4 +1,4 @@
-"""The value of a formula at a point: exact where it is rational, else of 50 digits, and refused where it is too large."""
+"""The value of a formula at a point: exact where it is rational, else of 50 digits; refused where it is too large."""
 
 import math
 import zlib
@@ -27,6 +27,7 @@ class Point:
         self.doubtful = False
 
     def of(self, name: str):
+        """The value of a variable."""
         if name in self.bound:
             return self.bound[name]
         if name == "pi":
@@ -53,6 +54,7 @@ def _bits(x: Fraction) -> int:
 
 
 def add(a, b):
+    """Sum of two values."""
     if isinstance(a, list) and isinstance(b, list) and _shape(a) == _shape(b):
         return [[add(x, y) for x, y in zip(r, s, strict=True)] for r, s in zip(a, b, strict=True)]
     if isinstance(a, list) or isinstance(b, list):
@@ -61,6 +63,7 @@ def add(a, b):
 
 
 def multiply(a, b):
+    """Product of two values."""
     if isinstance(a, list) and isinstance(b, list):
         if len(a[0]) != len(b):
             raise Unreadable("shapes of matrices")
@@ -72,6 +75,7 @@ def multiply(a, b):
 
 
 def divide(a, b):
+    """Quotient of two values."""
     if isinstance(b, list):
         raise Unreadable("a quotient of matrices")
     if not b:
@@ -117,6 +121,7 @@ def _determinant(matrix: list):
 
 
 def power(a, b, point: Point):
+    """Power of two values."""
     if isinstance(a, list):
         if not isinstance(b, Fraction) or b.denominator != 1 or abs(b) > 64:
             raise Unreadable("a power of a matrix")

@@ -1,8 +1,9 @@
 """The process that compares two answers: `python -m dots_jax.reward.worker SECONDS MODULE`.
 
 One line of JSON, [answer, gold], comes in on stdin and one line goes out on stdout: `1` or `0`, then ` last` if this
-process should now be replaced. MODULE has the functions `equal` and `readable`. The first line out is `ready` or `error: REASON`. SIGPROF ends the process at an answer
-that takes more than SECONDS of processor time. Nothing here imports JAX, and no text is ever evaluated as Python.
+process should now be replaced. The first line out is `ready` or `error: REASON`. MODULE has the functions `equal` and
+`readable`. SIGPROF ends the process at an answer that takes more than SECONDS of processor time. Nothing here imports
+JAX, and no text is ever evaluated as Python.
 """
 
 import importlib
