@@ -20,6 +20,7 @@ class Leaf:
     unit: units.Unit | None = None
     known: bool = False  # whether it is surely a unit, not a variable
     words: str = ""  # after the number, where they are no known unit
+    value: str = ""  # the text without unit and words
     also: "Leaf | None" = None  # another way to read it
 
 
@@ -208,7 +209,7 @@ _FUNCTIONS = set(notation.FUNCTIONS) | {"and", "mod"}
 def _leaf(text: str) -> Leaf:
     ways = []
     for value, unit, scale, known, words in split_unit(text):
-        leaf = Leaf(text, None, unit, known, words)
+        leaf = Leaf(text, None, unit, known, words, value)
         try:
             tree = formula.read(value)
             leaf.tree = ("*", ("n", Fraction(scale), False), tree) if scale > 1 else tree

@@ -92,7 +92,7 @@ def final_answer(completion: str) -> str | None:
 
 def gold_answer(text: str) -> str:
     """What a gold answer says: its box, if it has one."""
-    return (final_answer(text) or text) if r"\boxed" in text else text
+    return (final_answer(text) or text.rpartition(r"\boxed{")[2]) if r"\boxed" in text else text
 
 
 def _extended(text: str, box: tuple[int, int, int, int]) -> str:

@@ -330,8 +330,8 @@ def _read(text: str) -> list:
 def _understood(text: str) -> bool:
     def known(item) -> bool:
         if isinstance(item, Leaf):
-            letters = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|_\s*\{[^{}]*\}", " ", item.text)
-            return item.tree is not None and bool(item.unit or item.words or not re.search("[a-zA-Z]{3}", letters))
+            letters = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|_\s*\{[^{}]*\}", " ", item.value)
+            return item.tree is not None and not re.search("[a-zA-Z]{3}", letters)
         parts = item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts
         return all(known(p) for p in parts)
 
