@@ -185,6 +185,8 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
                 return [(sign + before.rstrip(), known, scale, bool(known), tail)]
             continue
         words = re.findall(r"[A-Za-z]+", tail)
+        if tail[1:3] == ".m":
+            return [(sign + before.strip(), unit, scale, True, "")]
         if words[0] == "frac":
             compound = re.sub(r"\\frac\s*\{(.*?)\}\s*\{(.*?)\^?\{?\d?\}?\}", r"\1/\2", tail.strip())
             return [(sign + before.strip(), unit, scale, False, ""), *whole] if compound in _COMMON else whole
@@ -193,7 +195,7 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
             if (
                 before[-1] != " "
                 or words[0] in units.NEVER
-                or not re.fullmatch(r"[-+\d.\s]+(?:(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before)
+                or not re.fullmatch(r"[-+\d.\s]+(?:[eE][-+]?\d+\s*|(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before)
             ):
                 continue
             return [(sign + before.strip(), unit, scale, False, ""), *whole]
@@ -212,6 +214,8 @@ def _leaf(text: str) -> Leaf:
         leaf = Leaf(text, None, unit, known, words, value)
         try:
             tree = formula.read(value)
+            tree, angle = formula.in_degrees(tree)
+            leaf.unit = leaf.unit or (((("degree", 1),), Fraction(1)) if angle else None)
             leaf.tree = ("*", ("n", Fraction(scale), False), tree) if scale > 1 else tree
         except Unreadable:
             leaf.text = value
@@ -245,8 +249,8 @@ def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
     for item in (parse(p) for p in parts[::2] if p):
         items += item.items if isinstance(item, Many) and item.kind == "list" else [item]
     first = items[0] if items else None
-    if kind == "list" and isinstance(first, Relation) and first.signs == ["="] and is_label(first.sides[0].text):
-        items = [x if isinstance(x, Relation) else Relation([first.sides[0], x], ["="]) for x in items]  # x = 1, 2
+    if kind == "list" and isinstance(first, Relation) and first.signs in (["="], [r"\ne"]) and is_label(first.sides[0].text):
+        items = [x if isinstance(x, Relation) else Relation([first.sides[0], x], first.signs) for x in items]  # x = 1, 2
     if kind == "list" and any(re.search("or", p, re.IGNORECASE) for p in parts[1::2]):
         brackets = "or"
     return Many(kind, items, brackets, text)
@@ -375,7 +379,7 @@ def read(text: str) -> list:
         ways.append(joined)
     if not re.search(r"\d,0\d\d(?!\d)", text) or joined == text:
         ways.append(text)
-    if re.fullmatch(r"[-+]?\d+,\d{1,2}|[-+]?0,\d+", text):
+    if re.match(r"[-+]?(?:\d+,\d{1,2}|0,\d+)(?=\s*(?:%|\\text|$))", text):
         ways.append(text.replace(",", "."))
     return [parse(w) for w in ways]
 

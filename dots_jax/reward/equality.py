@@ -118,6 +118,8 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
     if kinds == {"tuple"}:
         if a.brackets != b.brackets and len(a.items) == 2:
             return False
+    elif "tuple" in kinds and len(a.items) == 2 and "()" not in (a.brackets, b.brackets):
+        return False
     elif "tuple" in kinds and kinds != {"tuple", "list"}:
         return False
     if "tuple" in kinds or assigned:

@@ -17,8 +17,8 @@ GREEK = set(
 )
 _ALIASES = {"tg": "tan", "ctg": "cot", "cosec": "csc", "arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh"}
 NAMED = str.split(
-    "sin cos tan cot sec csc sinh cosh tanh coth sech csch exp ln log lg max min gcd lcm abs floor ceil det dim ker deg "
-    "arg Pr sgn"
+    "sin cos tan cot sec csc sinh cosh tanh coth sech csch exp ln log lg max min gcd lcm abs floor ceil det dim ker "
+    "arg Pr sgn cis"
 )
 FUNCTIONS = {*NAMED, *(f"arc{f}" for f in NAMED[:12]), *_ALIASES}
 _ACCENTS = set(str.split("bar hat tilde overline widehat widetilde overrightarrow mathcal mathbb mathfrak mathscr"))
@@ -220,6 +220,8 @@ class _Parser:
             return _PRIMARY[token](self)
         if token[0] == "\\" and name in FUNCTIONS:
             return self.function(_ALIASES.get(name, name))
+        if token == r"\overline" and re.match(r"\s*\{[^{}]*\d[^{}]*i\s*\}", self.text[self.i :]):
+            return ("f", "conjugate", self.argument())
         if token[0] == "\\" and name in _ACCENTS:
             return self.symbol(f"{name}({self.raw()})".replace(" ", ""))
         if token[0] == "\\" and name in GREEK:
@@ -334,6 +336,8 @@ class _Parser:
             args = [tree if sign > 0 else ("*", ("n", Fraction(-1), False), tree)]
         if power == ("*", ("n", Fraction(-1), False), ("n", Fraction(1), False)) and name in NAMED[:12]:
             name, power = "arc" + name, None
+        if name == "cis":
+            return ("f", "exp", ("*", ("s", "i"), *args))
         if base is not None:
             if name != "log":
                 raise Unreadable("an index of a function")
@@ -445,6 +449,16 @@ def names(tree) -> set[str]:
         for t in walk(tree)
         if (t[0] in ("s", "index") and t[1] not in ("pi", "e")) or (t[0] == "f" and t[1].startswith("apply"))
     }
+
+
+def in_degrees(tree) -> tuple[tuple, bool]:
+    """The tree with degrees as plain numbers, those within functions aside, and whether there are any."""
+    if tree == ("f", "degree"):
+        return ("n", Fraction(1), False), True
+    if tree[0] not in ("+", "*", "/"):
+        return tree, False
+    (a, left), (b, right) = (in_degrees(t) for t in tree[1:])
+    return (tree[0], a, b), left or right
 
 
 def read(text: str):

@@ -18,7 +18,7 @@ _GREEK = (
 _SIGNS = str.split(
     r"√ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ∞ \infty × \times · \cdot ⋅ \cdot ∙ \cdot ∗ * ÷ / ∕ / ⁄ / − - – - — - ‐ - ± \pm "
     r"∓ \mp ≤ \le ⩽ \le ≦ \le ≥ \ge ⩾ \ge ≧ \ge ≠ \ne ≈ \approx ≃ \approx ∪ \cup ∩ \cap ∈ \in ∅ \emptyset ∖ \setminus "
-    r"° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil "
+    r"° \degree º \degree ˚ \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil "
     r"… \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} "
     r"ℂ \mathbb{C} ≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C ℉ \degree{}F ％ % "
     r"€ \text{euros} £ \text{pounds} ¥ \text{yen} “ ` ” `"
@@ -73,6 +73,15 @@ _REWRITES = [
         (r"\^\s*(?:\{(?:\\prime|')\}|\\prime(?![a-z]))", "'"),
         (r"\^\s*\{\s*(?:\\prime\s*\\prime|'')\s*\}", "''"),
         (r"\*\*", "^"),
+        (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])\s*\{?\s*([-+]?\d+)\s*\}?(?![\d.])", r"e\1"),
+        (r"\(([0-9A-F]+)\)\s*(?=_\s*\{?\(?\d)", r"\1"),
+        (r"(\w)\s*(?:\\text\{)?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\}?$", r"\1_{\2}"),
+        (r"(?<=[a-z])er[ -]cent", "ercent"),
+        (r"(?<![a-zA-Z\\])log_?(2|10)\s*(?=\()", r"\\log_{\1}"),
+        (r"(\w+) choose (\w+)", r"\\binom{\1}{\2}"),
+        (r"(\\mathbb\s*\{?\s*R\s*\}?)\s*-\s*(?=\\\{)", r"\1 \\setminus "),
+        (r"(?:\\text\{)?\s*all real (?:numbers|values)(?: of)?(?: [a-z])? except(?: for)?\s*\}?\s*([^ ]+)$",
+         r"\\mathbb{R} \\setminus \\{\1\\}"),
         (r"\+\s*/?\s*-(?=\s*[\d\\(])(?<=/-)|\+-(?=\s*[\d\\])", r"\\pm "),
         (r"(?<=[\d}])\s*[xX]\s*(?=10\s*\^)", r"\\times "),
         (r"\(?\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\w+)\s*\}?\s*\)?"
@@ -114,6 +123,8 @@ def clean(text: str) -> str:
     text = _dollars(text)
     for pattern, replacement in _REWRITES[4:]:
         text = pattern.sub(replacement, text)
+    for _ in range(3):  # exponents within words
+        text = re.sub(r"(\\(?:text|mathrm)\s*\{[^{}]*\^)\{(-?\d)\}", r"\1\2", text)
     text = _words(text)
     text = re.sub(
         r"(?<![\d,.])(\d{1,3})((?:(?:\\, ?| )\d{3})+)(?![\d,])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text
@@ -177,6 +188,8 @@ def _styled(match: re.Match) -> str:
         return f"\x02{content}\x03" if "\\mathrm" in match[0] or "\\text" in match[0][:5] else content
     if re.fullmatch(r"\(?\w\)?(?:\s*(?:,|and|or)\s*(?:(?:and|or)\s)?\s*\(?\w\)?)+", content):
         return content
+    if joined := re.fullmatch(r"([A-Za-z ]+),? (and|or)", content):
+        return f"\x02{joined[1]}\x03\x02{joined[2]}\x03"
     if re.fullmatch(r"[A-Za-zµ%][A-Za-zµ .'%-]*", content.replace("\x02", "").replace("\x03", "")):
         return f"\x02{content}\x03" if "\x02" not in content else content
     if "\x02" not in content and units.unit(content):

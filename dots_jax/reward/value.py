@@ -234,6 +234,7 @@ def _opaque(name: str, args, point: Point):
 
 
 _CALLS = {
+    "conjugate": lambda x, p: mp.conj(real(x)),
     "exp": lambda x, p: power(mp.e(), x, p),
     "ln": _numeric(mp.ln, lambda x: x >= 0),
     "log": lambda x, p: _CALLS["ln"](x, p) / (mp.ln(p.log) if p.log else 1),
