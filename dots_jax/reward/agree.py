@@ -12,6 +12,7 @@ from dots_jax.reward.quick import close
 from dots_jax.reward.value import Point
 
 POINTS = [(1, 0, 1), (2, 1, 4), (3, 0, 3), (4, 2, 9), (5, 0, 1), (6, 4, 20)]  # seed, bounds of the variables
+FAR = [(7, 50, 400), (8, 1000, 90000), (9, 20, 60), (10, 400, 2000)]  # where rounding down tells more apart
 DIGITS = mp.mpf(10) ** -25
 MINUS = ("n", Fraction(-1), False)
 
@@ -55,7 +56,7 @@ def _points(a, b, setting: dict):
     constant = not (formula.names(a) | formula.names(b)) - {"i"}
     for whole in (False, True):
         count = 0
-        for seed, low, high in POINTS:
+        for seed, low, high in (FAR if _rounded(a) or _rounded(b) else []) + POINTS:
             point = Point(seed, low + 1 if whole else low, high + 6 if whole else high, whole, **setting)
             try:
                 x, y = value.settled(a, point), value.settled(b, point)
@@ -77,8 +78,12 @@ def agree(a, b, tolerance=0) -> bool:
     return any(_agree(a, b, decimals, tolerance, setting) for setting in _settings(a, b))
 
 
+def _rounded(tree) -> bool:
+    return any(t[:2] in (("f", "floor"), ("f", "ceil")) for t in formula.walk(tree))
+
+
 def _agree(a, b, decimals, tolerance, setting) -> bool:
-    sure, doubtful = 0, []
+    sure, doubtful, rounded = 0, [], _rounded(a) or _rounded(b)
     constant = not (formula.names(a) | formula.names(b)) - {"i"}
     for point, x, y in _points(a, b, setting):
         same = _same_value(x, y, decimals, tolerance)
@@ -88,7 +93,7 @@ def _agree(a, b, decimals, tolerance, setting) -> bool:
             return False
         else:
             sure += 1
-        if sure == 3:
+        if sure == (3 + len(FAR) if rounded else 3):
             break
     if not (sure or (doubtful and all(doubtful))):
         return False

@@ -249,8 +249,15 @@ def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
     for item in (parse(p) for p in parts[::2] if p):
         items += item.items if isinstance(item, Many) and item.kind == "list" else [item]
     first = items[0] if items else None
-    if kind == "list" and isinstance(first, Relation) and first.signs in (["="], [r"\ne"]) and is_label(first.sides[0].text):
-        items = [x if isinstance(x, Relation) else Relation([first.sides[0], x], first.signs) for x in items]  # x = 1, 2
+    if (
+        kind == "list"
+        and isinstance(first, Relation)
+        and first.signs in (["="], [r"\ne"])
+        and is_label(first.sides[0].text)
+    ):
+        items = [
+            x if isinstance(x, Relation) else Relation([first.sides[0], x], first.signs) for x in items
+        ]  # x = 1, 2
     if kind == "list" and any(re.search("or", p, re.IGNORECASE) for p in parts[1::2]):
         brackets = "or"
     return Many(kind, items, brackets, text)

@@ -118,9 +118,7 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
     if kinds == {"tuple"}:
         if a.brackets != b.brackets and len(a.items) == 2:
             return False
-    elif "tuple" in kinds and len(a.items) == 2 and "()" not in (a.brackets, b.brackets):
-        return False
-    elif "tuple" in kinds and kinds != {"tuple", "list"}:
+    elif "tuple" in kinds and ("()" not in (a.brackets, b.brackets) and len(a.items) == 2 or "list" not in kinds):
         return False
     if "tuple" in kinds or assigned:
         return all(same(x, y, tolerance) for x, y in zip(a.items, b.items, strict=True))
@@ -203,9 +201,9 @@ def _same_inequality(a: Relation, b: Relation) -> bool:
 
 
 _OPTION = re.compile(
-    r"(?:(?:option|choice|answer|case)s?\s*:?\s*)?"
-    r"(?:\(([A-Ja-j])\)|([A-J])\s*[.):](?!\d)|([A-J])(?=$)|(?<=[a-z] )([A-Ja-j])(?=$|\s))\s*[:.]?\s*(.*)",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:(?i:option|choice|answer|case)s?\s*:?\s*)?"
+    r"(?:\(([A-Ja-j])\)|([A-Ja-j])\s*[.):](?!\d)|([A-Ea-e])(?=$)|(?<=[a-z] )([A-Ja-j])(?=$|\s))\s*[:.]?\s*(.*)",
+    re.DOTALL,
 )
 _SAME_WORDS = dict(
     pair.split("=")
@@ -244,6 +242,10 @@ def _same_words(a: str, b: str) -> bool | None:
     if x[0] == y[0]:
         return True
     p, q = (w[0].casefold() for w in (x, y))
+    if any(
+        len(u) == 1 and u != v and u.lower() not in "abcde" for u, v in zip(x[0].split(), y[0].split(), strict=False)
+    ):
+        return None
     p, q = (re.sub(r"^(?:the|an?) ", "", re.sub(r"[\s-]+", " ", w)) for w in (p, q))
     p, q = (_SAME_WORDS.get(w, w) for w in (p, q))
     if p != q:

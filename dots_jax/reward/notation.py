@@ -18,8 +18,8 @@ _GREEK = (
 _SIGNS = str.split(
     r"√ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ∞ \infty × \times · \cdot ⋅ \cdot ∙ \cdot ∗ * ÷ / ∕ / ⁄ / − - – - — - ‐ - ± \pm "
     r"∓ \mp ≤ \le ⩽ \le ≦ \le ≥ \ge ⩾ \ge ≧ \ge ≠ \ne ≈ \approx ≃ \approx ∪ \cup ∩ \cap ∈ \in ∅ \emptyset ∖ \setminus "
-    r"° \degree º \degree ˚ \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil "
-    r"… \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} "
+    r"˚ \degree ° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor "
+    r"⌈ \lceil ⌉ \rceil … \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} "
     r"ℂ \mathbb{C} ≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C ℉ \degree{}F ％ % "
     r"€ \text{euros} £ \text{pounds} ¥ \text{yen} “ ` ” `"
 )
@@ -73,7 +73,7 @@ _REWRITES = [
         (r"\^\s*(?:\{(?:\\prime|')\}|\\prime(?![a-z]))", "'"),
         (r"\^\s*\{\s*(?:\\prime\s*\\prime|'')\s*\}", "''"),
         (r"\*\*", "^"),
-        (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])\s*\{?\s*([-+]?\d+)\s*\}?(?![\d.])", r"e\1"),
+        (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])(?:\{([-+]?\d+)\}|([-+]?\d+))(?![\d.])", r"e\1\2"),
         (r"\(([0-9A-F]+)\)\s*(?=_\s*\{?\(?\d)", r"\1"),
         (r"(\w)\s*(?:\\text\{)?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\}?$", r"\1_{\2}"),
         (r"(?<=[a-z])er[ -]cent", "ercent"),
