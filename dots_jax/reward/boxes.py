@@ -12,6 +12,7 @@ _BARE = (
 _TOKENS = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|{_BOX}(?P<cut>\Z)|\\.|[{{}}]", re.DOTALL)
 _LABEL = r"[a-zA-Z](?:_\{?\w{1,9}\}?)?'*(?:\([a-z]\))?\s*(?:=|\\in|\\approx)\s*"
 _BETWEEN = re.compile(
+    r"(?:\s*(?:\\(?:text|mathrm)\s*\{(?!\s*,?\s*(?:and|or)\b)[^{}]*\}|\^\{?\\circ\}?))?"
     r"(?:\s[a-z]{2,12}(?=\s+(?:and|or)\b))?"
     r"(?:[\s$&.]|\\q?quad|\\[,;! ()\[\]]|(,|;|\band\b|\bor\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\}))+"
     rf"(?:(?:{_LABEL})|[$\s]|\\[(\[])*-?"
@@ -113,6 +114,7 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
         relation = stop and re.match(r"[=<>]|\\(?:le|ge|ne|approx|equiv)", stop[0])
         right = right[: stop.start()] if stop else right if len(right) < NEAR else ""
         left, right = (_DECORATION.sub(" ", part).strip() for part in (left, right))
+        left = re.sub(r"\\boxed\s*\{([^{}]*)\}", r"{(\1)}", left)
         left = re.sub(r"^.*\\(?:text|mathrm|textbf)\s*\{[^{}]*\}", "", left).strip()
         if relation and (left or right):
             left = right = ""

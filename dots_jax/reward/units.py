@@ -21,7 +21,8 @@ _LONG = {
     "meter": "m", "metre": "m", "gram": "g", "gramme": "g", "second": "s", "sec": "s", "ampere": "A", "amp": "A",
     "kelvin": "K", "mole": "mol", "hertz": "Hz", "newton": "N", "joule": "J", "watt": "W", "pascal": "Pa",
     "coulomb": "C", "volt": "V", "farad": "F", "tesla": "T", "weber": "Wb", "henry": "H", "ohm": "Omega",
-    "liter": "L", "litre": "L", "radian": "rad", "byte": "B", "calorie": "cal", "parsec": "pc", "electronvolt": "eV", "electron-volt": "eV",
+    "liter": "L", "litre": "L", "radian": "rad", "byte": "B", "calorie": "cal",
+    "parsec": "pc", "electronvolt": "eV", "electron-volt": "eV",
 }  # fmt: skip
 _LONG_PREFIX = {
     "": 0, "kilo": 3, "mega": 6, "giga": 9, "centi": -2, "deci": -1, "milli": -3, "micro": -6, "nano": -9, "pico": -12,
