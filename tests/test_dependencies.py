@@ -19,7 +19,10 @@ from packaging.utils import canonicalize_name
 from dots_jax.main import ROOT
 
 FOLDERS = ("dots_jax", "configs", "benchmarks", "colabs")
-OPTIONAL = {"torch": "reads the authors' weights where they come as .pt"}
+OPTIONAL = {
+    "torch": "reads the authors' weights where they come as .pt",
+    "math_verify": "another grader, beside which benchmarks/grading.py sets ours",
+}
 
 SITE = """
 import sys
