@@ -537,6 +537,502 @@ EQUAL = {
         1 000 000 | 1000000
         0.30000000000000004 | 0.3
     """,
+    "further": r"""
+        6.022e23 | 6.022\times 10^{23}\text{ mol}^{-1}
+        v = 2.19 \times 10^6 \text{ m/s} | 2.19e6
+        2.19\times10^{6}\ \mathrm{m/s} | 2.19e6
+        2.19 \times 10^6 \frac{m}{s} | 2.19e6
+        1.07\times 10^{16}\ \text{cm}^{-3} | 1.07e16
+        \sim 3 \times 10^6 | 3e6
+        ~3e6 | 3e6
+        10^{11} | 1e11
+        10^{11} \text{ Hz} | 1e11
+        1 \times 10^{11} | 1e11
+        1\times 10^{-3} | 0.001
+        n = 6.5 \times 10^{-2} | 6.5e-2
+        \mathbf{3.3 \times 10^{12}} | 3.3e12
+        3.3\,\times\,10^{12} | 3.3e12
+        3.3 \times {10}^{12} | 3.3e12
+        3.3\times10^{12}\,\mathrm{J} | 3.3e12
+        3,300,000,000,000 | 3.3e12
+        3.3 x 10^12 | 3.3e12
+        3.3x10^{12} | 3.3e12
+        3.3 X 10^12 | 3.3e12
+        1.325\times10^{-27} kg m/s | 1.325e-27
+        \approx 2.55\times10^{-10}\,\mathrm{m} | 2.55e-10
+        6\frac{1}{4} | 6.25
+        \dfrac{\sqrt{3}}{3} | 1/\sqrt{3}
+        x^{2}+2 x+1 | (x+1)^2
+        \frac{GMm}{r^2} | G\frac{Mm}{r^{2}}
+        \sqrt{\frac{2GM}{R}} | \left(\frac{2GM}{R}\right)^{1/2}
+        \frac{1}{4\pi\epsilon_0}\frac{q_1q_2}{r^2} | \frac{q_{1} q_{2}}{4 \pi \epsilon_{0} r^{2}}
+        \frac{mv^2}{2} | \frac12 m v^{2}
+        \hbar\omega | \omega \hbar
+        \frac{h}{2\pi} | \frac{h}{2 \pi}
+        \rho g h | h \rho g
+        e^{-\gamma t}\cos(\omega t) | \cos (\omega t) e^{-\gamma t}
+        I_0 e^{-t/RC} | I_{0} e^{-\frac{t}{R C}}
+        \frac{A}{s+1} | \frac{A}{1+s}
+        Y(s) = \frac{1}{s^2+1} | \frac{1}{s^{2}+1}
+        \frac{d y}{d t}+\frac{d x}{d t}=0 | x' + y' = 0
+        m\ddot{x} + b\dot{x} + kx = 0 | m x^{\prime \prime}+b x^{\prime}+k x=0
+        \frac{d^{2} x}{d t^{2}} | \ddot{x}
+        C_{1} \cos 3t + C_{2} \sin 3t | C_2 \sin(3t) + C_1\cos(3t)
+        \arctan 2 | \tan^{-1} 2
+        \arctan 2 | \tan^{-1}(2)
+        \sin^{-1}\frac12 | \frac{\pi}{6}
+        \cot x | \frac{1}{\tan x}
+        \sec^2 \theta | 1+\tan^2\theta
+        \log_{2}(x+1) | \frac{\ln(1+x)}{\ln 2}
+        \exp{(-x)} | e^{-x}
+        \exp\left(-\frac{x^2}{2}\right) | e^{-x^2/2}
+        n\log n | n\log(n)
+        O(n \log n) | O(n\log n)
+        \Theta(n^2) | \Theta(n^{2})
+        2^{n}-1 | -1+2^n
+        \frac{2^{n+1}}{3} | \frac{2\cdot 2^n}{3}
+        k=2 | 2
+        n\ge 5 | n \geq 5
+        [0,1] | 0 \le t \le 1
+        t \in [0,1] | 0 \le t \le 1
+        -\infty < x < 2 | (-\infty, 2)
+        x<2, x\neq 1 | (-\infty,1)\cup(1,2)
+        all real numbers | \mathbb{R}
+        \text{all real numbers} | (-\infty,\infty)
+        \{x: 1<x\leq 2\} | (1,2]
+        \{ x \in \mathbb{R} \mid x \ne 1\} | x\neq1
+        (3, +\infty) | x>3
+        \left(-\infty,-3\right]\cup\left[3,\infty\right) | x\le -3 \text{ or } x\ge 3
+        x \ge 3 or x \le -3 | (-\infty,-3]\cup[3,\infty)
+        (1,2]\cup[3,4) | [3,4) \cup (1,2]
+        a \in (0, 1) | 0 < a < 1
+        1 < a | a>1
+        5 \text{ m}^2 | 5
+        12 m^2 | 12
+        12 m^3 | 12 \text{ m}^3
+        50 km/hr | 50
+        50 \text{ km/hr} | 50 \text{ km/h}
+        3 \times 10^{8} \mathrm{~m} / \mathrm{s} | 3e8
+        \frac{4}{3} \mathrm{ ~ m} / \mathrm{s} | \frac{4}{3}
+        20\% | 20
+        2.5 \text{ s} | 2.5
+        2.5s | 2.5 s
+        \text{\$}5 | 5
+        USD 5 | 5
+        5 USD | 5
+        Rs. 500 | 500
+        500 rupees | 500
+        €5 | 5
+        5 € | 5
+        5€ | 5
+        \text{5 dollars} | 5
+        \text{5 cm} | 5
+        \text{15 apples} | 15
+        5\text{ }\text{cm} | 5
+        5 \text{cm}^{2} | 5
+        5 \;\text{cm} | 5
+        5~\mathrm{cm} | 5
+        5\,cm | 5
+        1 \text{ hour} | 60 \text{ minutes}
+        1.5 \text{ hours} | 1.5
+        0.5 km | 500 m
+        3 yards | 9 feet
+        2 dozen | 24
+        1 kg | 1000 g
+        1 L | 1000 mL
+        72 km/h | 20 m/s
+        5 \text{ sq cm} | 5
+        5 square meters | 5 \text{ m}^2
+        8 \text{ units} | 8
+        8 units | 8
+        8 \text{ square units} | 8
+        16 \text{ ounces} | 16
+        15 minutes | 15
+        4\text{th} | 4
+        11^{\text{th}} | 11
+        11th | 11
+        1/2 hour | 0.5
+        2 and 3 | 2,3
+        \text{2 and 3} | 2, 3
+        2,3 | \{2\}\cup\{3\}
+        x_1=2,x_2=3 | x_1=2, x_2=3
+        a=2,b=3 | 2,3
+        a=2, b=3 | b=3, a=2
+        (a,b)=(2,3) | a=2, b=3
+        a=2 \text{ and } b=3 | a=2,b=3
+        (a,b,c) = (1,2,3) | (1,2,3)
+        (2,3), (3,2) | (3,2) \text{ and } (2,3)
+        (x, y) = (2, 3), (3, 2) | (2,3),(3,2)
+        (x, y) = (2, 3), (x,y) = (3, 2) | (2,3),(3,2)
+        (2;3) | (2,3)
+        \left\{ (2,3) \right\} | (2,3)
+        \left[ 2, 3 \right] | [2,3]
+        \left\langle 2, 3 \right\rangle | (2,3)
+        \begin{bmatrix}2&3\end{bmatrix} | \begin{pmatrix}2&3\end{pmatrix}
+        [[1,2],[3,4]] | \begin{pmatrix}1&2\\3&4\end{pmatrix}
+        \begin{array}{cc}1&2\\3&4\end{array} | \begin{pmatrix}1&2\\3&4\end{pmatrix}
+        \begin{vmatrix}1&2\\3&4\end{vmatrix} | -2
+        -\begin{pmatrix}1\\2\end{pmatrix} | \begin{pmatrix}-1\\-2\end{pmatrix}
+        \begin{pmatrix}1/2\\2\end{pmatrix} | \begin{pmatrix}\frac{1}{2}\\2\end{pmatrix}
+        \mathbf{0} | 0
+        \text{The function is } f(x)=2x | f(x)=2x
+        y-3=2(x-1) | y=2x+1
+        3x+2y=6 | y=-\frac32x+3
+        x=2y | y=\frac{x}{2}
+        x^2+y^2-4=0 | x^2+y^2=4
+        \frac{x^2}{4}+\frac{y^2}{9}=1 | 9x^2+4y^2=36
+        1+x | x+1
+        S=\frac{n}{2}(a+l) | \frac{n(a+l)}{2}
+        \text{(A) }5 | \text{(A)}
+        \textbf{(C)}~12 | C
+        \text{C} | \textbf{(C)}
+        (C) 12 | 12
+        C. 12 | C
+        [C] | C
+        Answer: C | C
+        Option (C) | C
+        The correct option is C | C
+        C, D | \text{C, D}
+        \text{C and D} | C,D
+        yes | \text{Yes}
+        Yes. | yes
+        No | no
+        none | \text{None}
+        \text{infinitely many} | infinitely many
+        \text{does not exist} | DNE
+        undefined | \text{Undefined}
+        \text{Right triangle} | right triangle
+        a circle | circle
+        \text{odd} | Odd
+        1\frac{2}{3} | \frac53
+        1 2/3 | \frac53
+        1+2/3 | \frac53
+        -2 1/2 | -2.5
+        0.\overline{142857} | 1/7
+        0.1\dot{6} | 1/6
+        0.\overline{36} | \frac{4}{11}
+        0.666\ldots | \frac23
+        3.\overline{3} | 10/3
+        0.\bar{6} | \frac23
+        .\overline{3} | 1/3
+        0.\overline{3}\% | \frac13\%
+        0.999... | 1
+        30^{\circ} | \pi/6
+        \angle A = 30^\circ | 30
+        30^\circ \text{ and } 60^\circ | 30, 60
+        (30^\circ,60^\circ) | (30,60)
+        30 deg | 30
+        30 \text{ deg} | 30
+        \sin(30^\circ)+1 | 1.5
+        \cos 60° | \frac12
+        2\sin 45^\circ | \sqrt2
+        \tan^{-1}(1) | 45^\circ
+        60^\circ < x < 90^\circ | (60,90)
+        \frac{2\pi}{3} | 120^\circ
+        5(x+1) | 5x+5
+        2(3) | 6
+        (2)(3) | 6
+        2 \times 3 | 6
+        2^3 \cdot 5 | 40
+        10!/(8!) | 90
+        \frac{10!}{8!2!} | 45
+        C(5,2) | 10
+        {5 \choose 2} | 10
+        {}_5C_2 | 10
+        \binom{10}{3} | 120
+        3^{100}-1 | 3^{100} - 1
+        2^{2024} | 4^{1012}
+        \sqrt{2\sqrt{2}} | 2^{3/4}
+        \sqrt[4]{8} | 2^{0.75}
+        \lfloor 3.7 \rfloor | 3
+        5 \pmod{7} | 5
+        x \equiv 5 \pmod 7 | 5
+        x \equiv 3 \pmod{7} | x\equiv 3 \pmod 7
+        3.3e+12 | 3.3e12
+        3.3\text{e}12 | 3.3e12
+        3.3\mathrm{e}{12} | 3.3e12
+        3.3 \cdot 10^{12} \text{J} | 3.3e12
+        3.3\times10^{12}\text{ Joules} | 3.3e12
+        3.3 TJ | 3.3e12 J
+        3.3 \times 10^{9} \text{ kJ} | 3.3 \times 10^{12} \text{ J}
+        10^{-3} | 1e-3
+        e^{-3} | \frac{1}{e^3}
+        2e | e+e
+        10^{14}Hz | 1e14
+        T \approx 5.3 \times 10^3 K | 5.3e3
+        1.6e-19 C | 1.6e-19
+        \frac{1}{2^{10}} | \left(\frac12\right)^{10}
+        M m g | g m M
+        4 s | 4s
+        \frac{5}{2} t | 2.5t
+        -3c | -3 c
+        5\,h | 5h
+        m\,g\,h | mgh
+        -4i | -4 i
+        (2+3i)(2-3i) | 13
+        \overline{2+3i} | 2-3i
+        \frac{5}{1+2i} | 1-2i
+        e^{2\pi i/3} | -\frac12+\frac{\sqrt3}{2}i
+        \cos\frac{\pi}{3}+i\sin\frac{\pi}{3} | \frac{1+\sqrt3 i}{2}
+        \sqrt{-1} | i
+        i^{10} | -1
+        2 + i\sqrt{5}, 2 - i\sqrt{5} | 2 \pm i\sqrt{5}
+        \{i, -i\} | \pm i
+        \ln(-1) | i\pi
+        11001_2 | 11001_{two}
+        77_8 | 77_{\text{eight}}
+        (1011)_2 | 1011_2
+        1011_{(2)} | 1011_2
+        1011_2 | 1011 \text{ base } 2
+        1011 base 2 | 1011_2
+        255_{10} | 255
+        x_{1} | x_1
+        P_{\text{avg}} | P_{avg}
+        a_{i,j} | a_{i, j}
+        V_{\mathrm{in}} | V_{in}
+        75\% | \frac{3}{4}
+        0.75 | 75\%
+        75 percent | 75
+        75 \text{ per cent} | 75\%
+        33\frac{1}{3}\% | \frac{1}{3}
+        33 1/3 % | \frac13
+        12\tfrac12\% | 12.5\%
+        1{,}250\% | 1250
+        2,5\% | 2.5\%
+        50\% \text{ or } \frac12 | \frac12
+        x\in[2,5] | 2\le x\le5
+        2 \leqslant x \leqslant 5 | [2,5]
+        [2; 5] | [2,5]
+        x > 5 \text{ or } x < -5 | (-\infty,-5) \cup (5, \infty)
+        x \in \mathbb{R}\setminus\{1,2\} | x \neq 1, 2
+        x \ne 1 \text{ and } x \ne 2 | x \neq 1, x\neq 2
+        (-\infty,1)\cup(1,\infty) | \mathbb{R} - \{1\}
+        (-\infty,1)\cup(1,\infty) | \mathbb{R} \backslash \{1\}
+        \text{all real numbers except } 1 | x \ne 1
+        n > 3 | n > 3.0
+        0 \leq x | x \geq 0
+        [0,\infty) | x\ge0
+        (0, 1) \cup (1, \infty) | x > 0, x \ne 1
+        -1\le\sin x\le1 | -1 \leq \sin x \leq 1
+        (−∞, 3) | x<3
+        (-∞, 3] | x ≤ 3
+        60 ^\circ | 60
+        60^{\circ}, 120^{\circ} | 120, 60
+        \alpha = 60^\circ, \beta = 30^\circ | \alpha=60, \beta=30
+        \frac{180^\circ}{7} | \frac{180}{7}
+        \left(\frac{360}{7}\right)^\circ | \frac{360}{7}
+        180^\circ - 60^\circ | 120^\circ
+        37.5^{\circ} | 37\frac12
+        -20^\circ\text{C} | -20
+        1.8^{\circ} \mathrm{C} / \mathrm{h} | 1.8
+        9.8 m/s^2 | 9.8 \text{ m/s}^2
+        9.8\,\text{m}\cdot\text{s}^{-2} | 9.8\ \mathrm{m/s^2}
+        9.8\,\mathrm{m\,s^{-2}} | 9.8\ \mathrm{m/s^2}
+        6.63 \times 10^{-34} \text{ J}\cdot\text{s} | 6.63e-34
+        5 \text{ N/m} | 5
+        5 \text{ km}^2 | 5
+        5 km² | 5 \text{ km}^2
+        1{,}000 \text{ m} | 1 \text{ km}
+        250 \text{ mL} | 0.25 \text{ L}
+        3 \text{ days} | 72 \text{ hours}
+        36 \text{ inches} | 3 \text{ feet}
+        \frac{1}{2} \text{ mile} | 0.5
+        10 \text{ miles/hour} | 10 \text{ mph}
+        10 miles per hour | 10
+        \$1.5\text{ million} | \$1,500,000
+        20 dollars | \$20
+        20 cents | \$0.20
+        \$20.00 | 20
+        20.00 dollars | 20
+        30 people | 30
+        30 \text{ people} | 30
+        6 \text{ red balls} | 6
+        12 \text{ possible values} | 12
+        2\pi \text{ radians} | 2\pi
+        2\pi | 2\pi \text{ rad}
+        16\pi \text{ square inches} | 16\pi
+        16\pi \text{ in}^2 | 16\pi
+        4\sqrt{3} cm | 4\sqrt3
+        4\sqrt{3} cm^2 | 4\sqrt3
+        (5 \text{ cm}, 3 \text{ cm}) | (5,3)
+        5 \text{ cm and } 3 \text{ cm} | 5, 3
+        5 cm, 3 cm | 5,3
+        5 \text{ cm} | 5\text{ centimeters}
+        7 a.m. | 7
+        12 \text{ noon} | 12
+        5:30 pm | 5:30
+        (sqrt(5)-1)/2 | \frac{\sqrt5-1}{2}
+        sqrt(x)/2 | \frac{\sqrt{x}}{2}
+        sqrt(2/3) | \sqrt{\frac23}
+        -sqrt(3)/2 | -\frac{\sqrt3}{2}
+        cbrt(2) | \sqrt[3]{2}
+        exp(-x**2/2) | e^{-x^2/2}
+        log(2) | \ln 2
+        log2(8) | 3
+        log10(x) | \log_{10} x
+        x^2*y | x^2y
+        2*x*(x+1) | 2x(x+1)
+        1/(x+1) | \frac{1}{x+1}
+        3/4*pi | \frac{3\pi}{4}
+        (pi^2)/6 | \frac{\pi^2}{6}
+        np.exp(-1) | e^{-1}
+        np.sqrt(2)*np.pi | \sqrt2\pi
+        math.pi | \pi
+        math.log(2) | \ln2
+        e^(-x) | e^{-x}
+        2^n - 1 | 2^{n}-1
+        2^(n-1) | 2^{n-1}
+        n(n+1)/2 | \frac{n(n+1)}{2}
+        n*(n+1)/2 | \frac{n(n+1)}{2}
+        (n choose 2) | \binom{n}{2}
+        theta | \theta
+        alpha+beta | \alpha+\beta
+        Delta | \Delta
+        4π | 4\pi
+        3π/4 | \frac{3\pi}{4}
+        √(2)/2 | \frac{\sqrt2}{2}
+        1/√2 | \frac{1}{\sqrt2}
+        2³ | 8
+        x₁ + x₂ | x_1+x_2
+        a ≠ b | a \ne b
+        ≈ 3.14 | 3.14
+        1 ± √2 | 1\pm\sqrt2
+        90˚ | 90
+        5∛2 | 5\sqrt[3]{2}
+        ½π | \frac\pi2
+        3⅓ | \frac{10}{3}
+        10⁶ | 1000000
+        “5” | 5
+        5＋3 | 8
+        e^{iπ} | -1
+        ∫ | \int
+        [1, ∞) | [1,\infty)
+        A ∪ B | A \cup B
+        \sqrt{x}\sqrt{y} | \sqrt{xy}
+        \frac{\sqrt{x}}{x} | \frac{1}{\sqrt{x}}
+        \ln\frac{x}{y} | \ln x-\ln y
+        \ln x^3 | 3\ln x
+        \frac12\ln(x^2) | \ln x
+        \log_a b | \frac{\ln b}{\ln a}
+        \log_{4} 8 | \frac32
+        (a^2b)^{1/2} | a\sqrt b
+        \sqrt{a^2+2ab+b^2} | a+b
+        \left(\frac{a}{b}\right)^{-1/2} | \sqrt{\frac{b}{a}}
+        e^{\ln 3} | 3
+        2^{\log_2 5} | 5
+        \sqrt[6]{x^3} | \sqrt{x}
+        \ln(e^2) | 2
+        \ln 8 | 3\ln 2
+        \frac{\ln 8}{\ln 2} | 3
+        \log 100 | 2
+        \sqrt{50} | 5\sqrt{2}
+        \sqrt{12}+\sqrt{27} | 5\sqrt3
+        \frac{1}{\sqrt5-2} | \sqrt5+2
+        \sqrt{6+4\sqrt2} | 2+\sqrt2
+        2\frac 12 | 2.5
+        2 \frac{1}{2} | 2.5
+        2+\frac12 | 2.5
+        1 \frac{3}{4} \text{ cups} | 1.75
+        1 3/4 cups | 1.75
+        0.\overline{81} | \frac{9}{11}
+        0.8\overline{3} | \frac56
+        0.\overline{9} | 1
+        5.\overline{27} | \frac{58}{11}
+        0.12\overline{3} | \frac{37}{300}
+        0.1666... | \frac16
+        0.(142857) | \frac17
+        -1.\overline{3} | -\frac43
+        \frac{2mg}{k} | 2mg/k
+        v_0\cos\theta | v_{0} \cos \theta
+        \sqrt{v_0^2+2gh} | (v_0^2 + 2gh)^{1/2}
+        \frac{1}{2}kx^2 | \frac{k x^{2}}{2}
+        -\frac{GMm}{2a} | -G M m /(2 a)
+        \frac{q}{4\pi\varepsilon_0 r^2} | \frac{q}{4 \pi \epsilon_{0} r^{2}}
+        \frac{\lambda}{2\pi\epsilon_0 r}\hat{r} | \hat{r} \frac{\lambda}{2\pi\epsilon_0 r}
+        \frac{nRT}{V} | n R T / V
+        e^{-E/(k_B T)} | e^{-\frac{E}{k_{B} T}}
+        \frac{h c}{\lambda} | hc/\lambda
+        \frac{1}{\sqrt{1-v^2/c^2}} | \left(1-\frac{v^2}{c^2}\right)^{-1/2}
+        A\cos(\omega t+\phi) | A \cos (\phi + \omega t)
+        A\sin(\omega t) | A\cos(\omega t - \pi/2)
+        \frac{1}{s(s+1)} | \frac{1}{s}-\frac{1}{s+1}
+        \frac{s}{s^2+\omega^2} | \frac{s}{\omega^{2}+s^{2}}
+        x(t) = e^{-t} | e^{-t}
+        x(t)=C_1e^{-t}+C_2e^{-2t} | C_{1} e^{-t}+C_{2} e^{-2 t}
+        y = Ce^{-x^2} | C e^{-x^2}
+        y(x) = C e^{x} | y = Ce^x
+        -i\cot(a\rho) | \frac{\cot(a \rho)}{i}
+        \frac{4A}{3+3i}e^{it} | \frac{4A(1-i)}{6}e^{it}
+        \sqrt{2}\cos(2t-\pi/4) | \cos 2t + \sin 2t
+        \tan(x+y) | \frac{\tan x+\tan y}{1-\tan x\tan y}
+        2\cos^2 x - 1 | \cos 2x
+        (x+y)^3 | x^3+3x^2y+3xy^2+y^3
+        \frac{x^3-1}{x-1} | x^2+x+1
+        \frac{1}{n}-\frac{1}{n+1} | \frac{1}{n(n+1)}
+        n^2+n+1 | n(n+1)+1
+        2^{2n} | 4^n
+        3\cdot 2^{n-1} | \frac{3\cdot2^n}{2}
+        \frac{(2n)!}{n!n!} | \binom{2n}{n}
+        (n-1)! | \frac{n!}{n}
+        \left\lceil \frac{n}{2}\right\rceil | \lceil n/2\rceil
+        \lfloor \sqrt{n} \rfloor | \left\lfloor \sqrt n \right\rfloor
+        \max(a,b) | \max(b,a)
+        \sum_{i=1}^{n} i^2 | \frac{n(n+1)(2n+1)}{6}
+        \sum_{i=0}^{n-1} 2^i | 2^n-1
+        \prod_{k=1}^{n} k | n!
+        \gcd(a,b)=1 | \gcd(b,a)=1
+        p^{a}q^{b} | q^b p^a
+        \frac{ab}{a+b} | \frac{1}{1/a+1/b}
+        -x-1 | -(x+1)
+        2 - x | -x+2
+        \frac{x}{y} | x/y
+        x = \frac{1}{2} | x = 0.5
+        x=1, y=2, z=3 | (x,y,z)=(1,2,3)
+        z=3, y=2, x=1 | x=1,y=2,z=3
+        \{(1,2)\} | (1,2)
+        \left\{ 1, 2, 3 \right\} | \{1,2,3\}
+        1,2,3, | 1,2,3
+        1, 2, \text{ and } 3 | 1,2,3
+        1, 2 or 3 | 1,2,3
+        -1, 1 | \{\pm1\}
+        \pm \frac{\sqrt2}{2} | -\frac{1}{\sqrt2},\frac{1}{\sqrt2}
+        x=-1 \pm \sqrt{2} | -1+\sqrt2, -1-\sqrt2
+        3 \pm 2\sqrt2 | 3\mp2\sqrt2
+        (a,b) = (1,2) \text{ or } (2,1) | (1,2),(2,1)
+        (1,2);(2,1) | (2,1),(1,2)
+        \left( \frac{1}{2}, -1 \right) | (0.5,-1)
+        2\begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{pmatrix} 2 \\ 4 \end{pmatrix}
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}^T | \begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}
+        \begin{pmatrix} 1 & 1 \\ 0 & 1 \end{pmatrix}^3 | \begin{pmatrix} 1 & 3 \\ 0 & 1 \end{pmatrix}
+        \begin{pmatrix} a & b \\ c & d \end{pmatrix} | \left(\begin{array}{cc} a & b \\ c & d \end{array}\right)
+        \left[\begin{array}{c} 1 \\ 2 \end{array}\right] | \begin{pmatrix} 1 \\ 2 \end{pmatrix}
+        0.5x+1 | \frac{x}{2}+1
+        1.5\pi | \frac{3\pi}{2}
+        4.71238898 | \frac{3\pi}{2}
+        1.41421356 | \sqrt2
+        12.50 | 12.5
+        \frac{25}{2} | 12.5
+        5. | 5
+        05 | 5
+        +5 | 5
+        --5 | 5
+        1e3 | 1000
+        5{.}5 | 5.5
+        3,14 | 3.14
+        1.000.000 | 1000000
+        -0.5 | -\frac12
+        \frac{6}{4} | \frac32
+        6:4 | 3:2
+        3 : 2 | 1.5
+        3 to 2 | 3:2
+        3:2:1 | 6:4:2
+        \frac{0.5}{2} | \frac14
+        5 \cdot 10^{-2} | 0.05
+        \sqrt{0.25} | \frac12
+        0.1 + 0.2 | 0.3
+        10^{10} | 10000000000
+        1 \frac{1}{2} \times 10^3 | 1500
+    """,
 }
 
 DIFFERENT = {
@@ -914,6 +1410,156 @@ DIFFERENT = {
         73 | 37
         5 | -5
         1234.5 | 1234.6
+    """,
+    "further": r"""
+        3.3 \times 10^{-12} | 3.3e12
+        33e12 | 3.3e12
+        \frac{GMm}{r} | G\frac{Mm}{r^{2}}
+        \hbar | h
+        I_0 e^{-t/RC} | I_{0} e^{-\frac{t}{R}}
+        \dot x | \ddot x
+        O(n) | O(n^2)
+        t \in [0,1] | 0 \le x \le 1
+        x \ge 3 or x \le -3 | (-\infty,-3)\cup(3,\infty)
+        1 < a | a<1
+        0.5 km | 50 m
+        1 hour | 1 minute
+        3 feet | 3 yards
+        5 square meters | 5 meters
+        x_1=2,x_2=3 | x_1=3, x_2=2
+        a=2,b=3 | 3,2
+        \left[ 2, 3 \right] | (2,3)
+        x=2y | y=2x
+        \frac{x^2}{4}+\frac{y^2}{9}=1 | 4x^2+9y^2=36
+        (C) 12 | D
+        C | CD
+        C and D | C
+        isosceles | equilateral
+        0.666 | \frac23
+        0.66 | \frac23
+        \sin 30 | \sin 30^\circ
+        \frac{2\pi}{3} | 60^\circ
+        3^{100}-1 | 3^{100}+1
+        2^{2024} | 4^{1011}
+        x \equiv 3 \pmod{7} | x\equiv 4 \pmod 7
+        3.3 \times 10^{9} \text{ J} | 3.3 \times 10^{12} \text{ J}
+        e^{-3} | 1e-3
+        2e^3 | 2e3
+        \frac{1}{2^{99}} | 0
+        1.00001e-19 | 1.1e-19
+        2^{-98} | 2^{-98}+2^{-110}
+        \frac{n}{N} | \frac{N}{n}
+        \frac{m}{m+M} | \frac12
+        Rr | r^2
+        \ln X | \ln x
+        \alpha | a
+        \nu | v
+        \rho | p
+        \mu | u
+        \Delta t | t
+        \Delta x | \delta x
+        t | 10
+        5t | 5s
+        2h | 2
+        \frac{d}{2} | \frac12
+        3l | 3
+        x_0 t | x_0
+        \omega t | \omega
+        kT | k
+        qV | q
+        mc^2 | m
+        2gh | 2g
+        \sqrt{2gh} | \sqrt{2g}
+        e^{at} | e^{a}
+        4\pi r^2 h | 4\pi r^2
+        \sqrt{-3} | \sqrt{3}
+        1+2i | 2+i
+        e^{i\theta} | e^{\theta}
+        \cos\theta+i\sin\theta | e^{-i\theta}
+        (1011)_2 | 1011_3
+        FF_{16} | FE_{16}
+        1011 | 1011_2
+        a_{ij} | a_{ji}
+        x_1 | x_2
+        x_1 x_2 | x_1
+        x^2 | x_2
+        75\% | 7.5
+        0.75\% | 75\%
+        750\% | 75\%
+        (-∞, 3) | x ≤ 3
+        (2,5) | [2,5]
+        2<x\le 5 | 2 \le x < 5
+        x \ge 5 | x \le 5
+        (2,5)\cup(7,9) | (2,5)
+        x<1 \text{ and } x > 0 | x<1
+        \{2,5\} | [2,5]
+        2, 5 | [2,5]
+        60^\circ | 60 \text{ cm}
+        120^\circ | 60^\circ
+        \cos 60 | \cos 60^\circ
+        \sin 60^\circ | \cos 60^\circ
+        5:30 pm | 5:30 am
+        20 dollars | 20 cents
+        3 \text{ days} | 3 \text{ hours}
+        36 \text{ inches} | 36 \text{ feet}
+        5 kg | 5 lb
+        250 \text{ mL} | 250 \text{ L}
+        5 \text{ m}^2 | 5 \text{ m}^3
+        5 \text{ N} | 5 \text{ J}
+        9.8 \text{ m/s}^2 | 9.8 \text{ m/s}
+        10 \text{ Hz} | 10 \text{ kHz}
+        5 \text{ million} | 5
+        5 cm | 5.5 cm
+        16\pi \text{ in}^2 | 16\pi \text{ in}^3
+        2√2 | \sqrt2
+        x₁ | x_2
+        2³ | 6
+        √(2)/2 | \frac12
+        1/(x+1) | \frac1x+1
+        exp(2) | 2
+        3⅓ | 1
+        \sqrt{x^2+y^2} | x+y
+        \ln(x+y) | \ln x\ln y
+        \ln x^2 | \ln^2 x
+        \log_2 3 | \log_3 2
+        \sqrt{2}\sqrt{x} | 2\sqrt x
+        \sqrt{3} | 1.732
+        e^{\ln x} | \ln x
+        2 1/2 | 1
+        2\frac12 | 2\frac13
+        3 1/4 | \frac{31}{4}
+        0.\overline{81} | 0.81
+        0.8\overline{3} | 0.\overline{83}
+        0.16 | \frac16
+        0.17 | \frac16
+        e^{-E/(k_B T)} | e^{-\frac{E T}{k_{B}}}
+        A\cos(\omega t+\phi) | A \cos (\omega t-\phi)
+        2\cos^2 x - 1 | \sin 2x
+        \lfloor \sqrt{n} \rfloor | \sqrt{n}
+        \lceil n/2 \rceil | \lfloor n/2 \rfloor
+        \max(a,b) | \min(a,b)
+        \sum_{i=1}^{n} i^2 | \frac{n(n+1)}{2}
+        -x+1 | -(x+1)
+        x-2 | 2-x
+        x=1,y=3,z=2 | x=1,y=2,z=3
+        (1,2,3) | (3,2,1)
+        \{1,2\} | \{1,3\}
+        \{1\} | \{1,2\}
+        1,2,3 | 1,2
+        (1,2),(2,1) | (1,2)
+        \begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix} | \begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}
+        \begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{pmatrix} 2 \\ 1 \end{pmatrix}
+        4.71 | \frac{3\pi}{2}
+        1.4142 | \sqrt2
+        3,14 | 314
+        1,5 | 15
+        1.5.2 | 1.52
+        0 | 0.0001
+        1 | 1.01
+        99 | 100
+        1/3 | 1/4
+        \frac{1}{3} | 0.33
+        3:2:1 | 3:1:2
     """,
 }
 

@@ -542,7 +542,7 @@ def golds(data):
 
 
 SPOKEN = re.compile(
-    r"\\(?:text|mathrm|mbox|circ|le|ge|ne|in|leq|geq|neq|cup|equiv|infty|pmod|mathbb)(?![a-z])|[=<>%:;,$°]|\\\{|[a-z]\.|\.$"
+    r"\\(?:text|mathrm|mbox|circ|le|ge|ne|in|leq|geq|neq|cup|equiv|infty|pmod|mathbb|cong|subseteq|mid|parallel|approx|geqslant)(?![a-z])|[=<>%:;,$°]|\\\{|[a-z]\.|\.$|^\([A-F]\)"
 )
 
 

@@ -91,7 +91,10 @@ def _same_equation(a: Relation, b: Relation, tolerance) -> bool:
 
 
 def _same_label(a, b) -> bool:
-    return compact(a.text) == compact(b.text) or (
+    x, y = compact(a.text), compact(b.text)
+    if re.sub(r"\([a-z]\)$", "", x) == re.sub(r"\([a-z]\)$", "", y) in (x, y):
+        return True  # y(x) is y
+    return x == y or (
         isinstance(a, Leaf)
         and isinstance(b, Leaf)
         and a.tree is not None

@@ -48,6 +48,8 @@ _REWRITES = [
         (r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge|bold)(?![a-zA-Z])", " "),
         (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
         (r"(?<![a-zA-Z])\{,\}|,\\, (?=\d{3})", ","),
+        (r"(?<![a-zA-Z])\{\.\}", "."),
+        (r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])", lambda m: m[0].replace(".", "")),
         (r"\\(?:dfrac|tfrac|cfrac|sfrac|nicefrac|flatfrac)(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:d|t)binom(?![a-z])", r"\\binom"),
         (r"\\(?:leq|leqslant|leqq)(?![a-z])|<=|&lt;=|=<", r"\\le "),
@@ -141,7 +143,8 @@ def _halves(character: str) -> list[str]:
 
 
 def _unwrap(text: str) -> str:
-    """Without Markdown around it."""
+    """Without dollars and Markdown around it."""
+    text = re.sub(r"^\s*(\$\$?)\s*([^$]*?)\s*\1\s*([.,]?)\s*$", r"\2\3", text)
     while match := re.fullmatch(
         r"\s*(\*\*\*|\*\*|\*|___|__|_|```|``|`|\"|\$\$?)(?!\s)(.*[^\s\\])\1([.,]?)\s*", text, re.S
     ):
