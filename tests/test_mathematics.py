@@ -24,12 +24,10 @@ from dots_jax.reward import Verdict, boxes, equality, mathematics
 # Pairs of the real data on which we differ from the recorded verdict.
 DISAGREE = {
     6: "a sentence that breaks off: 2,74 $ a..",
-    9: "a number and € at the end of a sentence",
     19: "a line break within \\( \\), which the source's pattern does not cross",
     36: "a completion of more than 4,000 characters without a box",
     82: "0.33 for 1/3 in a matrix: too coarse",
     106: "doubly escaped LaTeX, which we read",
-    124: "a gold answer whose box is not closed",
     159: "a list in another order: to us a set of solutions",
 }
 
@@ -518,7 +516,7 @@ def agreement(data, pool, name):
 def test_answer_pairs(data, pool):
     """Exactly those verdicts differ that are known to."""
     share, wrong = agreement(data, pool, "answer_pairs.jsonl")
-    assert share >= 0.98
+    assert share >= 0.985
     assert list(wrong) == list(DISAGREE)
 
 

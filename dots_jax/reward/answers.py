@@ -211,7 +211,7 @@ _FUNCTIONS = set(notation.FUNCTIONS) | {"and", "mod"}
 def _leaf(text: str) -> Leaf:
     ways = []
     for value, unit, scale, known, words in split_unit(text):
-        leaf = Leaf(text, None, unit, known, words, value)
+        leaf = Leaf(text, None, unit, known, words, value if scale == 1 else f"{value} {scale}")
         try:
             tree = formula.read(value)
             tree, angle = formula.in_degrees(tree)
