@@ -13,7 +13,7 @@ from dots_jax.reward.value import Point
 
 POINTS = [(1, 0, 1), (2, 1, 4), (3, 0, 3), (4, 2, 9), (5, 0, 1), (6, 4, 20)]  # seed, bounds of the variables
 FAR = [(7, 50, 400), (8, 1000, 90000), (9, 20, 60), (10, 400, 2000)]  # where rounding down tells more apart
-DIGITS = mp.mpf(10) ** -25
+DIGITS = mp.mpf(10) ** -35
 MINUS = ("n", Fraction(-1), False)
 
 
@@ -162,10 +162,10 @@ def _same_leaf(a: Leaf, b: Leaf, tolerance) -> bool:
         return a_base == b_base
     if b.unit and not b.known and not a.unit:
         return False  # the gold answer's last letter is rather a variable
-    if compact(a.value) == compact(b.value) and not (a.unit and b.unit and a.unit != b.unit):
-        return True
     if any(u.unit and not v.unit and 0 < len(v.words) < 3 for u, v in ((a, b), (b, a))):
         return False
+    if compact(a.value) == compact(b.value) and not (a.unit and b.unit and a.unit != b.unit):
+        return True
     x, y = a.tree, b.tree
     (da, sa), (db, sb) = (leaf.unit or ((), Fraction(1)) for leaf in (a, b))
     if a.unit and b.unit and da != db:

@@ -227,6 +227,12 @@ def _integers(function):
     return apply
 
 
+def _binomial(n, k, point: Point):
+    if _exact(n, k) and n.denominator == k.denominator == 1 and 0 <= k <= n <= 5000:
+        return Fraction(math.comb(int(n), int(k)))
+    return mp.binomial(real(n), real(k)) if abs(real(n)) < 1e6 else _opaque("binomial", [n, k], point)
+
+
 def _opaque(name: str, args, point: Point):
     """The value of a function that is not known: a number by its name and arguments."""
     text = [mp.nstr(real(x), 25) if not isinstance(x, list) else str(x) for x in args]
@@ -249,7 +255,7 @@ _CALLS = {
     "min": _order(min),
     "gcd": _integers(math.gcd),
     "lcm": _integers(math.lcm),
-    "binomial": lambda n, k, p: mp.binomial(real(n), real(k)) if abs(real(n)) < 1e6 else _opaque("binomial", [n, k], p),
+    "binomial": _binomial,
     "transposed": lambda x, p: [list(r) for r in zip(*x, strict=True)] if isinstance(x, list) else _opaque("T", [x], p),
     **{f: _numeric(getattr(mp, f)) for f in NAMED[:12]},
     **{f"arc{f}": _numeric(getattr(mp, "a" + f)) for f in NAMED[:12]},
