@@ -1032,6 +1032,124 @@ EQUAL = {
         0.1 + 0.2 | 0.3
         10^{10} | 10000000000
         1 \frac{1}{2} \times 10^3 | 1500
+        \text{5.0 cm} | 5
+        5 \textrm{ cm} | 5
+        5 \rm{cm} | 5
+        5 \mathrm{cm^2} | 5
+        5\,\mathrm{cm}^{2} | 5 \text{ cm}^2
+        5 \text{ } \mathrm{m} | 5
+        \mathrm{5\,m} | 5
+        9.8 \text{ms}^{-2} | 9.8
+        9.8 ms^{-2} | 9.8
+        9.8 m s^{-2} | 9.8 m/s^2
+        5 \text{ m s}^{-1} | 5 \text{ m/s}
+        5 \text{ m}\text{ s}^{-1} | 5 \text{ m/s}
+        5 kg m/s | 5
+        5 kg*m/s | 5 \text{ kg m/s}
+        5 J/(kg K) | 5
+        4.18 J/g | 4.18
+        3e8 m/s | 3e8
+        6.02e23 mol^-1 | 6.02e23
+        10 degrees Celsius | 10
+        10 ^\circ C | 10
+        300 K | 300
+        5 eV | 5
+        1.5 keV | 1.5e3 eV
+        2 years | 2
+        24 months | 24
+        30 min | 30
+        30 min | 0.5 hours
+        45 s | 45
+        12 V | 12
+        12 \text{ volts} | 12 V
+        100 \Omega | 100
+        100\,\Omega | 100 \text{ ohm}
+        1 k\Omega | 1000 \Omega
+        5 \mu F | 5
+        5 \mu\text{F} | 5
+        5 μF | 5
+        5 µm | 5
+        5 \text{ }\mu\text{m} | 5
+        3 \text{ ft} | 3
+        6 ft | 6
+        6 feet | 72 inches
+        10 percent | 10\%
+        10 per cent | 10
+        $10 | 10
+        10$ | 10
+        \$ 10 | 10
+        10 \$ | 10
+        10 \text{ USD} | \$10
+        \pounds 10 | 10
+        \pounds10 | 10
+        10 yuan | 10
+        ¥10 | 10
+        10元 | 10
+        5 \text{ cookies} | 5 cookies
+        5 \text{ cookies} | 5
+        \text{5 cookies} | 5 \text{ cookies}
+        7 days a week | 7
+        3 \text{ times} | 3
+        3 times | 3
+        $3$ times | 3
+        about 5 | 5
+        approximately 5 | 5
+        \text{approximately } 5 | 5
+        \text{about }5 \text{ cm} | 5
+        roughly 5 | 5
+        exactly 5 | 5
+        5 (approx) | 5
+        5 \text{ (approx.)} | 5
+        \approx 5 \text{ cm} | 5
+        x \approx 5 \text{ cm} | 5
+        = 5 | 5
+        : 5 | 5
+        n=5 | n = 5
+        n \text{ is } 5 | 5
+        \text{Area}=5 | 5
+        \text{Area} = 5 \text{ cm}^2 | 5
+        A = 5 \text{ cm}^2 | 5
+        \text{Total: } 5 | 5
+        Total = 5 | 5
+        \text{Answer: } 5 | 5
+        \therefore 5 | 5
+        Thus, 5 | 5
+        5 \quad \text{(cm)} | 5
+        5 \; (\text{cm}) | 5
+        5 \,(\text{units}) | 5
+        5\text{cm}/\text{s} | 5
+        3.0 \times 10^{8}\frac{\text{m}}{\text{s}} | 3e8
+        \frac{5}{2}\frac{\text{m}}{\text{s}} | 2.5
+        \frac{1}{2} \text{ of the total} | \frac12
+        \frac12 \text{ cup} | \frac12
+        1.2 \text{ million people} | 1200000
+        1.2 million dollars | 1200000
+        \$1.2 million | \$1200000
+        2 hundred | 200
+        5 thousand | 5000
+        3 \text{ billion} | 3\times10^9
+        1.5 \times 10^6 | 1.5 \text{ million}
+        AB = CD | AB=CD
+        AB \parallel CD | AB\parallel CD
+        \sqrt{ab} | \sqrt{ba}
+        P(A\cup B) | P(A \cup B)
+        \mathbb{Z}/2\mathbb{Z} | \mathbb{Z} / 2 \mathbb{Z}
+        \emptyset | \{\}
+        \varnothing | \text{empty set}
+        \infty | +\infty
+        \text{infinity} | \infty
+        DNE | \text{does not exist}
+        e | 2.718281828459045
+        2e | 5.43656365691809
+        \pi | 3.141592653589793
+        \frac{\pi}{4} | 0.7853981633974483
+        45 | 45.0
+        45.00 | 45
+        100\% | 100
+        one | 1
+        \text{two} | 2
+        ten | 10
+        \text{no real solutions} | no real solutions
     """,
 }
 
@@ -1560,6 +1678,139 @@ DIFFERENT = {
         1/3 | 1/4
         \frac{1}{3} | 0.33
         3:2:1 | 3:1:2
+        5 \text{ cm} | -5
+        5 \text{ cookies} | 6 \text{ cookies}
+        5 \text{ ft} | 5 \text{ in}
+        300 K | 300 ^\circ C
+        1.5 keV | 1.5 eV
+        30 min | 30 hours
+        5 V | 5 A
+        1 k\Omega | 1 \Omega
+        5 \mu m | 5 m
+        5 \mu\text{m} | 5 \text{ mm}
+        10 \text{ USD} | 10 \text{ EUR}
+        1.2 million | 1.2 billion
+        \$5 | €5
+        5 \text{ m/s} | 5 \text{ m}
+        6 feet | 6 inches
+        x \ge 2 | x \le 2
+        5x | x^5
+        xy | x+y
+        x/y | y/x
+        x-y | y-x
+        2^x | x^2
+        \log x | \log y
+        a_1 | a_2
+        f(x) | g(x)
+        x' | x''
+        \dot{x} | x
+        \vec{a}\cdot\vec{b} | \vec{a}\cdot\vec{c}
+        \angle ABC | \angle ACB
+        \triangle ABC | \triangle ABD
+        AB | CD
+        ABC | ACD
+        AB = CD | AB = EF
+        \overline{AB} | \overline{CD}
+        \mathbb{Z} | \mathbb{R}
+        \mathbb{Z}/2\mathbb{Z} | \mathbb{Z}/3\mathbb{Z}
+        \emptyset | \{0\}
+        \emptyset | 0
+        \infty | -\infty
+        \infty | 0
+        \infty | 1
+        \pi | 3
+        e | 2
+        e | \pi
+        45.01 | 45
+        \sqrt{x} | x
+        \sqrt{2} | \sqrt[3]{2}
+        \frac{1}{x} | x
+        (x+1)^2 | x^2+1
+        x^2-1 | (x-1)^2
+        \sin(x) | x\sin
+        \sin(x+y) | \sin x + \sin y
+        e^{x+y} | e^x+e^y
+        \tan x | \cot x
+        \arcsin x | \frac{1}{\sin x}
+        \ln(xy) | \ln x \ln y
+        n^2 | n^3
+        n! | n
+        2n! | (2n)!
+        \binom{n}{2} | \binom{n}{3}
+        n(n-1) | n(n+1)
+        2n | 2n+1
+        2n-1 | 2n+1
+        a+bi | a-bi
+        -i | i
+        2+3i | 3+2i
+        (0,1) | (1,0)
+        [0,1] | [1,0]
+        x=1,y=2 | x=1,z=2
+        x=1 | x=2
+        x=1 | x=-1
+        x=1 | y=1
+        1 | 2
+        one | 2
+        True | 1
+        yes | 1
+        A | 1
+        \text{odd} | 1
+        Monday | 1
+        \text{none} | 0
+        no solution | \emptyset \cup \{1\}
+        \text{no real solutions} | 1
+        1 \text{ or } 2 | 1
+        1 \text{ or } 2 | 2
+        1 | 1 \text{ or } 2
+        1,2 | 1,2,2
+        12 | 1,2
+        1.2 | 1,2
+        1,234 | 1,235
+        1,234 | 1.234
+        1234 | 123
+        0.1 | 0.01
+        10^2 | 10^3
+        10^{-2} | 10^2
+        \frac{1}{100} | 0.1
+        1\frac{1}{2} | 1\frac{1}{3}
+        1:2 | 1:4
+        12:30 | 12:31
+        x:y | y:x
+        50\% | \frac{1}{3}
+        \$50 | \$51
+        50^\circ | 40^\circ
+        10 cm | 10 km
+        10 kg | 10 km
+        2 \times 3 | 5
+        2 + 3 | 6
+        (2)(3) | 23
+        2(x+1) | 2x+1
+        -(x+1) | -x+1
+        \frac{x+1}{2} | x+\frac12
+        \frac{1}{x+1} | \frac1x+1
+        x^{1/2} | x/2
+        \sqrt{x+1} | \sqrt{x}+1
+        \sqrt{x}+1 | \sqrt{x+1}
+        \lfloor x\rfloor | \lceil x\rceil
+        \max(x,y) | \min(x,y)
+        \sum_{k=1}^n k | \sum_{k=1}^n k^2
+        \int_0^1 x dx | \int_0^2 x dx
+        \lim_{x\to0} x | \lim_{x\to1} x
+        \frac{dy}{dx} | \frac{dx}{dt}
+        \frac{\partial f}{\partial x} | \frac{\partial f}{\partial y}
+        \begin{pmatrix}1&0\\0&1\end{pmatrix} | 1
+        \begin{pmatrix}1\\2\\3\end{pmatrix} | (3,2,1)
+        1011_2 | 1011
+        x_{10} | x
+        C | C_1
+        C_1 | 1
+        a^b | b^a
+        ab | a^b
+        P | p
+        \Lambda | \lambda
+        \ell | l
+        \epsilon | e
+        \phi | \psi
     """,
 }
 

@@ -115,7 +115,7 @@ _SCALES = "|".join(units.SCALES)
 _COMMON = set(str.split("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s"))
 _TAIL = re.compile(
     r"(?:\\text\{[^{}]*\}|\\frac\s*\{\s*\\text\{[^{}]*\}[^{}]*\}\s*\{(?:[^{}]|\{[^{}]*\})*\}|\\degree(?:\s*C(?![a-z])|\s*F(?![a-z]))?"
-    r"|\^\s*(?:\{\s*-?\d\s*\}|-?\d)|[\s/()]|\\cdot(?![a-z])|\\times(?![a-z])|%|\\mu(?![a-z])|\\Omega|(?<=/)\s*[a-zA-Z]+)+"
+    r"|\^\s*(?:\{\s*-?\d\s*\}|-?\d)|[\s/()]|\\cdot(?![a-z])|\\times(?![a-z])|%|\\mu\s*[A-Za-z](?![a-zA-Z])|\\mu(?![a-z])|(?:[kM]\s*)?\\Omega|(?<=/)\s*[a-zA-Z]+)+"
 )
 
 
@@ -152,7 +152,10 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
         scale = units.SCALES[match[2]]
         text = match[1] + (" " + rest if rest.strip() not in ("", r"\text{}", r"\text{") else "")
         whole = [(sign + text, known, scale, bool(known), "")]
-    for match in re.finditer(r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text|(?<=\d)\s*\\Omega", text):
+    for match in re.finditer(
+        r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text|(?<=\d)\s*(?:[kM]\s*)?\\Omega|(?<=\d)\s*\\mu\s*[A-Za-z]",
+        text,
+    ):
         before, tail = text[: match.start()].rstrip(), text[match.start() :]
         before = re.sub(r"(?:\\cdot|\\times|\*|\\;)\s*$", "", before).rstrip()
         if tail.startswith((r"\degree", "%")) and _APPLIED.search(before):
@@ -169,7 +172,8 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
             continue
         unit = units.unit(tail)
         if unit and (not tail.startswith(r"\text") or _numeric(before) or len(_no_words(tail).strip()) > 1):
-            return [(sign + before, unit, scale, True, ""), *(whole if r"\Omega" in tail else [])]
+            letter = re.search(r"\\Omega|\\mu\s*[A-Za-z]", tail)
+            return [(sign + before, unit, scale, not letter, ""), *(whole if letter else [])]
         if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not _CONDITION.search(tail):
             return [(sign + before, known, scale, bool(known), _no_words(tail).strip())]
     for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}", text):
@@ -200,6 +204,8 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
                 continue
             return [(sign + before.strip(), unit, scale, False, ""), *whole]
         if all(len(w) == 1 for w in words) and re.sub(r"[\^{}\d\s-]", "", tail) not in _COMMON:
+            if re.search(r"\^\{?-", tail) and before[-1] == " ":
+                return [(sign + before.strip(), unit, scale, False, ""), *whole]
             continue
         return [(sign + before.strip(), unit, scale, True, "")]
     return whole
@@ -224,14 +230,15 @@ def _leaf(text: str) -> Leaf:
     return ways[0]
 
 
+_ABOUT = re.compile(
+    r"^(?:\\approx|~|=|\\therefore|(?:approximately|about|roughly|exactly|nearly|around) "
+    r"|\\text\{(?:approximately|about|approx\.?)\})\s*"
+)
+
+
 def parse(text: str):
     """What plain LaTeX says, as a Leaf, Many, Relation or Region."""
-    text = text.strip()
-    text = re.sub(
-        r"^(?:\\approx|~|\\text\{(?:approximately|about|approx\.?)\}|(?:approximately|about) |=|\\therefore)\s*",
-        "",
-        text,
-    ).strip()
+    text = _ABOUT.sub("", text.strip())
     parts = split(text, _COMMA)
     if len(parts) > 1 and parts[-1] == "":
         parts = parts[:-2]
@@ -376,7 +383,7 @@ def is_region(item) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def read(text: str) -> list:
+def read(text: str, gold: bool = False) -> list:
     """Ways to read an answer, the likelier first."""
     text = notation.clean(text)
     text = _french(text)
@@ -386,7 +393,7 @@ def read(text: str) -> list:
         ways.append(joined)
     if not re.search(r"\d,0\d\d(?!\d)", text) or joined == text:
         ways.append(text)
-    if re.match(r"[-+]?(?:\d+,\d{1,2}|0,\d+)(?=\s*(?:%|\\text|$))", text):
+    if re.match(rf"[-+]?(?:\d+,\d{{{'2' if gold else '1,2'}}}|0,\d+)(?=\s*(?:%|\\text|$))", text):  # a decimal comma
         ways.append(text.replace(",", "."))
     return [parse(w) for w in ways]
 

@@ -225,7 +225,11 @@ _SAME_WORDS = dict(
     ]
 )
 _ORDINARY = {*_SAME_WORDS.values(), "odd", "even", "all", "both", "red", "neither"}
-_COUNTS = str.split("zero one two three four five six seven eight nine ten eleven twelve")
+_SPOKEN = {
+    w: str(k) for k, w in enumerate(str.split("zero one two three four five six seven eight nine ten eleven twelve"))
+}
+_SPOKEN |= dict.fromkeys(("all real numbers", "all reals", "real numbers", "all real values"), r"\mathbb{R}")
+_SPOKEN |= {"infinity": r"\infty", "empty set": r"\emptyset"}
 
 
 def _words(text: str) -> tuple[str, bool] | None:
@@ -297,16 +301,9 @@ def _prose(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _counted(text: str) -> str:
+    """Words for a number or a set as signs."""
     words = _words(text)
-    if words and words[0].casefold() in (
-        "all real numbers",
-        "all reals",
-        "the real numbers",
-        "real numbers",
-        "all real values",
-    ):
-        return r"\mathbb{R}"
-    return str(_COUNTS.index(words[0].casefold())) if words and words[0].casefold() in _COUNTS else text
+    return _SPOKEN.get(words[0].casefold().removeprefix("the "), text) if words else text
 
 
 def equal(answer: str, gold: str) -> bool:
@@ -320,16 +317,16 @@ def equal(answer: str, gold: str) -> bool:
     for judge in (_same_words, _same_option):
         if (verdict := judge(a, b)) is not None:
             return verdict
-    for x, y in itertools.product(_read(a), _read(b)):
+    for x, y in itertools.product(_read(a), _read(b, gold=True)):
         if same(x, y, tolerance):
             return True
     shorter = tuple(t if _understood(c) else _prose(t) for t, c in ((answer, a), (gold, b)))
     return shorter != (answer, gold) and equal(*shorter)
 
 
-def _read(text: str) -> list:
+def _read(text: str, gold: bool = False) -> list:
     try:
-        return answers.read(text)
+        return answers.read(text, gold)
     except (Unreadable, RecursionError):
         return []
 

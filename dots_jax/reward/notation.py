@@ -21,7 +21,7 @@ _SIGNS = str.split(
     r"˚ \degree ° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor "
     r"⌈ \lceil ⌉ \rceil … \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} "
     r"ℚ \mathbb{Q} ℂ \mathbb{C} ≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C "
-    r"℉ \degree{}F ％ % € \text{euros} £ \text{pounds} ¥ \text{yen} “ ` ” `"
+    r"℉ \degree{}F ％ % € \text{euros} £ \text{pounds} 元 \text{yuan} ¥ \text{yen} “ ` ” `"
 )
 _CHARACTERS = {
     ord(c): (f"{name} " if name[-1].isalpha() and name[0] == "\\" else name)
@@ -75,6 +75,11 @@ _REWRITES = [
         (r"\^\s*(?:\{(?:\\prime|')\}|\\prime(?![a-z]))", "'"),
         (r"\^\s*\{\s*(?:\\prime\s*\\prime|'')\s*\}", "''"),
         (r"\*\*", "^"),
+        (r"\\pounds(?![a-z])", r"\\text{pounds}"),
+        (r"(?<=[\d}])\s*\bmin(?=\s*(?:$|[,/]|\\text))", r"\\text{min}"),
+        (r"\(?\s*(?:\\text\{\s*\(?)?\s*approx(?:\.|imately)?\s*\)?\s*\}?\s*\)?$", ""),
+        (r"\\text\{\s*(?:is|equals|are)\s*\}", "="),
+        (r"(?<=[\d}])\s*\(\s*(\\(?:text|mathrm)\s*\{[a-z ]*\})\s*\)$", r" \1"),
         (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])(?:\{([-+]?\d+)\}|([-+]?\d+))(?![\d.])", r"e\1\2"),
         (r"\(([0-9A-F]+)\)\s*(?=_\s*\{?\(?\d)", r"\1"),
         (r"(\w)\s*(?:\\text\{)?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\}?$", r"\1_{\2}"),
@@ -98,6 +103,7 @@ _REWRITES = [
 
 
 _SAYING = re.compile(
+    r"(?:thus|so|hence|therefore|then)\b[,:]?\s+(?=[-\d$\\])|:\s*|"
     r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?"
     r"(?:answers?|result|solutions?|value|option|choice)\s*(?:(?:is|are)\b|:)\s*:?\s*",
     re.IGNORECASE,
@@ -117,11 +123,9 @@ def clean(text: str) -> str:
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
     for pattern, replacement in _REWRITES[:4]:
         text = pattern.sub(replacement, text)
-    text = re.sub(
-        r"(?:\\\\|\$|\s)+$",
-        "",
-        _unwrap(_SAYING.sub("", text.strip(), count=1) if _SAYING.match(text.strip()) else text.strip()),
-    )
+    text = text.strip()
+    said = _SAYING.match(text)
+    text = re.sub(r"(?:\\\\|(?<!\\)\$|\s)+$", "", _unwrap(text[said.end() :] if said else text))
     text = _dollars(text)
     for pattern, replacement in _REWRITES[4:]:
         text = pattern.sub(replacement, text)

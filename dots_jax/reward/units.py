@@ -91,6 +91,7 @@ def unit(text: str) -> Unit | None:
         r"\degree", " degrees "
     )
     text = re.sub(r"\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1/(\2) ", text)
+    text = re.sub(r"\b([kM])\s*\\Omega", r" \1Omega ", text)
     text = re.sub(r"\\[,; ]|\\(?:text|mathrm)(?![a-z])|\\(?=mu|Omega)|[{}]", " ", text)
     text = re.sub(r"\bmu\s+(?=[a-zA-Z])|[µμ]", "u", re.sub(r"\\cdot|\\times|\*|·|⋅", " ", text))
     text = re.sub(
