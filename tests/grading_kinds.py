@@ -1150,6 +1150,31 @@ EQUAL = {
         \text{two} | 2
         ten | 10
         \text{no real solutions} | no real solutions
+        x^2\frac{1}{2} | \frac{x^2}{2}
+        \log_2\frac{1}{8} | -3
+        \sqrt2\frac12 | \frac{\sqrt2}{2}
+        2^T | 4^{T/2}
+        (1+r)^T | (r+1)^{T}
+        e^{T} | e^T
+        A^T | A^{\top}
+        X^\top X | X^T X
+        \begin{pmatrix}1&2\end{pmatrix}^\top | \begin{pmatrix}1\\2\end{pmatrix}
+        \begin{pmatrix}1&2\end{pmatrix}^{\mathsf{T}} | \begin{pmatrix}1\\2\end{pmatrix}
+        (1,2)^\top | \begin{pmatrix}1\\2\end{pmatrix}
+        \log_{10}2 | \log_{10} 2
+        \log_3 9 | 2
+        \sqrt[3]2 | 2^{1/3}
+        x^.5 | \sqrt{x}
+        10^-3 | 0.001
+        10^{-3} | 10^-3
+        e^-2 | e^{-2}
+        2^3^2 | 512
+        x_1^2 | x_{1}^{2}
+        x^2_1 | x_1^2
+        \sin^2x | (\sin x)^2
+        \sin x^2 | \sin(x^2)
+        \sin^{-1}(x) | \arcsin x
+        \log_b a^2 | 2\log_b a
     """,
 }
 
@@ -1811,6 +1836,8 @@ DIFFERENT = {
         \ell | l
         \epsilon | e
         \phi | \psi
+        x^2\frac{1}{2} | x^{5/2}
+        A^T | A
     """,
 }
 

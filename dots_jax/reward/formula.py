@@ -135,14 +135,9 @@ class _Parser:
         while token := self.peek():
             if token == "^":
                 self.next()
-                if self.take(r"\top", r"\mathsf", "T") and tree[0] != "s":
-                    tree = ("f", "transposed", tree)
-                    continue
-                if self.peek() == "{" and re.match(r"\s*\{\s*(?:T|\\top|\\text\{T\})\s*\}", self.text[self.i :]):
-                    self.argument()
-                    tree = ("f", "transposed", tree)
-                    continue
-                tree = ("^", tree, self.exponent())
+                exponent = self.exponent()
+                transposed = tree[0] == "[" and exponent == ("s", "T")
+                tree = ("f", "transposed", tree) if transposed else ("^", tree, exponent)
             elif token == "!":
                 self.next()
                 tree = ("f", "!!" if self.take("!") else "!", tree)
@@ -161,10 +156,17 @@ class _Parser:
             sign = self.next()
             tree = self.exponent()
             return tree if sign == "+" else ("*", ("n", Fraction(-1), False), tree)
-        tree = self.argument() if self.peek() == "{" else self.primary()
+        tree = self.script()
         if self.take("^"):
             tree = ("^", tree, self.exponent())
         return tree
+
+    def script(self):
+        """What is raised or lowered: a pair of braces, a number, or one sign."""
+        token = self.peek()
+        if token[:1].isdigit() or re.fullmatch(r"\.\d+", token):
+            return _number(self.next())
+        return self.group() if token == "{" else self.primary()
 
     def argument(self):
         """What stands in braces, or the next digit or sign."""
@@ -204,7 +206,7 @@ class _Parser:
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
             return self.number(token)
         if token == "|":
-            return self.bar("|")
+            return self.bar()
         if token in (r"\|",):
             raise Unreadable(token)
         if token in ("(", "[", "{"):
@@ -230,7 +232,7 @@ class _Parser:
             return self.symbol(token)
         raise Unreadable(token)
 
-    def bar(self, _):
+    def bar(self):
         self.bars += 1
         tree = self.sum()
         if not self.take("|"):
@@ -239,16 +241,10 @@ class _Parser:
         return ("f", "abs", tree)
 
     def number(self, token: str):
-        mantissa, _, power = token.lower().partition("e")
-        if len(token) > 2000 or abs(int(power or 0)) > 5000:
-            raise Unreadable("a number is too long")
-        if "." in mantissa:
+        """A number, perhaps a mixed one or one in another base."""
+        if "." in token:
             self.take(r"\ldots")
-        tree = (
-            "n",
-            Fraction(mantissa.rstrip(".") or "0") * Fraction(10) ** int(power or 0),
-            "." in mantissa.rstrip(".") or bool(power),
-        )
+        tree = _number(token)
         if mixed := re.compile(
             r"\s*\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)|\{\s*(\d+)\s*\}\s*(\d)|(\d)\s*\{\s*(\d+)\s*\})|\s+(\d+)\s*/\s*(\d+)(?![\d.])"
         ).match(self.text, self.i):
@@ -324,12 +320,12 @@ class _Parser:
             if token == "^":
                 power = self.exponent()
             else:
-                base = self.argument() if self.peek() == "{" else self.primary()
+                base = self.script()
         if self.peek() in ("(", "{", "[", r"\{"):
             args = self.arguments()
         elif self.peek() == "|":
             self.next()
-            args = [self.bar("|")]
+            args = [self.bar()]
         else:
             sign = self._sign() if self.peek() == "-" else 1
             tree = self.product(implicit_only=True)
@@ -365,7 +361,7 @@ class _Parser:
             self.i -= 1
             degree = self.group()
         token = self.peek()
-        inside = self.group() if token in ("{", "(") else self.primary()
+        inside = self.group() if token == "(" else self.script()
         return ("f", "root", inside, degree or ("n", Fraction(2), False))
 
     def matrix(self):
@@ -401,9 +397,23 @@ class _Parser:
         top = self.argument()
         return ("f", "binomial", top, self.argument())
 
+    def angle(self):
+        """What follows is its name."""
+        name = re.sub(r"[\s_{}]", "", self.text[self.i :])
+        self.i = len(self.text)
+        return ("s", f"angle {name}")
+
     def accent(self, primes: str):
         name = self.raw().strip("\\")
         return self.symbol(name + primes)
+
+
+def _number(token: str):
+    mantissa, _, power = token.lower().partition("e")
+    if len(token) > 2000 or abs(int(power or 0)) > 5000:
+        raise Unreadable("a number is too long")
+    mantissa = mantissa.rstrip(".")
+    return ("n", Fraction(mantissa) * Fraction(10) ** int(power or 0), "." in mantissa or bool(power))
 
 
 def _repeating(match: re.Match):
@@ -427,10 +437,7 @@ _PRIMARY = {
     r"\infty": lambda p: ("f", "infinity"),
     r"\dot": lambda p: p.accent("'"),
     r"\ddot": lambda p: p.accent("''"),
-    r"\angle": lambda p: (
-        "s",
-        "angle " + re.sub(r"[\s_{}]", "", p.text[p.i :]) + str(setattr(p, "i", len(p.text)) or ""),
-    ),
+    r"\angle": _Parser.angle,
 }
 
 
