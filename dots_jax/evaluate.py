@@ -266,6 +266,9 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     against, key = reward.against(config.reward, questions), jax.random.key(config.seed)
     inputs = prompts[asked], lengths[asked], [against[i] for i in asked]
     try:
+        readable = reward.readable(grader, against)
+        if readable is not None and not readable.all():
+            print(f"{(~readable).sum():,} gold answers that cannot be read match only as text", flush=True)
         for number, ids, found in ask(
             params, model, tokenizer, *inputs, grader, key, batch=batch, skip=there, **sampling
         ):

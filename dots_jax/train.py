@@ -70,6 +70,7 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
     grader = reward.make(config.reward)
     answers, exam_answers = (reward.against(config.reward, questions) for questions in (pool, heldout))
+    readable = reward.readable(grader, answers)
     sampling = {
         "max_tokens": config.rollout.max_tokens,
         "stop_ids": tok.stop_ids(directory, tokenizer),
@@ -117,7 +118,7 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
             buffer = make_buffer() if emptied else replay.cut(buffer, mesh)
     barrier("all have read what is there")
     claim.take()
-    main_only(data.write)(pool, workdir, lengths)
+    main_only(data.write)(pool, workdir, lengths, readable)
     main_only(settings.write_config)(config, workdir, prints)
     if start:
         main_only(shutil.rmtree)(export, ignore_errors=True)  # of an earlier end
@@ -140,7 +141,7 @@ def _train(config, workdir: str, claim: workdirs.Claim) -> None:
         policy_path=config.policy.path,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
         dtype=config.policy.dtype,
-        pool=data.describe(pool, lengths),
+        pool=data.describe(pool, lengths, readable),
         heldout=data.describe(heldout, exam_lengths),
         steps=steps,
         start_step=start,

@@ -10,7 +10,7 @@ import numpy as np
 from dots_jax.errors import UserError
 from dots_jax.reward import exact
 
-__all__ = ["ABOUT", "GRADERS", "Grader", "Immediate", "Verdict", "against", "exact", "grade", "make"]
+__all__ = ["ABOUT", "GRADERS", "Grader", "Immediate", "Verdict", "against", "exact", "grade", "make", "readable"]
 
 
 class Verdict(enum.IntEnum):
@@ -106,3 +106,9 @@ def grade(completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
 def against(name: str, questions) -> Sequence[str]:
     """What the grader `name` compares completions with: the questions' answers, or for the proxy their texts."""
     return questions.texts if name == "proxy" else questions.answers
+
+
+def readable(grader: Grader, golds: Sequence[str]) -> np.ndarray | None:
+    """Which gold answers the grader understands, bool [N]; the others match only as text; None: unknown."""
+    ask = getattr(grader, "readable", None)
+    return ask(golds) if ask else None
