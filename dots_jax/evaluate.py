@@ -16,7 +16,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
 from dots_jax.evaluation import Evaluator, interval
 from dots_jax.policy import source
-from dots_jax.reward import Verdict
+from dots_jax.reward.types import Verdict
 from dots_jax.run import metrics, settings
 from dots_jax.run import workdir as workdirs
 
@@ -91,7 +91,6 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
         asked,
         prompts,
         lengths,
-        reward.against(config.reward, questions),
         reward.make(config.reward),
         config.samples,
         batch,
@@ -99,6 +98,9 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
         {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")},
     )
     try:
+        readable = evaluator.grader.readable(questions.items())
+        if readable is not None and not readable.all():
+            print(f"{(~readable).sum():,} gold answers that cannot be read match only as text", flush=True)
         for number, numbers, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
             new = [
                 {

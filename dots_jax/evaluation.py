@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from dots_jax import rollout
 from dots_jax.data.questions import Questions
 from dots_jax.policy.source import Policy
-from dots_jax.reward import Grader, Verdict
+from dots_jax.reward.types import Grader, Verdict
 from dots_jax.rollout.grading import GradedCompletions, Grading, concatenate
 
 
@@ -24,7 +24,6 @@ class Evaluator:
     rows: np.ndarray  # int [M], the question that each row asks
     prompts: np.ndarray  # int32 [N, S]; one that leaves fewer than `max_tokens` positions gets so many
     lengths: np.ndarray  # int32 [N]
-    answers: Sequence[str]  # N, what the grader compares with
     grader: Grader
     samples: int  # G
     batch: int  # rows at a time, 0 for all; with the key it decides what is drawn
@@ -50,7 +49,7 @@ class Evaluator:
           key: PRNG key.
           skip: numbers of batches that are left out.
         """
-        count, pending = len(self.rows), None
+        count, pending, items = len(self.rows), None, self.questions.items()
         batch = min(self.batch or count, count)
         room = np.minimum(self.max_tokens, self.policy.config.max_positions - self.lengths)
         max_tokens = int(room.max())
@@ -60,7 +59,7 @@ class Evaluator:
             numbers = np.arange(start, min(start + batch, count))
             fill = np.full(batch - len(numbers), start)  # one shape to compile
             ids = self.rows[np.concatenate([numbers, fill])]
-            grading = Grading(self.grader, self.policy.tokenizer, [self.answers[i] for i in ids], self.samples)
+            grading = Grading(self.grader, self.policy.tokenizer, [items[i] for i in ids], self.samples)
             rollouts = rollout.sample(
                 params,
                 self.policy.config,

@@ -12,7 +12,7 @@ import numpy as np
 
 from dots_jax import data, learner, reward, rollout, selection
 from dots_jax.core import config_rules, plugins, rng, sharding
-from dots_jax.core.distributed import main_only
+from dots_jax.core.distributed import is_main, main_only
 from dots_jax.core.errors import UserError
 from dots_jax.data.questions import Questions
 from dots_jax.difficulty import embed
@@ -21,7 +21,7 @@ from dots_jax.learner import losses, replay
 from dots_jax.policy import huggingface
 from dots_jax.policy.source import Policy
 from dots_jax.policy.source import load as load_policy
-from dots_jax.reward import Grader
+from dots_jax.reward.types import Grader, Question
 from dots_jax.rollout import GradedCompletions, Grading, Rollouts
 from dots_jax.run import settings
 from dots_jax.run import workdir as workdirs
@@ -77,7 +77,8 @@ class Experiment:
     pool: Questions  # N
     prompts: np.ndarray  # int32 [N, S]
     lengths: np.ndarray  # int32 [N]
-    answers: Sequence[str]  # N, what the grader compares with
+    questions: Sequence[Question]  # N, what the grader knows of them
+    readable: np.ndarray | None  # bool [N], answers that the grader understands
     grader: Grader
     group_size: int  # G
     max_tokens: int  # T
@@ -97,7 +98,7 @@ class Experiment:
 
     def roll_out(self, params: dict, ids: np.ndarray, key: jax.Array) -> tuple[Rollouts, GradedCompletions]:
         """G completions of each question, graded as they end."""
-        grading = Grading(self.grader, self.policy.tokenizer, [self.answers[i] for i in ids], self.group_size)
+        grading = Grading(self.grader, self.policy.tokenizer, [self.questions[i] for i in ids], self.group_size)
         rollouts = rollout.sample(
             params,
             self.policy.config,
@@ -191,7 +192,6 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         eval_set.rows(),
         eval_prompts,
         eval_lengths,
-        reward.against(config.reward, eval_set),
         grader,
         config.eval.samples,
         config.eval.batch,
@@ -211,6 +211,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         "embeddings": embedder if embedder != directory else "",
         "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
         "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
+        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
     }
     fingerprints = main_only(settings.fingerprints)(directory, rests_on, pool=pool, evaluation_set=eval_set)
     main_only(settings.same_inputs)(fingerprints, workdir)
@@ -239,7 +240,8 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         pool=pool,
         prompts=prompts,
         lengths=lengths,
-        answers=reward.against(config.reward, pool),
+        questions=pool.items(),
+        readable=grader.readable(pool.items()) if is_main() else None,
         grader=grader,
         **size,
         temperature=config.rollout.temperature,

@@ -14,7 +14,7 @@ from benchmarks import common, decode_attention, gpu, gpu_sections, update
 from dots_jax.core.errors import UserError
 from dots_jax.policy import attention
 
-LACKING = ["ml_collections", "tensorboardX", "datasets", "math_verify", "transformers", "matplotlib", "pyarrow", "tqdm"]
+LACKING = ["ml_collections", "tensorboardX", "datasets", "mpmath", "transformers", "matplotlib", "pyarrow", "tqdm"]
 
 
 @pytest.fixture(scope="module")

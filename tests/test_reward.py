@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from dots_jax import reward
+from dots_jax.core import plugins
 from dots_jax.core.errors import UserError
-from dots_jax.reward import Verdict, proxy
+from dots_jax.reward import Question, Verdict, exact, proxy
 
 CASES = [
     ("919", "919", 1),
@@ -27,31 +28,40 @@ CASES = [
 
 @pytest.mark.parametrize(("completion", "answer", "expected"), CASES)
 def test_exact(completion, answer, expected):
-    assert reward.exact.grade([completion], [answer]).tolist() == [expected]
-
-
-def test_exact_batch():
-    completions, answers, expected = zip(*CASES, strict=True)
-    grades = reward.exact.grade(list(completions), list(answers))
-    assert grades.dtype == np.float32
-    np.testing.assert_array_equal(grades, expected)
-    assert reward.exact.grade([], []).shape == (0,)
-    with pytest.raises(ValueError, match="shorter"):
-        reward.exact.grade(["1", "2"], ["1"])
+    assert exact.score(completion, Question("", answer)) == expected
 
 
 def test_make():
-    with pytest.raises(UserError, match=r"config.reward is 'exakt'; choose one of: exact, math, proxy"):
-        reward.make("exakt")
     completions, answers, expected = zip(*CASES, strict=True)
+    questions = [Question("", answer) for answer in answers]
     grader = reward.make("exact")
-    rewards, verdicts = grader.submit(completions, answers)()
+    rewards, verdicts = grader.submit(completions, questions)()
     assert rewards.dtype == np.float32 and verdicts.dtype == np.int8
     np.testing.assert_array_equal(rewards, expected)
     np.testing.assert_array_equal(verdicts, np.where(expected, Verdict.CORRECT, Verdict.WRONG))
     with pytest.raises(ValueError, match="shorter"):
-        grader.submit(["1", "2"], ["1"])
+        grader.submit(["1", "2"], questions[:1])
+    assert grader.readable(questions) is None
     grader.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1 / 0", "failed .ZeroDivisionError: division by zero. on the question 'How many"),
+        ("return 'a lot'", "failed .ValueError"),
+        ("return None", "failed .TypeError"),
+        ("return float('nan')", "is nan on the question 'How many"),
+    ],
+)
+def test_a_function_of_ones_own_that_fails(body, message, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(f"def score(completion, question):\n    {body}\n")
+    monkeypatch.setattr(plugins, "FOLDERS", [str(tmp_path)])
+    plugins._file.cache_clear()
+    with pytest.raises(UserError, match=f"config.reward=own.py:score {message}"):
+        reward.make("own.py:score").submit(["5"], [Question("How many apples?", "5")])
+    with pytest.raises(UserError, match="config.reward='exakt': did you mean exact"):
+        reward.make("exakt")
 
 
 def test_grade():
@@ -62,12 +72,9 @@ def test_grade():
 
 def test_proxy():
     pairs = [("", "abc"), (" \n", "abc"), ("AB c", "cab"), ("xyz", "abc"), ("aabx", "abc"), ("ax\ny z", "a"), ("a", "")]
-    completions, texts = zip(*pairs, strict=True)
-    rewards = proxy.grade(completions, texts)
-    assert rewards.dtype == np.float32
+    rewards = [proxy.score(completion, Question(text, "")) for completion, text in pairs]
     np.testing.assert_allclose(rewards, [0, 0, 1 / 2, 0, 1 / 3, 0, 0], rtol=1e-6)
-    graded, verdicts = reward.make("proxy").submit(completions, texts)()
-    np.testing.assert_array_equal(graded, rewards)
-    np.testing.assert_array_equal(verdicts, np.where(rewards >= 0.5, Verdict.CORRECT, Verdict.WRONG))
-    with pytest.raises(ValueError, match="shorter"):
-        proxy.grade(["a"], [])
+    completions, questions = [c for c, _ in pairs], [Question(text, "") for _, text in pairs]
+    graded, verdicts = reward.make("proxy").submit(completions, questions)()
+    np.testing.assert_allclose(graded, rewards, rtol=1e-6)
+    np.testing.assert_array_equal(verdicts, np.where(graded >= 0.5, Verdict.CORRECT, Verdict.WRONG))

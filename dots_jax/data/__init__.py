@@ -26,20 +26,26 @@ def load(config, tokenizer) -> tuple[Questions, Questions]:
     return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, data.system, data.max_prompt_tokens))
 
 
-def describe(questions: Questions, lengths) -> str:
-    """How many questions, how long their prompts are ([N] tokens), of which sets, and where they come from."""
+def describe(questions: Questions, lengths, readable: np.ndarray | None = None) -> str:
+    """How many questions, how long their prompts are ([N] tokens), of which sets, and where they come from.
+
+    Also how many gold answers are not `readable` (bool [N]) for the grader.
+    """
     sets = collections.Counter(questions.families) if questions.names and not questions.about else {}
     parts = [
         f"{len(questions):,}, prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
     ]
     parts += [", ".join(f"{count:,} {name}" for name, count in sets.items())] if sets else []
     parts += [f"{len(questions.rows()):,} rows, whose repeats are further samples"] if questions.repeats else []
+    if readable is not None and not readable.all():
+        parts.append(f"{(~readable).sum():,} gold answers that cannot be read match only as text")
     return "; ".join(parts + ([f"from {questions.about}"] if questions.about else []))
 
 
-def write(pool: Questions, workdir: str, lengths) -> None:
-    """`workdir/questions.jsonl`: id, name, prompt tokens, label and checksum of every question of the pool, and what
-    was left out with its reason; nothing for questions without names.
+def write(pool: Questions, workdir: str, lengths, readable: np.ndarray | None = None) -> None:
+    """`workdir/questions.jsonl`: id, name, prompt tokens, label and checksum of every question of the pool, which gold
+    answers are not `readable` for the grader, and what was left out with its reason; nothing for questions without
+    names.
     """
     if pool.names is None:
         return
@@ -49,6 +55,8 @@ def write(pool: Questions, workdir: str, lengths) -> None:
             zip(pool.names, lengths, pool.labels.tolist(), pool.texts, strict=True)
         )
     ]
+    if readable is not None:
+        rows = [row | ({} if known else {"readable": False}) for row, known in zip(rows, readable, strict=True)]
     rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
     text = "".join(json.dumps({k: v for k, v in row.items() if v == v}) + "\n" for row in rows)  # NaN: no label
     files.replace(os.path.join(workdir, FILE), lambda partial: files.write_text(partial, text))

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from dots_jax.core.errors import UserError
-from dots_jax.reward.mathematics import final_answer
+from dots_jax.reward.boxes import final_answer
 
 # The first of these columns in which a row has text; several spellings, because every publisher has one of his own.
 PROBLEM = ("problem", "question", "prompt", "query", "instruction", "input")

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from dots_jax.reward.types import Question
+
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
@@ -29,6 +31,10 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def items(self) -> list[Question]:
+        """What a reward may know of each."""
+        return [Question(*pair) for pair in zip(self.texts, self.answers, strict=True)]
 
     def rows(self) -> np.ndarray:
         """Which question each row of the source asks, in their order: int [M]."""

@@ -119,7 +119,7 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
                         "remove it"
                     )
             texts.append(rows[same[0]]["problem"])
-            answers.append(_agreed(same, rows, origin))
+            answers.append(_agreed(same, rows, origin) + _tolerance(rows[same[0]]))
             families.append(stem)
             ids.append(f"{stem}:{same[0]}")
             repeats.append(len(same))
@@ -145,6 +145,12 @@ def _agreed(same: list[int], rows: list[dict], origin: str) -> str:
 
 def _spaceless(text: str) -> str:
     return _SPACING.sub("", text.casefold())
+
+
+def _tolerance(row: dict) -> str:
+    """How far from the answer a number may be, for the mathematics grader, where the column `error` says so."""
+    error = str(row.get("error") or "").strip()
+    return rf"\tolerance{{{error}}}" if re.fullmatch(r"[0-9.]+(?:e-?[0-9]+)?", error) else ""
 
 
 def _stem(name: str) -> str:

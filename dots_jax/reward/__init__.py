@@ -1,108 +1,84 @@
-"""Graders: one file each. `make` loads the one that a config names; `grade` grades mathematics in one call."""
+"""Rewards, one file each: a function of a completion and its question, or a grader of many at a time."""
 
-import enum
-import importlib
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
+from dots_jax.core import plugins
 from dots_jax.core.errors import UserError
-from dots_jax.reward import exact
+from dots_jax.reward.types import Grader, Question, Verdict
 
-__all__ = ["ABOUT", "GRADERS", "Grader", "Immediate", "Verdict", "against", "exact", "grade", "make"]
+__all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "grade", "make"]
 
-
-class Verdict(enum.IntEnum):
-    """What became of one completion; only CORRECT earns the full reward."""
-
-    CORRECT = 0
-    WRONG = 1
-    NO_ANSWER = 2  # nothing that could be graded
-    TIMEOUT = 3  # grading took too long
-    CRASHED = 4  # grading killed its process
+REWARDS = {
+    "exact": "dots_jax.reward.exact:score",
+    "math": "dots_jax.reward.mathematics:Pool",
+    "proxy": "dots_jax.reward.proxy:score",
+}
 
 
-class Grader(Protocol):
-    """Grades completions, where it can in the background."""
+class Function:
+    """A grader from a function (completion, question) -> reward, which is done when `submit` returns.
 
-    slow: bool  # worth starting while others are still generated
-
-    def submit(self, completions: Sequence[str], answers: Sequence[str]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        """Starts grading; the function returned waits for rewards float32 [R] and verdicts int8 [R] of `Verdict`.
-
-        Raises ValueError if the two differ in length.
-        """
-
-    def close(self) -> None:
-        """Ends whatever runs in the background."""
-
-
-class Immediate:
-    """A grader that is done when `submit` returns, from a function of (completions, answers) to rewards [R].
-
-    A reward of at least one half is CORRECT, any other WRONG.
+    A reward of at least one half is CORRECT, any other WRONG. What the function raises is a UserError.
     """
 
     slow = False
 
-    def __init__(self, function: Callable[[Sequence[str], Sequence[str]], np.ndarray]):
-        self.function = function
+    def __init__(self, function: Callable[[str, Question], float], name: str):
+        self._function, self._name = function, name
 
-    def submit(self, completions: Sequence[str], answers: Sequence[str]) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+    def submit(
+        self, completions: Sequence[str], questions: Sequence[Question]
+    ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """See `Grader.submit`."""
-        rewards = self.function(completions, answers)
+        rewards = np.array([self._score(c, q) for c, q in zip(completions, questions, strict=True)], np.float32)
         verdicts = np.where(rewards >= 0.5, Verdict.CORRECT, Verdict.WRONG).astype(np.int8)
         return lambda: (rewards, verdicts)
+
+    def _score(self, completion: str, question: Question) -> float:
+        try:
+            reward = float(self._function(completion, question))
+        except Exception as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(
+                f"config.reward={self._name} failed ({why}) on the question {question.problem[:60]!r}; mend it, then "
+                "the same command continues"
+            ) from error
+        if not abs(reward) < 1e30:
+            raise UserError(
+                f"config.reward={self._name} is {reward} on the question {question.problem[:60]!r}; mend it"
+            )
+        return reward
 
     def close(self) -> None:
         """Nothing to end."""
 
-
-def _immediate(module: str) -> Callable[[int], Grader]:
-    return lambda workers: Immediate(importlib.import_module(f"dots_jax.reward.{module}").grade)
-
-
-def _math(workers: int) -> Grader:
-    from dots_jax.reward import mathematics
-
-    return mathematics.Pool(workers)
+    def readable(self, questions: Sequence[Question]) -> None:
+        """Nothing to say."""
 
 
-GRADERS: dict[str, Callable[[int], Grader]] = {
-    "exact": _immediate("exact"),
-    "math": _math,
-    "proxy": _immediate("proxy"),
-}
+def make(name: str) -> Grader:
+    """The grader that `config.reward` names: a short name, or of a function or a class as `plugins.find` reads it.
 
-
-ABOUT = {
-    "exact": "exact: what follows the last '>' is the answer",
-    "math": "math: the last \\boxed{} equals the answer",
-    "proxy": "proxy: not mathematics, but letters of the question; accuracies are its mean",
-}
-
-
-def make(name: str, workers: int = 0) -> Grader:
-    """The grader that `config.reward` names; `workers` processes (0: one per core) where it needs any.
-
-    Raises UserError for an unknown name, and where the grader's packages are not installed.
+    Raises UserError where there is none, or its packages are not installed.
     """
-    if name not in GRADERS:
-        raise UserError(f"config.reward is {name!r}; choose one of: {', '.join(GRADERS)}")
-    return GRADERS[name](workers)
+    found = plugins.find(name, REWARDS, "reward")
+    return found() if inspect.isclass(found) else Function(found, name)
+
+
+def describe(name: str) -> str:
+    """A line about a reward: its name, and how its docstring begins."""
+    text = inspect.getdoc(plugins.find(name, REWARDS, "reward")) or "a function of your own"
+    return f"{name}: {text.splitlines()[0].rstrip('.')}"
 
 
 def grade(completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
     """Verdicts on the boxed answers of mathematical completions, by processes that end with the call."""
     grader = make("math")
     try:
-        _, verdicts = grader.submit(completions, answers)()
+        _, verdicts = grader.submit(completions, [Question("", answer) for answer in answers])()
     finally:
         grader.close()
     return [Verdict(v) for v in verdicts]
-
-
-def against(name: str, questions) -> Sequence[str]:
-    """What the grader `name` compares completions with: the questions' answers, or for the proxy their texts."""
-    return questions.texts if name == "proxy" else questions.answers

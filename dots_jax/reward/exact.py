@@ -1,14 +1,11 @@
 """Exact match on the final answer."""
 
-from collections.abc import Sequence
-
-import numpy as np
+from dots_jax.reward.types import Question
 
 
-def grade(completions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """Rewards, float32 [R]: 1 where what follows the last '>' (the whole text without one) is the answer.
+def score(completion: str, question: Question) -> float:
+    """What follows the last '>' is the answer.
 
-    Nothing is stripped or normalised. Raises ValueError if the two differ in length.
+    1 where it is (the whole text without a '>'), else 0. Nothing is stripped or normalised.
     """
-    pairs = zip(completions, answers, strict=True)
-    return np.array([completion.rpartition(">")[2] == answer for completion, answer in pairs], np.float32)
+    return completion.rpartition(">")[2] == question.answer

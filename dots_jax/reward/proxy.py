@@ -1,25 +1,19 @@
 """A stand-in for a real reward that even a policy with random weights can earn and learn."""
 
 import itertools
-from collections.abc import Sequence
 
-import numpy as np
+from dots_jax.reward.types import Question
 
 
-def grade(completions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """Rewards, float32 [R] in [0, 1]: of the pairs of neighbouring characters in a completion, the share that also
-    occur in the text beside it.
+def score(completion: str, question: Question) -> float:
+    """Not mathematics, but letters of the question; accuracies are its mean.
 
-    It has nothing to do with mathematics: `answers` are the texts of the questions, and writing with pieces of their
-    words is all it takes; long questions are easy. It exists so that on real questions, without trained weights, a run
-    from end to end has something to learn, and shows it. Case and white space do not count; a completion of fewer than
-    two characters earns 0. Raises ValueError if the two differ in length.
+    In [0, 1]: of the pairs of neighbouring characters in a completion, the share that also occur in the question.
+    Writing with pieces of its words is all it takes; long questions are easy. It exists so that on real questions,
+    without trained weights, a run from end to end has something to learn, and shows it. Case and white space do not
+    count; a completion of fewer than two characters earns 0.
     """
-    return np.array([_share(c, a) for c, a in zip(completions, answers, strict=True)], np.float32)
-
-
-def _share(completion: str, text: str) -> float:
-    written, known = _pairs(completion), set(_pairs(text))
+    written, known = _pairs(completion), set(_pairs(question.problem))
     return sum(pair in known for pair in written) / len(written) if written else 0.0
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dots_jax.core import distributed
 from dots_jax.policy import tokenizer as tok
+from dots_jax.reward.types import Grader, Question
 from dots_jax.rollout.types import Rollouts
 
 
@@ -36,9 +37,9 @@ def concatenate(parts: Sequence[GradedCompletions]) -> GradedCompletions:
 class Grading:
     """Grades the completions of P questions, G each; `on_chunk` is for `rollout.sample`."""
 
-    def __init__(self, grader, tokenizer: Any, answers: Sequence[str], group_size: int):
-        shape = (len(answers), group_size)
-        self._grader, self._tokenizer, self._answers = grader, tokenizer, answers
+    def __init__(self, grader: Grader, tokenizer: Any, questions: Sequence[Question], group_size: int):
+        shape = (len(questions), group_size)
+        self._grader, self._tokenizer, self._questions = grader, tokenizer, questions
         self._pending = []  # (rows, function that waits for their rewards and verdicts)
         self._submitted, self._texts = np.zeros(shape, bool), np.full(shape, "", object)
 
@@ -47,7 +48,7 @@ class Grading:
         rows = np.nonzero(done & ~self._submitted)
         if len(rows[0]) and distributed.is_main():
             texts = tok.decode(self._tokenizer, tokens[rows], lengths[rows])
-            self._pending.append((rows, self._grader.submit(texts, [self._answers[i] for i in rows[0]])))
+            self._pending.append((rows, self._grader.submit(texts, [self._questions[i] for i in rows[0]])))
             self._submitted[rows], self._texts[rows] = True, texts
 
     def finish(self, rollouts: Rollouts) -> Callable[[], GradedCompletions]:

@@ -63,7 +63,7 @@ class RunLog:
             state, emptied = self._restore(state)
         barrier("all have read what is there")
         self._claim.take()
-        main_only(data.write)(exp.pool, workdir, exp.lengths)
+        main_only(data.write)(exp.pool, workdir, exp.lengths, exp.readable)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
         self._export = os.path.join(workdir, workdirs.EXPORT)
         if self.start:
@@ -109,11 +109,11 @@ class RunLog:
             devices=exp.mesh.size,
             mesh=" x ".join(f"{name} {size}" for name, size in exp.mesh.shape.items())
             + (f", of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
-            reward=reward.ABOUT[config.reward],
+            reward=reward.describe(config.reward),
             policy_path=config.policy.path,
             parameters=sum(x.size for x in jax.tree.leaves(state.learner.params)),
             dtype=config.policy.dtype,
-            pool=data.describe(exp.pool, exp.lengths),
+            pool=data.describe(exp.pool, exp.lengths, exp.readable),
             heldout=data.describe(exp.evaluator.questions, exp.evaluator.lengths),
             steps=exp.steps,
             start_step=self.start,

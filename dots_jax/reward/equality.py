@@ -1,0 +1,348 @@
+"""Whether two answers are equal, as a careful teacher sees it; docs/mathematics.md states the rules."""
+
+import functools
+import itertools
+import re
+
+from dots_jax.reward import answers, formula, notation
+from dots_jax.reward.agree import MINUS, agree, proportional, same_leaf
+from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
+from dots_jax.reward.formula import Unreadable
+from dots_jax.reward.quick import tolerant
+from dots_jax.reward.regions import as_interval, same_line
+
+
+def same(a, b, tolerance=0) -> bool:
+    """Whether an answer and a gold answer, both read, are equal."""
+    if type(a) is type(b) and a.text and compact(a.text) == compact(b.text):
+        return True
+    a, b = _single(a), _single(b)
+    if isinstance(a, Leaf) and isinstance(b, Leaf):
+        return same_leaf(a, b, tolerance)
+    equations = [isinstance(x, Relation) and x.signs == ["="] for x in (a, b)]
+    if all(equations):
+        return _same_equation(a, b, tolerance)
+    for equation, other, mine in ((a, b, True), (b, a, False)):
+        if equations[0 if mine else 1]:
+            value = _solution(equation, mine)
+            if value is None:
+                return False
+            return same(value, other, tolerance) if mine else same(other, value, tolerance)
+    if isinstance(a, Many) and isinstance(b, Many) and _same_many(a, b, tolerance):
+        return True
+    memberships = [isinstance(x, Relation) and x.signs == [r"\in"] for x in (a, b)]
+    if memberships[0] != memberships[1] and not isinstance(b if memberships[0] else a, Relation):
+        a, b = a.sides[1] if memberships[0] else a, b.sides[1] if memberships[1] else b
+        return same(a, b, tolerance)
+    for many, leaf in ((a, b), (b, a)):
+        if isinstance(many, Many) and isinstance(leaf, Leaf) and leaf.tree and _same_mixed(many, leaf, tolerance):
+            return True
+    if answers.is_region(a) or answers.is_region(b):
+        return _same_region(a, b, tolerance)
+    return False
+
+
+def _single(item):
+    """Of a list of equal values the one."""
+    while isinstance(item, Many) and item.kind in ("list", "set") and item.items:
+        first = item.items[0]
+        if not all(same(first, x) for x in item.items[1:]):
+            break
+        item = first
+    return item
+
+
+def _solution(equation: Relation, mine: bool):
+    """What an equation says that its left side is; None where that is no name."""
+    left, right = equation.sides
+    if answers.is_label(left.text):
+        return right
+    if not all(isinstance(x, Leaf) and x.tree for x in (left, right)) or formula.names(right.tree) - {"i"}:
+        return None
+    count = len(formula.names(left.tree))  # m + n = 5 says what m + n is, 2x = 10 is not solved
+    return right if count == 0 or (mine and count > 1) else None
+
+
+def _renamed(tree, old: str, new: str):
+    if isinstance(tree, tuple):
+        return ("s", new) if tree == ("s", old) else tuple(_renamed(t, old, new) for t in tree)
+    return tree
+
+
+def _same_equation(a: Relation, b: Relation, tolerance) -> bool:
+    x, y = (re.fullmatch(r"([a-zA-Z])\(\\?([a-z]+)\)", compact(r.sides[0].text)) for r in (a, b))
+    value = a.sides[1]
+    if (
+        x
+        and y
+        and x[1] == y[1]
+        and x[2] != y[2]
+        and isinstance(value, Leaf)
+        and value.tree
+        and y[2] not in formula.names(value.tree)
+    ):
+        return same(Leaf("", _renamed(value.tree, x[2], y[2]), value.unit), b.sides[1], tolerance)  # f(t) is f(x)
+    if _same_label(a.sides[0], b.sides[0]) and same(a.sides[1], b.sides[1], tolerance):
+        return True
+    if any(not isinstance(s, Leaf) or s.tree is None for s in (*a.sides, *b.sides)):
+        return False
+    f, g = (("+", r.sides[0].tree, ("*", MINUS, r.sides[1].tree)) for r in (a, b))
+    return bool(proportional(f, g))
+
+
+def _same_label(a, b) -> bool:
+    x, y = compact(a.text), compact(b.text)
+    if re.sub(r"\([a-z]\)$", "", x) == re.sub(r"\([a-z]\)$", "", y) in (x, y):
+        return True  # y(x) is y
+    return x == y or (
+        isinstance(a, Leaf)
+        and isinstance(b, Leaf)
+        and a.tree is not None
+        and b.tree is not None
+        and agree(a.tree, b.tree)
+    )
+
+
+def _same_many(a: Many, b: Many, tolerance) -> bool:
+    if "clock" in (a.brackets, b.brackets) and a.brackets == b.brackets:
+        return len(a.items) == len(b.items) and all(same(x, y) for x, y in zip(a.items, b.items, strict=True))
+    if "ratio" in (a.kind, b.kind):
+        if a.kind != b.kind or len(a.items) != len(b.items):
+            return False
+        trees = [(x.tree, y.tree) for x, y in zip(a.items, b.items, strict=True) if type(x) is type(y) is Leaf]
+        return len(trees) == len(a.items) and all(
+            x and y and u and v and agree(("*", x, v), ("*", y, u)) for (x, y), (u, v) in itertools.pairwise(trees)
+        )
+    if len(a.items) != len(b.items):
+        return False
+    names = [[x.sides[0].text for x in m.items if isinstance(x, Relation) and x.signs == ["="]] for m in (a, b)]
+    assigned = any(len(set(n)) == len(m.items) > 1 for n, m in zip(names, (a, b), strict=True)) and not all(names)
+    kinds = {a.kind, b.kind}
+    if kinds == {"tuple"}:
+        if a.brackets != b.brackets and len(a.items) == 2:
+            return False
+    elif "tuple" in kinds and ("()" not in (a.brackets, b.brackets) and len(a.items) == 2 or "list" not in kinds):
+        return False
+    if "tuple" in kinds or assigned:
+        return all(same(x, y, tolerance) for x, y in zip(a.items, b.items, strict=True))
+    left = list(a.items)
+    for y in b.items:
+        found = next((k for k, x in enumerate(left) if same(x, y, tolerance)), None)
+        if found is None:
+            return False
+        left.pop(found)
+    return True
+
+
+def _same_mixed(many: Many, leaf: Leaf, tolerance) -> bool:
+    """A tuple and a column or row, a ratio and a quotient."""
+    if many.kind == "tuple" and all(isinstance(x, Many) and x.kind == "tuple" for x in many.items):
+        rows = [[x.tree if isinstance(x, Leaf) else None for x in row.items] for row in many.items]
+        return all(all(row) and len(row) == len(rows[0]) for row in rows) and agree(
+            ("[", *map(tuple, rows)), leaf.tree, tolerance
+        )
+    if not all(isinstance(x, Leaf) and x.tree for x in many.items):
+        return False
+    trees = [x.tree for x in many.items]
+    if many.kind == "ratio" and len(trees) == 2:
+        return agree(("/", *trees), leaf.tree)
+    if many.kind != "tuple":
+        return False
+    matrix = any(t[0] == "[" for t in formula.walk(leaf.tree))
+    return matrix and (
+        agree(("[", *((t,) for t in trees)), leaf.tree, tolerance) or agree(("[", tuple(trees)), leaf.tree, tolerance)
+    )
+
+
+def _same_region(a, b, tolerance) -> bool:
+    try:
+        if same_line(a, b):
+            return True
+    except Unreadable:
+        pass
+    if isinstance(a, Relation) and isinstance(b, Relation):
+        return _same_inequality(a, b)
+    x, y = as_interval(a), as_interval(b)
+    if isinstance(x, Many) and isinstance(y, Many) and x.kind == y.kind == "tuple" and (x is not a or y is not b):
+        return _same_many(x, y, tolerance)
+    if isinstance(x, Region) and isinstance(y, Region) and x.sign == y.sign == r"\cup":
+        return _same_many(Many("list", _parts(x)), Many("list", _parts(y)), tolerance)
+    return False
+
+
+def _parts(region) -> list:
+    return [p for x in region.parts for p in (_parts(x) if isinstance(x, Region) and x.sign == region.sign else [x])]
+
+
+def _same_inequality(a: Relation, b: Relation) -> bool:
+    """Link by link, however turned and scaled."""
+    links = []
+    for relation in (a, b):
+        if any(not isinstance(s, Leaf) or s.tree is None for s in relation.sides):
+            return False
+        found = []
+        for sign, x, y in zip(relation.signs, relation.sides, relation.sides[1:], strict=False):
+            x, y, sign = (y, x, {">": "<", r"\ge": r"\le"}[sign]) if sign in (">", r"\ge") else (x, y, sign)
+            found.append((sign, ("+", x.tree, ("*", MINUS, y.tree))))
+        links.append(found)
+    if a.signs == b.signs and all(same(x, y) for x, y in zip(a.sides, b.sides, strict=True)):
+        return True
+    left = links[0]
+    for sign, tree in links[1]:
+        found = next(
+            (
+                k
+                for k, (s, t) in enumerate(left)
+                if s == sign and proportional(t, tree) in ((1, -1) if sign in ("=", r"\ne") else (1,))
+            ),
+            None,
+        )
+        if found is None:
+            return False
+        left = left[:found] + left[found + 1 :]
+    return not left
+
+
+_OPTION = re.compile(
+    r"(?:(?i:option|choice|answer|case)s?\s*:?\s*)?"
+    r"(?:\(([A-Ja-j])\)|([A-Ja-j])\s*[.):](?!\d)|([A-Ea-e])(?=$)|(?<=[a-z] )([A-Ja-j])(?=$|\s))\s*[:.]?\s*(.*)",
+    re.DOTALL,
+)
+_SAME_WORDS = dict(
+    pair.split("=")
+    for pair in [
+        "yes=true",
+        "no=false",
+        "dne=does not exist",
+        "none=no solution",
+        "no solutions=no solution",
+        "undefined=does not exist",
+        "diverges=divergent",
+        "converges=convergent",
+        "infinite=infinity",
+        "infinitely many=infinity",
+        "empty set=emptyset",
+    ]
+)
+_ORDINARY = {*_SAME_WORDS.values(), "odd", "even", "all", "both", "red", "neither"}
+_SPOKEN = {
+    w: str(k) for k, w in enumerate(str.split("zero one two three four five six seven eight nine ten eleven twelve"))
+}
+_SPOKEN |= dict.fromkeys(("all real numbers", "all reals", "real numbers", "all real values"), r"\mathbb{R}")
+_SPOKEN |= {"infinity": r"\infty", "empty set": r"\emptyset"}
+
+
+def _words(text: str) -> tuple[str, bool] | None:
+    """Words of an answer that is nothing else, and whether they were set as text; None where it is something else."""
+    inside = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    inside = " ".join(re.sub(r"[(){}]", " ", inside).split()).strip(" .")
+    if not re.fullmatch(r"[A-Za-z]+(?:(?: |'|-)[A-Za-z]+)*", inside):
+        return None
+    return inside, r"\text" in text
+
+
+def _same_words(a: str, b: str) -> bool | None:
+    """Whether two answers are the same words; None where one of them is no words."""
+    x, y = _words(a), _words(b)
+    if not x or not y:
+        return None
+    if x[0] == y[0]:
+        return True
+    p, q = (w[0].casefold() for w in (x, y))
+    if any(
+        len(u) == 1 and u != v and u.lower() not in "abcde" for u, v in zip(x[0].split(), y[0].split(), strict=False)
+    ):
+        return None
+    p, q = (re.sub(r"^(?:the|an?) ", "", re.sub(r"[\s-]+", " ", w)) for w in (p, q))
+    p, q = (_SAME_WORDS.get(w, w) for w in (p, q))
+    if p != q:
+        return False if min(len(p), len(q)) > 2 and (x[1] or y[1]) else None
+    if len(p) == 1:
+        return p in "abcde"
+    word = p in _ORDINARY or (len(p) > 3 and all(re.fullmatch(r"[A-Z]?[a-z]*[aeiou][a-z ]*", w[0]) for w in (x, y)))
+    return True if x[1] or y[1] or word else None
+
+
+def _option(text: str) -> tuple[str, str] | None:
+    """Letter and content of an answer such as `(B) 5`."""
+    inside = " ".join(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).split())
+    match = _OPTION.fullmatch(inside)
+    if not match:
+        return None
+    return next(g for g in match.groups()[:4] if g).upper(), match[5].strip()
+
+
+def _same_option(a: str, b: str) -> bool | None:
+    x, y = _option(a), _option(b)
+    if x and y:
+        return x[0] == y[0] and (not x[1] or not y[1] or equal(x[1], y[1]))
+    if x and x[1]:
+        return equal(x[1], b)
+    if y and y[1]:
+        return equal(a, y[1])
+    return None
+
+
+_MATH = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_LAST = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:[.,]\d+)?%?(?![\w.,]*\d)")
+
+
+def _prose(text: str) -> str:
+    """Of a sentence the last formula, or the last number; the text itself where it is no sentence."""
+    found = [(m.start(), next(g for g in m.groups() if g)) for m in _MATH.finditer(text)]
+    around = _MATH.sub(lambda m: " " * len(m[0]), text)
+    if len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around)) < (
+        1 if found else 2
+    ) or (not found and "\\" in text):
+        return text
+    found += [(m.start(), m[0]) for m in _LAST.finditer(around)]
+    return max(found)[1] if found else text
+
+
+@functools.lru_cache(maxsize=4096)
+def _counted(text: str) -> str:
+    """Words for a number or a set as signs."""
+    words = _words(text)
+    return _SPOKEN.get(words[0].casefold().removeprefix("the "), text) if words else text
+
+
+def equal(answer: str, gold: str) -> bool:
+    """Whether an answer equals the gold answer."""
+    gold, tolerance = tolerant(gold)
+    a, b = (_counted(notation.clean(t)) for t in (answer, gold))
+    if not a or not b:
+        return False
+    if compact(a) == compact(b):
+        return True
+    for judge in (_same_words, _same_option):
+        if (verdict := judge(a, b)) is not None:
+            return verdict
+    for x, y in itertools.product(_read(a), _read(b, gold=True)):
+        if same(x, y, tolerance):
+            return True
+    shorter = tuple(t if _understood(c) else _prose(t) for t, c in ((answer, a), (gold, b)))
+    return shorter != (answer, gold) and equal(*shorter)
+
+
+def _read(text: str, gold: bool = False) -> list:
+    try:
+        return answers.read(text, gold)
+    except (Unreadable, RecursionError):
+        return []
+
+
+def _understood(text: str) -> bool:
+    def known(item) -> bool:
+        if isinstance(item, Leaf):
+            letters = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|_\s*\{[^{}]*\}", " ", item.value)
+            return item.tree is not None and not re.search("[a-zA-Z]{3}", letters)
+        parts = item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts
+        return all(known(p) for p in parts)
+
+    return any(known(x) for x in _read(text))
+
+
+def readable(gold: str) -> bool:
+    """Whether more of a gold answer is understood than its letters."""
+    text = notation.clean(gold)
+    return bool(_words(text)) or _understood(text)

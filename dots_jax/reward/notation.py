@@ -1,0 +1,208 @@
+r"""Rewrites one answer, in whatever notation it was written, as plain LaTeX for `formula`.
+
+Nothing that tells symbols apart is lost: capitals, indices, bases and accents stay.
+"""
+
+import re
+import unicodedata
+
+from dots_jax.reward import units
+
+_SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
+_SUB = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑₒₓₙₘₖᵢⱼ", "0123456789+-=()aeoxnmkij")
+_GREEK = (
+    "α alpha β beta γ gamma δ delta ε epsilon ϵ epsilon ζ zeta η eta θ theta ϑ theta ι iota κ kappa λ lambda μ mu "
+    "ν nu ξ xi π pi ρ rho σ sigma τ tau υ upsilon φ phi ϕ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda "
+    "Ξ Xi Π Pi Σ Sigma Φ Phi Ψ Psi Ω Omega"
+)
+_SIGNS = str.split(
+    r"√ \sqrt ∛ \sqrt[3] ∜ \sqrt[4] ∞ \infty × \times · \cdot ⋅ \cdot ∙ \cdot ∗ * ÷ / ∕ / ⁄ / − - – - — - ‐ - ± \pm "
+    r"∓ \mp ≤ \le ⩽ \le ≦ \le ≥ \ge ⩾ \ge ≧ \ge ≠ \ne ≈ \approx ≃ \approx ∪ \cup ∩ \cap ∈ \in ∅ \emptyset ∖ \setminus "
+    r"˚ \degree ° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor "
+    r"⌈ \lceil ⌉ \rceil … \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} "
+    r"ℚ \mathbb{Q} ℂ \mathbb{C} ≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C "
+    r"℉ \degree{}F ％ % € \text{euros} £ \text{pounds} 元 \text{yuan} ¥ \text{yen} “ ` ” `"
+)
+_CHARACTERS = {
+    ord(c): (f"{name} " if name[-1].isalpha() and name[0] == "\\" else name)
+    for c, name in zip(_SIGNS[::2], _SIGNS[1::2], strict=True)
+} | {ord(c): f"\\{name} " for c, name in zip(_GREEK.split()[::2], _GREEK.split()[1::2], strict=True)}
+
+_TEXT = (
+    r"text|textrm|textnormal|textbf|textit|texttt|textsf|textsc|textup|emph|mbox|hbox|mathrm|rm|operatorname\*?|mathop"
+    r"|mathsf|mathtt|mathbf|mathit|mathnormal|boldsymbol|bm|pmb|underline|boxed|fbox|bf|vec"
+)
+FUNCTIONS = str.split(
+    "arcsin arccos arctan arccot arcsec arccsc arsinh arcosh artanh arcsinh arccosh arctanh sinh cosh tanh coth sech "
+    "csch sin cos tan cot sec csc cosec tg ctg asin acos atan exp log ln lg sqrt cbrt max min gcd lcm abs floor ceil"
+)
+_WORDS = "|".join([*FUNCTIONS, "infinity", "infty", "inf", "pi", *{w for w in _GREEK.split()[1::2] if len(w) > 2}])
+_RENAMED = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
+
+_REWRITES = [
+    (re.compile(p), r)
+    for p, r in (
+        (r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])(?:\.(?!\d))?", " "),
+        (r"(?<!\\)\\(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|!|>| |\n)"
+         r"(?![a-zA-Z])", lambda m: "" if m[0] == r"\!" else r"\, " if m[0] == r"\," else " "),
+        (r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge|bold)(?![a-zA-Z])", " "),
+        (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
+        (r"(?<![a-zA-Z])\{,\}|,\\, (?=\d{3})", ","),
+        (r"(?<![a-zA-Z])\{\.\}", "."),
+        (r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])", lambda m: m[0].replace(".", "")),
+        (r"\\(?:dfrac|tfrac|cfrac|sfrac|nicefrac|flatfrac)(?![a-zA-Z])", r"\\frac"),
+        (r"\\(?:d|t)binom(?![a-z])", r"\\binom"),
+        (r"\\(?:leq|leqslant|leqq)(?![a-z])|<=|&lt;=|=<", r"\\le "),
+        (r"\\(?:geq|geqslant|geqq)(?![a-z])|>=|&gt;=", r"\\ge "),
+        (r"\\neq(?![a-z])|\\not\s*=|!=|/=", r"\\ne "),
+        (r"\\lt(?![a-z])|&lt;", "<"),
+        (r"\\gt(?![a-z])|&gt;", ">"),
+        (r"\\(?:simeq|cong|doteq)(?![a-z])|~=", r"\\approx "),
+        (r"\\(?:varnothing)(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
+        (r"\\var(epsilon|phi|theta|rho|sigma|kappa|pi)(?![a-z])", r"\\\1"),
+        (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-z])|\.\.\.+", r"\\ldots "),
+        (r"\\(?:lvert|rvert|vert|mid)(?![a-z])", "|"),
+        (r"\\lbrace(?![a-z])", r"\\{"),
+        (r"\\rbrace(?![a-z])", r"\\}"),
+        (r"\\backslash(?![a-z])|\\smallsetminus(?![a-z])", r"\\setminus "),
+        (r"\\(?:bigcup|lor|vee)(?![a-z])", r"\\cup "),
+        (r"\\colon(?![a-z])", ":"),
+        (r"\\ast(?![a-z])", "*"),
+        (r"\\div(?![a-z])", "/"),
+        (r"\\%", "%"),
+        (r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree)(?![a-z])|\\degrees?(?![a-z])|\\circ(?=\s*$)", r"\\degree "),
+        (r"(?<=[\d)}])\s*\^\s*(?:o(?![a-zA-Z])|\{o\}|\\text\{o\}|\{\\text\{o\}\})", r"\\degree "),
+        (r"\^\s*(?:\{(?:\\prime|')\}|\\prime(?![a-z]))", "'"),
+        (r"\^\s*\{\s*(?:\\prime\s*\\prime|'')\s*\}", "''"),
+        (r"\*\*", "^"),
+        (r"\^\s*(\{[^{}]*\}|\d)\s*_\s*(\{[^{}]*\}|\w)", r"_\2^\1"),
+        (r"\\top(?![a-z])", "T"),
+        (r"\\pounds(?![a-z])", r"\\text{pounds}"),
+        (r"(?<=[\d}])\s*\bmin(?=\s*(?:$|[,/]|\\text))", r"\\text{min}"),
+        (r"\(?\s*(?:\\text\{\s*\(?)?\s*approx(?:\.|imately)?\s*\)?\s*\}?\s*\)?$", ""),
+        (r"\\text\{\s*(?:is|equals|are)\s*\}", "="),
+        (r"(?<=[\d}])\s*\(\s*(\\(?:text|mathrm)\s*\{[a-z ]*\})\s*\)$", r" \1"),
+        (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])(?:\{([-+]?\d+)\}|([-+]?\d+))(?![\d.])", r"e\1\2"),
+        (r"\(([0-9A-F]+)\)\s*(?=_\s*\{?\(?\d)", r"\1"),
+        (r"(\w)\s*(?:\\text\{)?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\}?$", r"\1_{\2}"),
+        (r"(?<=[a-z])er[ -]cent", "ercent"),
+        (r"(?<![a-zA-Z\\])log_?(2|10)\s*(?=\()", r"\\log_{\1}"),
+        (r"(\w+) choose (\w+)", r"\\binom{\1}{\2}"),
+        (r"(\\mathbb\s*\{?\s*R\s*\}?)\s*-\s*(?=\\\{)", r"\1 \\setminus "),
+        (r"(?:\\text\{)?\s*all real (?:numbers|values)(?: of)?(?: [a-z])? except(?: for)?\s*\}?\s*([^ ]+)$",
+         r"\\mathbb{R} \\setminus \\{\1\\}"),
+        (r"\+\s*/?\s*-(?=\s*[\d\\(])(?<=/-)|\+-(?=\s*[\d\\])", r"\\pm "),
+        (r"(?<=[\d}])\s*[xX]\s*(?=10\s*\^)", r"\\times "),
+        (r"\(?\s*\\(?:pmod|bmod|mod)\s*\{?\s*(\w+)\s*\}?\s*\)?"
+         r"|\(\s*(?:\\text\{\s*)?mod\s*\}?\s*(\w+)\s*\)", r" \\pmod{\1\2}"),
+        (r"\{([^{}]*)\\choose([^{}]*)\}"
+         r"|(?<![a-zA-Z])C\((\d+), ?(\d+)\)|(?:\{\})?_\{?(\d+)\}? ?C ?_\{?(\d+)\}?",
+         r"\\binom{\1\3\5}{\2\4\6}"),
+        (r"(?<=\d)\s*\^?\s*\{?\s*(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-z]))\s*\}?(?=\s*$)", ""),
+        (r"^\\text\{[^{}]*(?:\bis|\bare|:)\s*\}", ""),
+    )
+]  # fmt: skip
+
+
+_SAYING = re.compile(
+    r"(?:thus|so|hence|therefore|then)\b[,:]?\s+(?=[-\d$\\])|:\s*|"
+    r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?"
+    r"(?:answers?|result|solutions?|value|option|choice)\s*(?:(?:is|are)\b|:)\s*:?\s*",
+    re.IGNORECASE,
+)
+
+
+def clean(text: str) -> str:
+    r"""One answer as plain LaTeX: one spelling for each sign, `\text{...}` for all words set as such."""
+    text = text.translate(_CHARACTERS) if not text.isascii() else text
+    if r"\begin" not in text:  # escaped twice
+        text = re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2,})", r"\\", text)
+    if not text.isascii():
+        text = re.sub("[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+", lambda m: f"^{{{m[0].translate(_SUPER)}}}", text)
+        text = re.sub("[₀-₎ₐₑₒₓₙₘₖᵢⱼ]+", lambda m: f"_{{{m[0].translate(_SUB)}}}", text)
+        text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_halves(m[0])), text)
+        text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
+        text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
+    for pattern, replacement in _REWRITES[:4]:
+        text = pattern.sub(replacement, text)
+    text = text.strip()
+    said = _SAYING.match(text)
+    text = re.sub(r"(?:\\\\|(?<!\\)\$|\s)+$", "", _unwrap(text[said.end() :] if said else text))
+    text = _dollars(text)
+    for pattern, replacement in _REWRITES[4:]:
+        text = pattern.sub(replacement, text)
+    for _ in range(3):  # exponents within words
+        text = re.sub(r"(\\(?:text|mathrm)\s*\{[^{}]*\^)\{(-?\d)\}", r"\1\2", text)
+    text = _words(text)
+    text = re.sub(
+        r"(?<![\d,.])(\d{1,3})((?:(?:\\, ?| )\d{3})+)(?![\d,])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text
+    )
+    text = text.replace(r"\,", " ")
+    text = " ".join(text.split())
+    if text.endswith((".", ",", ";")) and not text.endswith(".."):
+        text = text[:-1].rstrip("$ ")
+    return text
+
+
+def _halves(character: str) -> list[str]:
+    return unicodedata.normalize("NFKC", character).split("⁄")
+
+
+def _unwrap(text: str) -> str:
+    """Without dollars and Markdown around it."""
+    text = re.sub(r"^\s*(\$\$?)\s*([^$]*?)\s*\1\s*([.,]?)\s*$", r"\2\3", text)
+    while match := re.fullmatch(
+        r"\s*(\*\*\*|\*\*|\*|___|__|_|```|``|`|\"|\$\$?)(?!\s)(.*[^\s\\])\1([.,]?)\s*", text, re.S
+    ):
+        if match[1] in match[2]:
+            break
+        text = match[2] + match[3]
+    return text
+
+
+def _dollars(text: str) -> str:
+    """`$` is markup or money."""
+    text = re.sub(r"^(\s*[-+]?\s*)\\?\$\s*(?=[\d.])(?!.*\$)", r"\1\\text{dollars}", text)
+    return text.replace(r"\$", r"\text{dollars}").replace("$", " ")
+
+
+_COMMAND = re.compile(rf"\\(?:{_TEXT})(?![a-zA-Z])\s*(?:\{{([^{{}}]*)\}}|(\w))")
+
+
+def _words(text: str) -> str:
+    r"""Fonts dropped, words as `\text{...}`, names of functions as commands."""
+    for _ in range(8):  # they nest
+        found = _COMMAND.sub(_styled, text)
+        if found == text:
+            break
+        text = found
+    text = re.sub(rf"\\(?:{_TEXT})(?![a-zA-Z])(?=\s*\{{)", " ", text)
+    parts = re.split(r"(\x02[^\x03]*\x03)", text)
+    for k in range(0, len(parts), 2):
+        part = re.sub(r"(?<![a-zA-Z\\])(?:np|numpy|math|sp|sympy|cmath)\.(?=[a-z])", "", parts[k])
+        part = re.sub(
+            rf"(?<![a-zA-Z\\])({_WORDS})(?=\d|[^a-zA-Z]|$)",
+            lambda m: f"\\{_RENAMED.get(m[1], m[1])} ",
+            part,
+        )
+        parts[k] = part
+    return "".join(parts).replace("\x02", r"\text{").replace("\x03", "}")
+
+
+def _styled(match: re.Match) -> str:
+    content = " ".join((match[1] or match[2] or "").split())
+    if not content:
+        return " "
+    if len(content) == 1 and content.isalpha():
+        return f"\x02{content}\x03" if "\\mathrm" in match[0] or "\\text" in match[0][:5] else content
+    if re.fullmatch(r"\(?\w\)?(?:\s*(?:,|and|or)\s*(?:(?:and|or)\s)?\s*\(?\w\)?)+", content):
+        return content
+    if joined := re.fullmatch(r"([A-Za-z ]+),? (and|or)", content):
+        return f"\x02{joined[1]}\x03\x02{joined[2]}\x03"
+    if re.fullmatch(r"[A-Za-zµ%][A-Za-zµ .'%-]*", content.replace("\x02", "").replace("\x03", "")):
+        return f"\x02{content}\x03" if "\x02" not in content else content
+    if "\x02" not in content and units.unit(content):
+        return f"\x02{content}\x03"
+    if re.fullmatch(r"[,;]?\s*(?:and|or|to)\s*", content):
+        return f"\x02{content.strip(',; ')}\x03"
+    return re.sub(r"(?<![a-zA-Z\\])([a-zA-Z]{2,})(?![a-zA-Z])", "\x02\\1\x03", content) if " " in content else content

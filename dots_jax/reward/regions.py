@@ -1,0 +1,196 @@
+"""Sets of real numbers: intervals, unions and inequalities."""
+
+from fractions import Fraction
+
+from mpmath import mp
+
+from dots_jax.reward import answers, formula, value
+from dots_jax.reward.agree import MINUS
+from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
+from dots_jax.reward.formula import Unreadable
+from dots_jax.reward.value import Point
+
+
+class _Line:
+    """A set of real numbers: whether it contains one, where it may begin or end, and the name of its variable."""
+
+    def __init__(self, contains, breaks, variable=None):
+        self.contains, self.breaks, self.variable = contains, breaks, variable
+
+
+def _order(x, y) -> int:
+    if isinstance(x, Fraction) and isinstance(y, Fraction):
+        return (x > y) - (x < y)
+    x, y = value.real(x), value.real(y)
+    if mp.im(x) or mp.im(y):
+        raise Unreadable("an order of complex numbers")
+    if mp.isfinite(x) and mp.isfinite(y) and abs(x - y) <= mp.mpf(10) ** -20 * max(1, abs(x)):
+        return 0
+    return int(x > y) - int(x < y)
+
+
+def _constant(item):
+    if not isinstance(item, Leaf) or item.tree is None or formula.names(item.tree):
+        raise Unreadable("no constant")
+    found = value.value(item.tree, Point(1, 0, 1))
+    if isinstance(found, list):
+        raise Unreadable("a matrix")
+    return found
+
+
+def _line(item) -> _Line:
+    if isinstance(item, Leaf):
+        if answers.is_region(item):
+            return _Line(lambda x: True, [])
+        x = _constant(item)
+        return _Line(lambda t: _order(t, x) == 0, [x])
+    if (
+        isinstance(item, Many)
+        and item.kind == "tuple"
+        and len(item.items) == 2
+        and item.brackets in ("()", "(]", "[)", "[]")
+    ):
+        low, high = (_constant(x) for x in item.items)
+        if _order(low, high) >= (0 if item.brackets != "[]" else 1):
+            raise Unreadable("no interval")
+        a, b = item.brackets
+        return _Line(
+            lambda t: _order(t, low) > -(a == "[") and _order(t, high) < (b == "]"),
+            [v for v in (low, high) if mp.isfinite(value.real(v))],
+        )
+    if isinstance(item, Many) and item.kind in ("set", "list"):
+        return _lines([_line(x) for x in item.items], item)
+    if isinstance(item, Region):
+        a, b = (_line(x) for x in item.parts)
+        keep = {r"\cup": lambda p, q: p or q, r"\cap": lambda p, q: p and q, r"\setminus": lambda p, q: p and not q}[
+            item.sign
+        ]
+        return _Line(lambda t: keep(a.contains(t), b.contains(t)), a.breaks + b.breaks, a.variable or b.variable)
+    if isinstance(item, Relation):
+        return _inequality(item)
+    raise Unreadable("no region")
+
+
+def _lines(lines: list[_Line], item: Many) -> _Line:
+    breaks = [b for line in lines for b in line.breaks]
+    variables = {line.variable for line in lines} - {None}
+    if len(variables) > 1 or not lines:
+        raise Unreadable("a region of several variables")
+    joint = all(isinstance(x, Relation) and x.signs != ["="] for x in item.items) and item.brackets != "or"
+    every = lambda t: all(line.contains(t) for line in lines)  # noqa: E731
+    if joint and any(every(t) for t in _samples(breaks)):
+        return _Line(every, breaks, *variables)
+    return _Line(lambda t: any(line.contains(t) for line in lines), breaks, *variables)
+
+
+_HOLDS = {
+    "<": lambda o: o < 0,
+    ">": lambda o: o > 0,
+    r"\le": lambda o: o <= 0,
+    r"\ge": lambda o: o >= 0,
+    r"\ne": lambda o: o != 0,
+    "=": lambda o: o == 0,
+}
+
+
+def _inequality(item: Relation) -> _Line:
+    if item.signs == [r"\in"]:
+        line = _line(item.sides[1])
+        return _Line(line.contains, line.breaks, compact(item.sides[0].text))
+    if any(not isinstance(s, Leaf) or s.tree is None for s in item.sides):
+        raise Unreadable("no inequality")
+    names = set().union(*(formula.names(s.tree) for s in item.sides))
+    trees = [s.tree for s in item.sides]
+    if not names:
+        raise Unreadable("an inequality of numbers")
+    if len(names) == 1 and not any(n.startswith("apply") for n in names):
+        name = names.pop()
+    else:  # 0 < f(x) < 1: of a quantity
+        moving = [s for s in item.sides if formula.names(s.tree)]
+        if len(moving) != 1 or not answers.is_label(moving[0].text):
+            raise Unreadable("an inequality of several variables")
+        name = compact(moving[0].text)
+        trees = [("s", name) if formula.names(t) else t for t in trees]
+
+    def at(tree, t):
+        point = Point(1, 0, 1, False, False)
+        point.bound[name] = t
+        found = value.value(tree, point)
+        if point.doubtful:
+            raise Unreadable("not real")
+        return found
+
+    def contains(t):
+        try:
+            values = [at(tree, t) for tree in trees]
+            return all(_HOLDS[s](_order(x, y)) for s, x, y in zip(item.signs, values, values[1:], strict=False))
+        except Unreadable:
+            return False
+
+    breaks = []
+    for x, y in zip(trees, trees[1:], strict=False):
+        try:
+            h = [value.add(at(x, Fraction(t)), value.multiply(Fraction(-1), at(y, Fraction(t)))) for t in (0, 1)]
+            root = value.divide(value.multiply(Fraction(-1), h[0]), value.add(h[1], value.multiply(Fraction(-1), h[0])))
+        except Unreadable:
+            continue
+        breaks += [root, -root]
+        if _order(root, Fraction(0)) > 0:
+            breaks += [mp.sqrt(value.real(root)), -mp.sqrt(value.real(root))]
+    return _Line(contains, breaks, name)
+
+
+def _samples(breaks: list) -> list:
+    ordered = sorted(breaks, key=value.real)
+    points = [Fraction(0), Fraction(1, 7), Fraction(-(10**9)), Fraction(10**9)]
+    for x in ordered:
+        step = Fraction(1, 10**9)
+        points += [
+            x,
+            value.add(x, step),
+            value.add(x, -step),
+            value.add(x, Fraction(-1)),
+            value.add(x, Fraction(1)),
+        ]
+    points += [value.divide(value.add(x, y), Fraction(2)) for x, y in zip(ordered, ordered[1:], strict=False)]
+    return points
+
+
+def same_line(a, b) -> bool:
+    """Whether two regions hold the same numbers, of the same variable where both name it."""
+    a, b = _line(a), _line(b)
+    if a.variable and b.variable and a.variable != b.variable:
+        return False
+    held = [(a.contains(t), b.contains(t)) for t in _samples(a.breaks + b.breaks)]
+    trivial = len({x for x, _ in held}) == 1 and a.variable and b.variable  # everywhere or nowhere says little
+    return not trivial and all(x == y for x, y in held)
+
+
+def as_interval(item):
+    """`a < x <= b` as an interval, whatever a and b are."""
+    if not isinstance(item, Relation) or item.signs == ["="]:
+        return item
+    if item.signs == [r"\in"]:
+        return item.sides[1]
+    sides, signs = item.sides, item.signs
+    turned = {"<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le"}
+    if any(s not in turned for s in signs):
+        return item
+    infinite = ("f", "infinity")
+    if len(signs) == 1:
+        left = answers.is_label(sides[0].text)
+        if not left:
+            sides, signs = sides[::-1], [turned[signs[0]]]
+        below = signs[0] in ("<", r"\le")
+        end = Leaf("-infty" if below else "infty", ("*", MINUS, infinite) if below else infinite)
+        sides = [end, sides[0], sides[1]] if below else [sides[1], sides[0], end]
+        brackets = ("(" + (")" if signs[0] == "<" else "]")) if below else (("(" if signs[0] == ">" else "[") + ")")
+    elif len(signs) == 2:
+        if signs[0] in (">", r"\ge"):
+            sides, signs = sides[::-1], [turned[s] for s in signs[::-1]]
+        if any(s not in ("<", r"\le") for s in signs):
+            return item
+        brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
+    else:
+        return item
+    return Many("tuple", [sides[0], sides[2]], brackets, item.text) if answers.is_label(sides[1].text) else item
