@@ -40,6 +40,7 @@ example:
   python -m dots_jax.evaluate --model=runs/orz/policy --sets=math500,aime24 --samples=4 --workdir=runs/orz-4
 """
 RESULTS = "results.json"
+CONTINUES = "; the same command continues after the last whole batch"
 _ROW = {  # of COMPLETIONS
     "batch": files.whole(),
     "question": files.TEXT,
@@ -84,7 +85,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     done = {row["batch"] for row in rows}
     each = f" of their {len(asked):,} rows (repeats are further samples)" if questions.repeats else ""
     print(f"{len(questions):,} questions, {config.samples} completions of each{each}, by {config.model}")
-    print(f"in {total} batches, of which {len(done)} are there, to {path}", flush=True)
+    print(f"in {total} batches, of which {len(done)} are there, to {path}; the first compiles", flush=True)
     evaluator = Evaluator(
         policy,
         questions,
@@ -211,7 +212,9 @@ def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(?!config\b|workdir\b|compilation_cache\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
-    return command_line.run(evaluate, "configs/evaluate.py", HELP, argv, rules=config_rules.EVALUATE)
+    return command_line.run(
+        evaluate, "configs/evaluate.py", HELP, argv, rules=config_rules.EVALUATE, interrupted=CONTINUES
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import sys
 
 from dots_jax.analysis import tables
 from dots_jax.analysis.rounds import Round, Run
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, exit_code
 
 __all__ = ["Round", "Run"]
 
@@ -22,19 +22,28 @@ averages instead what metrics.jsonl says of each round, a Pearson of few questio
 """
 
 
+HELP = """\
+Prints how well difficulty was predicted, beside simpler predictors: a Markdown table.
+
+usage: python -m dots_jax.explore WORKDIR ...    (of runs whose selector predicts difficulty, such as dots)
+"""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Prints a Markdown table: for each predictor, mean and deviation over the runs; returns the exit code."""
-    workdirs = sys.argv[1:] if argv is None else argv
-    try:
+    workdirs = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(workdirs):
+        print(HELP, end="")
+        return 0
+
+    def program():
         if not workdirs or workdirs[0].startswith("-"):
-            raise UserError("usage: python -m dots_jax.explore WORKDIR ...  (of runs with selection.name=dots)")
+            raise UserError("name at least one workdir; --help shows how")
         runs = [Run(workdir).compare() for workdir in workdirs]
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    rows = [[name, *(tables.spread([run[name][c] for run in runs], "{:.3f}") for c in COLUMNS)] for name in runs[0]]
-    print(tables.markdown_table(["", *COLUMNS], rows), LEGEND, sep="\n", end="")
-    return 0
+        rows = [[name, *(tables.spread([run[name][c] for run in runs], "{:.3f}") for c in COLUMNS)] for name in runs[0]]
+        print(tables.markdown_table(["", *COLUMNS], rows), LEGEND, sep="\n", end="")
+
+    return exit_code(program)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ curves.png, checkpoints, predictor.safetensors, and the trained policy in Huggin
 """
 
 
+CONTINUES = "; the same command continues from the last checkpoint, if there is one"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Trains, or plans, as the flags say; returns the exit code."""
     own, code, leave = flags.FlagValues(), 0, None
@@ -71,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
         train(config, workdir)
 
-    code = command_line.run(train, "configs/quickstart.py", HELP, argv, own) or code
+    code = command_line.run(train, "configs/quickstart.py", HELP, argv, own, interrupted=CONTINUES) or code
     return leave(code) if leave else code
 
 

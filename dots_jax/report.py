@@ -7,7 +7,7 @@ import sys
 
 from dots_jax.analysis import compare, figures, tables
 from dots_jax.core import files
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, exit_code
 
 HELP = """\
 Compares runs: a picture, a table and the numbers behind them.
@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP, end="")
         return 0
-    try:
+
+    def program():
         flags = {"--out": os.path.join("runs", "report"), "--baseline": ""}
         for arg in (arg for arg in argv if arg.startswith("-")):
             name, _, value = arg.partition("=")
@@ -50,14 +51,9 @@ def main(argv: list[str] | None = None) -> int:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(content)
         figures.draw(methods, report, paths[-1])
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: cannot read or write {error.filename}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    print(text, *paths, sep="\n")
-    return 0
+        print(text, *paths, sep="\n")
+
+    return exit_code(program)
 
 
 if __name__ == "__main__":

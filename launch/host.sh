@@ -4,8 +4,23 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+case ${1:-} in
+    cuda | tpu) ;;
+    *)
+        echo "error: this is what launch/gpu.sh and launch/tpu_vm.sh share; run one of them" >&2
+        exit 2
+        ;;
+esac
+script=$([[ $1 == cuda ]] && echo gpu.sh || echo tpu_vm.sh)
 device=${DEVICE:-$1}
 shift
+for flag in "$@"; do
+    if [[ $flag == -h || $flag == --help ]]; then # installs nothing
+        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "launch/$script"
+        echo "All flags, once that is installed: .venv/bin/python -m dots_jax.main --help"
+        exit 0
+    fi
+done
 if [[ -z ${PYTHON:-} ]]; then
     PYTHON=.venv/bin/python
     if [[ ! -e .venv/ready-$device ]]; then

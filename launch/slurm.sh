@@ -25,5 +25,9 @@ cd "${SLURM_SUBMIT_DIR:-.}"
 export XLA_FLAGS="--xla_gpu_enable_latency_hiding_scheduler=true ${XLA_FLAGS:-}" # launch/gpu.sh says why
 # All processes must see it, and then none compiles what another has compiled before.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/runs/compiled}
+if ! command -v srun >/dev/null; then
+    echo "error: no srun here; submit this with sbatch on a machine of the cluster" >&2
+    exit 2
+fi
 # One process that fails ends all, rather than leaving them to wait for it.
 exec srun --kill-on-bad-exit=1 "${PYTHON:-.venv/bin/python}" -m dots_jax.main --distributed "$@"

@@ -1,15 +1,12 @@
 """The command line that all programs share: `--config=FILE --workdir=DIR --config.field=value`."""
 
-import _thread
 import difflib
-import errno
 import functools
 import importlib.util
 import inspect
 import os
 import re
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 
@@ -17,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from dots_jax.core import config_rules, plugins
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, exit_code
 from dots_jax.core.files import ROOT
 
 _KINDS = {
@@ -37,50 +34,30 @@ def run(
     argv: list[str] | None = None,
     own: flags.FlagValues | None = None,
     rules: Mapping[str, config_rules.Rule] = config_rules.RUN,
+    interrupted: str = "",
 ) -> int:
     """Reads the flags, calls `function(config, workdir)` and returns the exit code.
 
     0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
     on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
     in the current directory, then beside the package; `rules` say what its fields may be. `own` declares flags of the
-    program's own and gets the values of all.
+    program's own and gets the values of all. `interrupted` is said of a run that was.
     """
-    argv, workdir = list(sys.argv[1:] if argv is None else argv), None
+    argv, workdir = list(sys.argv[1:] if argv is None else argv), ""
     own = flags.FlagValues() if own is None else own
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
-    show = sys.unraisablehook
-    sys.unraisablehook = functools.partial(_repeat, show)
-    try:
+
+    def program():
+        nonlocal workdir
         config, workdir = parse(argv, default_config, own, rules)
         from dots_jax.core import runtime  # imports jax: wrong flags are reported before
 
         runtime.start(own.compilation_cache)
         function(config, workdir)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues from the last checkpoint, if there is one", file=sys.stderr)
-        return 130
-    except OSError as error:  # a full disk, a file where a directory should be
-        where, why = error.filename or workdir, error.strerror or error
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = "make room, then the same command continues" if full else "mend that, or use another --workdir"
-        print(f"error: cannot read or write {where}: {why}; {mend}", file=sys.stderr)
-        return 2
-    finally:
-        sys.unraisablehook = show
-    return 0
 
-
-def _repeat(show: Callable, error) -> None:
-    """Has a Ctrl-C come again that met code in which Python ignores errors, such as JAX's garbage collection."""
-    if isinstance(error.exc_value, KeyboardInterrupt):
-        threading.Timer(0.05, _thread.interrupt_main).start()  # at once it would meet this hook
-    else:
-        show(error)
+    return exit_code(program, lambda: workdir, interrupted)
 
 
 def end(code: int) -> None:

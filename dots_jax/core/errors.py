@@ -1,5 +1,61 @@
-"""The one exception for mistakes a user can mend."""
+"""Errors that a user can mend, and how a program ends with one: in a line."""
+
+import _thread
+import errno
+import functools
+import sys
+import threading
+from collections.abc import Callable
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do, in one line; `main` prints it and exits with code 2."""
+    """A mistake that the user can mend; its text is one clear line."""
+
+
+def exit_code(function: Callable[[], object], where: Callable[[], str] = str, interrupted: str = "") -> int:
+    """Calls a program and returns its exit code.
+
+    0: done; 2: the user's mistake, one line on stderr; 130: interrupted. Other exceptions pass.
+
+    Args:
+      function: the program.
+      where: what an error of the system is about that names no file.
+      interrupted: what is said of an interrupted program, after the word itself.
+    """
+    show = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_repeat, show)
+    try:
+        function()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted{interrupted}", file=sys.stderr)
+        return 130
+    except OSError as error:  # a full disk, a file where a directory should be
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = "make room, then the same command continues" if full else "mend that, or name another place"
+        path = error.filename or where()
+        print(f"error: cannot read or write {path}: {error.strerror or error}; {mend}", file=sys.stderr)
+        return 2
+    finally:
+        sys.unraisablehook = show
+    return 0
+
+
+def quiet_interrupts() -> None:
+    """Makes Ctrl-C a single line while a program still imports what it needs."""
+    show = sys.excepthook
+
+    def hook(kind, *error):
+        print("interrupted", file=sys.stderr) if issubclass(kind, KeyboardInterrupt) else show(kind, *error)
+
+    sys.excepthook = hook
+
+
+def _repeat(show: Callable, error) -> None:
+    """Has a Ctrl-C come again that met code in which Python ignores errors, such as JAX's garbage collection."""
+    if isinstance(error.exc_value, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()  # at once it would meet this hook
+    else:
+        show(error)

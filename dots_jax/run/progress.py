@@ -3,6 +3,7 @@
 import collections
 import math
 import os
+import shlex
 import shutil
 import sys
 import textwrap
@@ -241,7 +242,7 @@ def last_screen(
         ("tokens", f"{generated_tokens:,} generated"),
         ("metrics", os.path.join(workdir, "metrics.jsonl")),
         ("curves", os.path.join(workdir, "curves.png")),
-        ("tensorboard", f"tensorboard --logdir {os.path.join(workdir, 'tensorboard')}"),
+        ("tensorboard", f"tensorboard --logdir {shlex.quote(os.path.join(workdir, 'tensorboard'))}"),
     ]
     if export:
         rows.append(("policy", f"{export} (Hugging Face layout)"))

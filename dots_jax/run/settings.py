@@ -75,7 +75,8 @@ def _read(workdir: str) -> tuple[dict, dict]:
         fingerprints = config.pop(_FINGERPRINTS, {})
         names = flat(config)
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{workdir} holds no readable config.json of a run; name another directory") from error
+        why = "bring the file back as it was, or name another directory"
+        raise UserError(f"{workdir} holds no readable config.json of a run; {why}") from error
     for name in config_rules.RENAMED.keys() & names.keys():
         raise UserError(
             f"{workdir} is of an earlier version: its config.json says {name} for what is now "
