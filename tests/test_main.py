@@ -110,7 +110,7 @@ def test_errors_of_the_function(capsys):
         def function(config, workdir):
             raise error
 
-        return command_line.run(function, DEFAULT, "help", [])
+        return command_line.run(function, DEFAULT, "help", [], interrupted="; the same command continues")
 
     assert fails(UserError("the prompt\nis long")) == 2
     assert capsys.readouterr().err == "error: the prompt is long\n"
@@ -248,3 +248,22 @@ def test_a_config_of_another_program_or_with_a_field_too_many(tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and said in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("program", ["report", "explore", "evaluate", "main"])
+def test_ctrl_c_while_a_program_starts(program, tmp_path):
+    """A line, wherever in its imports it is met."""
+    command = [sys.executable, "-m", f"dots_jax.{program}", "--help" if program == "main" else str(tmp_path)]
+    for wait in (0.2, 0.5, 1.0):
+        process = subprocess.Popen(
+            command,
+            cwd=files.ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert "Traceback" not in err, err

@@ -17,8 +17,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dots_jax import data as questions
 from dots_jax import reward
 from dots_jax.core.errors import UserError
+from dots_jax.data import real
+from dots_jax.data.questions import Questions
 from dots_jax.reward import Question, Verdict, boxes, equality, mathematics
 
 # Pairs of the real data on which we differ from the recorded verdict.
@@ -613,3 +616,21 @@ def test_throughput(data):
     from benchmarks import grading
 
     assert grading.measure(data)["mixed_per_second"] > 300
+
+
+def test_golds_that_cannot_be_read_are_told(tmp_path):
+    """On the first screen and in questions.jsonl."""
+    pool = Questions(
+        ("a?", "b?"), ("5", r"a \parallel b"), ("x", "x"), np.ones(2, np.int32), np.ones(2, np.float32), ("f:0", "f:1")
+    )
+    readable = np.array([True, False])
+    assert "1 gold answers that cannot be read" in questions.describe(pool, [1, 1], readable)
+    assert "cannot be read" not in questions.describe(pool, [1, 1], readable | True)
+    questions.write(pool, str(tmp_path), [1, 1], readable)
+    rows = [json.loads(line) for line in (tmp_path / questions.FILE).read_text().splitlines()]
+    assert [row.get("readable") for row in rows] == [None, False]
+
+
+def test_tolerance_of_a_set(data):
+    answers = real.load_sets("olympiadbench", str(data))[0].answers
+    assert [a for a in answers if "tolerance" in a] == [r"4.2\tolerance{1e-1}"]

@@ -47,10 +47,14 @@ def quiet_interrupts() -> None:
     """Makes Ctrl-C a single line while a program still imports what it needs."""
     show = sys.excepthook
 
-    def hook(kind, *error):
-        print("interrupted", file=sys.stderr) if issubclass(kind, KeyboardInterrupt) else show(kind, *error)
+    def hook(kind, error, trace):
+        cause = error
+        while cause and not isinstance(cause, KeyboardInterrupt):  # of an import that failed for it
+            cause = cause.__cause__ or cause.__context__
+        print("interrupted", file=sys.stderr) if cause else show(kind, error, trace)
 
     sys.excepthook = hook
+    sys.unraisablehook = functools.partial(_repeat, sys.unraisablehook)
 
 
 def _repeat(show: Callable, error) -> None:
