@@ -12,6 +12,7 @@ import numpy as np
 
 from dots_jax import reward
 from dots_jax.core import command_line, config_rules, files, sharding
+from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
 from dots_jax.evaluation import Evaluator, interval
@@ -76,7 +77,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     prints = settings.fingerprints(policy.directory, {}, questions=questions)
     counts = zip(questions.names, (np.bincount(asked) * config.samples).tolist(), strict=True)
     expected = [(name, sample) for name, samples in counts for sample in range(samples)]
-    rows, total = _there(config, workdir, expected, batch * config.samples), -(-len(asked) // batch)
+    rows, total = _there(config, workdir, expected, batch * config.samples), ceil_div(len(asked), batch)
     settings.same_inputs(prints, workdir)
     claim.take()
     settings.write_config(config, workdir, prints)

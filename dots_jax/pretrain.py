@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from dots_jax.core import command_line, config_rules, rng, runtime
+from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
 from dots_jax.policy import huggingface, qwen2, scoring
@@ -86,11 +87,11 @@ def _batches(generator, tokenizer, config, exclude, mistakes):
     prompts, prompt_lengths = tok.encode(tokenizer, texts, arithmetic.MAX_PROMPT)
     answers, answer_lengths = tok.encode(tokenizer, completions, arithmetic.MAX_COMPLETION)
     lengths = prompt_lengths + answer_lengths + 1  # id 0 ends a completion
-    rows = np.zeros((n, -(-lengths.max() // 16) * 16), np.int32)
+    rows = np.zeros((n, round_up(lengths.max(), 16)), np.int32)
     for row, p, k, a, m in zip(rows, prompts, prompt_lengths, answers, answer_lengths, strict=True):
         row[:k], row[k : k + m] = p[:k], a[:m]
     parts = np.split(np.argsort(lengths, kind="stable"), 4)
-    batches = [(rows[p, : -(-lengths[p].max() // 16) * 16], prompt_lengths[p], lengths[p]) for p in parts]
+    batches = [(rows[p, : round_up(lengths[p].max(), 16)], prompt_lengths[p], lengths[p]) for p in parts]
     return [batches[j] for j in generator.permutation(4)]
 
 

@@ -44,8 +44,12 @@ def start_several(cache: str | None) -> None:
 
 
 def compilation_cache() -> str | None:
-    """Returns the directory of compiled programs, None where they are not kept."""
-    return jax.config.jax_compilation_cache_dir if jax.config.jax_enable_compilation_cache else None
+    """Returns the directory of compiled programs, None where they are not kept or it cannot be written."""
+    directory = jax.config.jax_compilation_cache_dir if jax.config.jax_enable_compilation_cache else None
+    if not directory or "://" in directory:
+        return directory
+    there = next(path for path in (Path(directory), *Path(directory).absolute().parents) if path.exists())
+    return directory if there.is_dir() and os.access(there, os.W_OK) else None
 
 
 def full_precision(dtype) -> None:
@@ -85,7 +89,7 @@ def _report_in_one_line() -> None:
 
     def report(message, *where, **how):
         match = re.match(r"Error (\w+) persistent compilation cache entry for '(.*?)': (.*)", str(message), re.DOTALL)
-        directory = compilation_cache()
+        directory = jax.config.jax_compilation_cache_dir
         if match is None or directory is None:
             return show(message, *where, **how)
         if not said:

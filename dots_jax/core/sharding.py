@@ -97,11 +97,6 @@ def length_unit(platform: str) -> int:
     return 1 if platform == "cpu" else 128
 
 
-def round_up(length: int, unit: int) -> int:
-    """Returns the least multiple of `unit` that is at least `length`."""
-    return -(-length // unit) * unit
-
-
 def constrain(x: jax.Array, *axes) -> jax.Array:
     """Places `x` by mesh axes inside jit, where `jax.sharding.use_abstract_mesh` names a mesh; else leaves it."""
     if jax.sharding.get_abstract_mesh().empty:

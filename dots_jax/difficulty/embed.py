@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from dots_jax import policy
 from dots_jax.core import distributed, files, sharding
+from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import read_json
 from dots_jax.policy import huggingface, qwen2
@@ -175,7 +176,7 @@ def _blocks(lengths: jax.Array, batch_tokens: int, shards: int, shortest: int):
     for width in np.unique(padded):
         ids = np.flatnonzero(padded == width).astype(np.int32)
         rows = min(max(1, batch_tokens // width), len(ids))
-        rows = -(-rows // shards) * shards
+        rows = round_up(rows, shards)
         ids = np.pad(ids, (0, -len(ids) % rows), constant_values=-1)
         for i, block in enumerate(ids.reshape(-1, rows)):
             yield f"{width}x{rows}-{i}", block, int(width)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.core import sharding
+from dots_jax.core.arithmetic import ceil_div, round_up
 from dots_jax.learner.types import Rows, UpdateSpec
 
 
@@ -16,8 +17,8 @@ def buckets(length: int, count: int, unit: int = 1) -> tuple[int, ...]:
 
     None is too short for a completion.
     """
-    steps = (-(-length * (i + 1) // count) for i in range(count))
-    return tuple(sorted({max(2, sharding.round_up(step, unit)) for step in steps}))
+    steps = (ceil_div(length * (i + 1), count) for i in range(count))
+    return tuple(sorted({max(2, round_up(step, unit)) for step in steps}))
 
 
 def scan(

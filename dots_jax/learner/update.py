@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from dots_jax.core import rng, sharding
+from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
 from dots_jax.learner import diagnostics, losses, microbatch, replay
 from dots_jax.learner.types import Groups, Rows, TrainState, UpdateSpec
@@ -168,7 +169,7 @@ def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, unit: int) 
 
     prompts, prompt_lengths = each(rollouts.prompts), each(rollouts.prompt_lengths)
     completions = rollouts.tokens.reshape(P * G, T)
-    width = sharding.round_up(prompts.shape[1] + T, unit)
+    width = round_up(prompts.shape[1] + T, unit)
     at = jnp.arange(width) - prompt_lengths[:, None]
     after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
     before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))

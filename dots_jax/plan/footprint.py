@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from dots_jax import selection
 from dots_jax.core import sharding
+from dots_jax.core.arithmetic import ceil_div, round_up
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
 from dots_jax.learner import losses, replay
@@ -94,7 +95,7 @@ class Footprint:
         c = self.config
         G, S, T = c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens
         rollouts = 4 * (S + 1) + G * (8 * T + 4 + 1)
-        return -(-count // self.shards) * (rollouts + 4 * G + 4 * 3)
+        return ceil_div(count, self.shards) * (rollouts + 4 * G + 4 * 3)
 
     def phases(self) -> dict[str, dict[str, int]]:
         """Bytes by phase and kind; every kind of a phase is there at the same time."""
@@ -146,12 +147,12 @@ class Footprint:
     def score(self) -> dict[str, int]:
         """Embedding the pool with a frozen model of the policy's shape, and what the predictor reads."""
         c, m = self.config, self.model
-        held = -(-c.data.num_questions // self.shards) * 4 * (m.width + c.predictor.width)
+        held = ceil_div(c.data.num_questions, self.shards) * 4 * (m.width + c.predictor.width)
         if c.embedding.path.endswith(".npy"):
             return {"pool": held}
         size = jnp.dtype(c.embedding.dtype).itemsize
-        longest = sharding.round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self.unit)
-        rows = -(-max(1, embed.BATCH_TOKENS // longest) // self.shards)
+        longest = round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self.unit)
+        rows = ceil_div(max(1, embed.BATCH_TOKENS // longest), self.shards)
         return {
             "pool": held,
             "embedding model": self.numbers() * size,
@@ -169,12 +170,12 @@ class Footprint:
         c, m, shards = self.config, self.model, self.shards
         V, D, L, E = m.vocab_size, m.width, m.num_layers, m.head_width
         T = c.rollout.max_tokens
-        S = sharding.round_up(c.data.max_prompt_tokens, max(self.unit, sampler.PROMPT_STEP))
+        S = round_up(c.data.max_prompt_tokens, max(self.unit, sampler.PROMPT_STEP))
         chunk = min(c.rollout.chunk, max(T - 1, 1))
-        C = sharding.round_up(sharding.round_up(T - 1, chunk), self.unit)
-        own = -(-P // shards)  # questions of a device
+        C = round_up(round_up(T - 1, chunk), self.unit)
+        own = ceil_div(P, shards)  # questions of a device
         slots = c.rollout.slots
-        Q = -(-slots // shards) if 0 < slots < own * shards else 0
+        Q = ceil_div(slots, shards) if 0 < slots < own * shards else 0
         block = max(1, min(own, sampler.PREFILL_TOKENS // S))
         token = 2 * L * m.num_kv_heads * E * self.size  # keys and values, all heads
         prompts, live = own * S * token, Q or own
@@ -208,7 +209,7 @@ class Footprint:
         c, m, h, rule = self.config, self.model, self.config.learner, self.rule
         S, T, G = c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
         V, D = m.vocab_size, m.width
-        rows, length = h.micro_rows // self.shards, sharding.round_up(S + T, self.unit)
+        rows, length = h.micro_rows // self.shards, round_up(S + T, self.unit)
         tokens = rows * length * self.size
         numbers = self.numbers()
         saved = m.num_layers * tokens * D

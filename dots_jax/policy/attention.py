@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.core import sharding
+from dots_jax.core.arithmetic import ceil_div
 
 _F32 = jnp.float32
 QUERY_BLOCK = 512  # rows of scores that exist at once where no fused kernel is used
@@ -22,7 +23,7 @@ def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return _fused(q, k, v)
     if T <= QUERY_BLOCK:
         return _causal_block(q, k, v, 0)
-    blocks = -(-T // QUERY_BLOCK)
+    blocks = ceil_div(T, QUERY_BLOCK)
     padded = jnp.pad(q, ((0, 0), (0, blocks * QUERY_BLOCK - T), (0, 0), (0, 0)))
     padded = padded.reshape(B, blocks, QUERY_BLOCK, H, E).swapaxes(0, 1)
     block = jax.checkpoint(lambda q, start: _causal_block(q, k, v, start))

@@ -5,6 +5,7 @@ use `distribution`, so that a stored log-prob is the learner's log-prob.
 import jax
 import jax.numpy as jnp
 
+from dots_jax.core.arithmetic import ceil_div
 from dots_jax.policy import qwen2
 
 _F32 = jnp.float32
@@ -47,7 +48,7 @@ def score(
     part = jax.checkpoint(part)
     if chunk >= T:
         return part(hidden, targets)
-    n = -(-T // chunk)
+    n = ceil_div(T, chunk)
     pad = n * chunk - T
     hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, n, chunk, D).swapaxes(0, 1)
     targets = jnp.pad(targets, ((0, 0), (0, pad))).reshape(B, n, chunk).swapaxes(0, 1)

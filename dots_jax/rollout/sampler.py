@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax.core import sharding
+from dots_jax.core.arithmetic import ceil_div, round_up
 from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
 
@@ -79,7 +80,7 @@ class _Static:
     def capacity(self, tokens: int) -> int:
         """Slots of a completion's cache that holds `tokens` but the last, in whole chunks."""
         unit = sharding.length_unit(sharding.platform(self.mesh))
-        return sharding.round_up(sharding.round_up(max(tokens - 1, 1), self.chunk), unit)
+        return round_up(round_up(max(tokens - 1, 1), self.chunk), unit)
 
 
 def sample(
@@ -133,15 +134,15 @@ def sample(
         leaf = jax.tree.leaves(params)[0]
         mesh = getattr(leaf.sharding, "mesh", None) or sharding.make_mesh(devices=list(leaf.devices()))
     shards, questions = sharding.num_row_shards(mesh), len(prompts)
-    per_shard = -(-questions // shards)
+    per_shard = ceil_div(questions, shards)
     whole_prompts = jnp.asarray(prompts)
     unit = sharding.length_unit(sharding.platform(mesh))
-    prompts = prompts[:, : sharding.round_up(int(np.max(prompt_lengths)), max(unit, PROMPT_STEP))]
+    prompts = prompts[:, : round_up(int(np.max(prompt_lengths)), max(unit, PROMPT_STEP))]
     prompts = _pad(prompts, per_shard * shards, -prompts.shape[1] % unit)
     prompt_lengths = _pad(prompt_lengths, per_shard * shards)
     limits = np.full((questions, group_size), max_tokens, np.int32) if limits is None else limits
     limits = _pad(limits, per_shard * shards).clip(1, max_tokens)
-    slots = -(-slots // shards) if 0 < slots < per_shard * shards else 0
+    slots = ceil_div(slots, shards) if 0 < slots < per_shard * shards else 0
     chunk = min(chunk, max(max_tokens - 1, 1))
     static = _Static(
         config, mesh, group_size, max_tokens, chunk, slots, tuple(sorted(stop_ids)), temperature == 0, top_p
@@ -232,7 +233,7 @@ def _prefill(
     P, S = prompts.shape
     shards = sharding.num_row_shards(mesh)
     block = max(1, min(P // shards, PREFILL_TOKENS // S))
-    blocks = -(-(P // shards) // block)
+    blocks = ceil_div(P // shards, block)
     pad = blocks * block - P // shards
 
     def split(x: jax.Array):  # [P, ...] -> [blocks, shards * block, ...], each shard keeping its own rows
@@ -258,7 +259,7 @@ def _prefill(
     token, logp = _choose(x, _uniform(_row_keys(key, ids, G), jnp.zeros_like(ids)), static)
     real = jnp.broadcast_to((ids < questions)[:, None], (P, G))
     stopped = real & jnp.isin(token, jnp.array(static.stop_ids))
-    length = 1 + -(-(static.max_tokens - 1) // static.chunk) * static.chunk
+    length = 1 + round_up(static.max_tokens - 1, static.chunk)
 
     def first(x: jax.Array):
         return jnp.zeros((P, G, length), x.dtype).at[:, :, 0].set(jnp.where(real, x, 0))

@@ -4,6 +4,8 @@ import collections
 
 import numpy as np
 
+from dots_jax.core.arithmetic import ceil_div
+
 JUDGED = 64  # references together, at least, on which predictions are judged
 
 
@@ -12,7 +14,9 @@ class History:
 
     def __init__(self, num_questions: int, num_references: int):
         self.is_measured = np.zeros(num_questions, bool)
-        self._references = collections.deque(maxlen=-(-JUDGED // num_references))  # of the last rounds, float32 [2, M]
+        self._references = collections.deque(
+            maxlen=ceil_div(JUDGED, num_references)
+        )  # of the last rounds, float32 [2, M]
 
     def add_references(self, record: dict) -> None:
         """Takes over a round's references."""
