@@ -1,4 +1,4 @@
-"""What only an NVIDIA GPU can show: `python -m pytest -m gpu -n 0 tests/test_gpu.py`.
+"""What only an NVIDIA GPU can show: `python -m pytest -m gpu -n 0 tests/programs/test_gpu.py`.
 
 Without a GPU all of it is skipped. `DOTS_TEST_GPU=cpu` before the command runs it on the CPU, with XLA's attention in
 cuDNN's place: that shows that the tests run, and nothing about a GPU.

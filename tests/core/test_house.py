@@ -4,7 +4,7 @@ import ast
 import graphlib
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "dots_jax"
+PACKAGE = Path(__file__).parents[2] / "dots_jax"
 
 
 def name_of(path):
