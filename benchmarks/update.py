@@ -132,8 +132,9 @@ def main(argv=None) -> dict:
     peak = args.peak * 1e12 if args.peak else common.measure_matmul(jnp.dtype(args.dtype))
 
     seconds, rows, tokens, flops, metrics = [s for s, *_ in results], [], [], [], []
-    for _, (rollouts, rewards, *_), out in results:
-        rewards, lengths = np.asarray(rewards), np.asarray(rollouts.lengths)
+    for _, (groups, *_), out in results:
+        rollouts, rewards = groups.rollouts, np.asarray(groups.rewards)
+        lengths = np.asarray(rollouts.lengths)
         trained = (rewards != rewards[:, :1]).any(1)  # groups with a gradient
         completion = lengths[trained].ravel()
         prompt = np.repeat(np.asarray(rollouts.prompt_lengths)[trained], G)

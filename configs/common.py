@@ -45,11 +45,11 @@ def get_config() -> ConfigDict:
     # Around each question, through the tokenizer's chat template; "": the bare question.
     c.data.system = SYSTEM
 
-    # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random policies
+    # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random weights | FILE.py:NAME
     c.reward = "math"
 
     c.selection = ConfigDict()
-    c.selection.name = "dots"  # how questions are chosen: uniform | dots | static | oracle
+    c.selection.name = "dots"  # how questions are chosen: uniform | dots | static | oracle | FILE.py:NAME
     c.selection.interval = 2  # steps between selection rounds (mu)
     c.selection.target = 0.5  # failure rate that dots and oracle draw around (alpha)
     c.selection.temperature = 1e-3  # of that draw (tau)
@@ -102,7 +102,7 @@ def get_config() -> ConfigDict:
     c.learner.length_buckets = 4  # padded lengths that a micro-batch can have
     c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
     c.learner.clip = 0.2  # epsilon, symmetric
-    c.learner.loss = "decoupled"  # replayed groups: decoupled (released code) | plain (paper) | truncated
+    c.learner.loss = "decoupled"  # replayed groups: decoupled (code) | plain (paper) | truncated | FILE.py:NAME
     c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated"
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dots_jax import reward
-from dots_jax.core import command_line, config_rules, files, sharding
+from dots_jax.core import command_line, config_rules, files, plugins, sharding
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
@@ -67,6 +67,7 @@ def evaluate(config, workdir: str) -> None:
 def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     if not config.model:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
+    reward.find(config.reward)
     root = sources.root(config.root)
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
     mesh = sharding.make_mesh(**config.mesh)
@@ -74,7 +75,8 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     prompts, lengths = policy.encode(questions.texts, config.system)
     asked = questions.rows()
     batch = min(config.batch, len(asked))
-    prints = settings.fingerprints(policy.directory, {}, questions=questions)
+    files_of = {"reward": plugins.path(config.reward, reward.REWARDS, "reward")}
+    prints = settings.fingerprints(policy.directory, files_of, questions=questions)
     counts = zip(questions.names, (np.bincount(asked) * config.samples).tolist(), strict=True)
     expected = [(name, sample) for name, samples in counts for sample in range(samples)]
     rows, total = _there(config, workdir, expected, batch * config.samples), ceil_div(len(asked), batch)
@@ -139,7 +141,7 @@ def results(rows: list[dict]) -> dict[str, dict]:
     for name, questions in asked.items():
         success = np.array([np.mean([row["reward"] for row in mine]) for mine in questions.values()])
         mine = [row for found in questions.values() for row in found]
-        low, high = interval(success, len(mine) // len(success))
+        low, high = interval(success, len(mine) / len(success))
         table[name] = {
             "questions": len(success),
             "samples": len(mine) // len(success),

@@ -86,8 +86,8 @@ class Experiment:
     sampling: dict[str, Any]  # the other arguments of `rollout.sample`
     evaluator: Evaluator
     selector: selection.Selector
-    update: learner.UpdateSpec
-    replay: replay.ReplaySpec
+    update_spec: learner.UpdateSpec
+    replay_spec: replay.ReplaySpec
     initial_params: dict | None  # for the KL penalty
     make_buffer: Callable[[], replay.Groups | None]
     fingerprints: dict[str, str]  # of what the run rests on
@@ -124,6 +124,7 @@ def check(config) -> None:
             f"config.train.batch_size={batch} is more than the pool's config.data.num_questions={pool}; "
             "lower the first or raise the second"
         )
+    reward.find(config.reward)
     learner.check(config)
     replay.check(config)
     selection.find(config.selection.name).check(config)
@@ -248,8 +249,8 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         sampling=sampling,
         evaluator=evaluator,
         selector=selector,
-        update=update,
-        replay=rule,
+        update_spec=update,
+        replay_spec=rule,
         initial_params=initial_params,
         make_buffer=make_buffer,
         fingerprints=fingerprints,

@@ -17,6 +17,7 @@ from dots_jax.experiment import Experiment, Round, RunState
 from dots_jax.learner import replay
 from dots_jax.run.log import RunLog
 from dots_jax.run.workdir import Claim
+from dots_jax.selection import check_ids
 
 
 def train(config, workdir: str) -> None:
@@ -53,18 +54,19 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
         references = queries, *roll_out(exp, state, queries, phase, Purpose.REFERENCE, step, log)
         successes = references[-1].rewards.sum(1)
         selector = exp.selector.observe(selector, queries, successes, exp.group_size, step, is_reference=True)
-        log.references(step, queries, successes, prediction)
+        log.note_references(step, queries, successes, prediction)
     with log.ledger.phase("score"):
-        num_fresh = np.array([exp.replay.num_fresh_at(step + i) for i in range(exp.interval)])
+        num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.interval)])
         ids, selector = exp.selector.propose(selector, key, num_fresh.sum(), step)
-    round = Round.start(ids, num_fresh, exp.replay.batch_size)
-    return dataclasses.replace(state, selector=selector, round=round), references
+    check_ids(ids, num_fresh.sum(), len(exp.pool), exp.selector)
+    this_round = Round.start(ids, num_fresh, exp.replay_spec.batch_size)
+    return dataclasses.replace(state, selector=selector, round=this_round), references
 
 
 def train_step(exp: Experiment, state: RunState, step: int, references, log: RunLog):
     """Rolls out the step's questions and updates the policy on them and on what is replayed."""
-    step_in_round, num_fresh = (step - 1) % exp.interval, exp.replay.num_fresh_at(step)
-    ids, prediction = state.round.ids[step_in_round, :num_fresh], exp.selector.predict(state.selector)
+    step_in_round, num_fresh = (step - 1) % exp.interval, exp.replay_spec.num_fresh_at(step)
+    ids, prediction = state.round.ids[step_in_round, :num_fresh], exp.selector.predict(state.selector)  # to be judged
 
     # Rollouts: G completions of each question, and their rewards. Some groups may exist already.
     reused = exp.selector.num_reused if references else 0
@@ -78,24 +80,25 @@ def train_step(exp: Experiment, state: RunState, step: int, references, log: Run
         indices = np.array([np.flatnonzero(queries == i)[0] for i in ids[:reused]])
         rollouts = rollout.concat_groups(measured, indices, rollouts)
         rewards = np.concatenate([measured_graded.rewards[indices], rewards])
+    # What had been measured before says nothing about the prediction, which was made with it.
     difficulty = np.where(log.history.is_measured[ids], np.nan, 1 - rewards.mean(1))
     state = dataclasses.replace(state, selector=selector, round=state.round.measured(step_in_round, difficulty))
-    metrics = log.fresh(step, ids, rollouts, rewards, graded.verdicts, prediction, state.round)
+    metrics = log.note_fresh(step, ids, rollouts, rewards, graded.verdicts, prediction, state.round)
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
     with log.ledger.phase("update"):
         groups = learner.Groups.generated(rollouts, rewards, ids, step, exp.mesh)
         count = jax.device_put(np.int32(num_fresh), sharding.replicated(exp.mesh))
         with jax.transfer_guard("disallow"):
-            if state.buffer:
-                groups = replay.spread(groups, exp.replay.batch_size, sharding.num_row_shards(exp.mesh))
-            policy, buffer, info = learner.update(
-                state.learner, state.buffer, groups, count, exp.key, exp.policy.config, exp.update, exp.mesh,
-                exp.replay, exp.initial_params,
+            if state.buffer is not None:
+                groups = replay.spread(groups, exp.replay_spec.batch_size, sharding.num_row_shards(exp.mesh))
+            learner_state, buffer, info = learner.update(
+                state.learner, state.buffer, groups, count, exp.key, exp.policy.config, exp.update_spec, exp.mesh,
+                exp.replay_spec, exp.initial_params,
             )  # fmt: skip
         info = distributed.to_host(info)
-    metrics |= log.update(step, info)
-    return dataclasses.replace(state, learner=policy, buffer=buffer), metrics
+    metrics |= log.note_update(step, info)
+    return dataclasses.replace(state, learner=learner_state, buffer=buffer), metrics
 
 
 def roll_out(exp: Experiment, state: RunState, ids: np.ndarray, phase: str, purpose: Purpose, step: int, log: RunLog):
@@ -108,13 +111,14 @@ def roll_out(exp: Experiment, state: RunState, ids: np.ndarray, phase: str, purp
 
 def evaluate(exp: Experiment, state: RunState, step: int, log: RunLog) -> dict:
     """Asks the evaluation set; returns metrics."""
-    params, key = state.learner.params, exp.stream(Purpose.EVALUATION, step)
-    evaluators = [exp.evaluator] + [exp.evaluator.greedy()] * (exp.greedy and step in (0, exp.steps))
-    metrics = {}
-    for evaluator in evaluators:
+
+    def ask(evaluator):
         with log.ledger.phase("evaluation"):
-            graded = evaluator.evaluate_all(params, key)
+            graded = evaluator.evaluate_all(state.learner.params, exp.stream(Purpose.EVALUATION, step))
         log.ledger.add_tokens("evaluation", generated=graded.lengths.sum())
-        found = evaluation.as_metrics(graded, evaluator)
-        metrics |= {"eval/greedy_accuracy": found["eval/accuracy"]} if metrics else found
+        return evaluation.as_metrics(graded, evaluator)
+
+    metrics = ask(exp.evaluator)
+    if exp.greedy and step in (0, exp.steps):
+        metrics["eval/greedy_accuracy"] = ask(exp.evaluator.greedy())["eval/accuracy"]
     return metrics

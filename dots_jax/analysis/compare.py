@@ -110,13 +110,14 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
 
     Raises UserError for runs whose accuracies do not compare, and for two runs of one method and seed.
     """
-    for field in sorted({f for run in runs for f in run.config if f.startswith("data.") or f == "eval.temperature"}):
+    alike = ("data.", "reward", *(f"eval.{name}" for name in ("sets", "questions", "temperature", "top_p")))
+    for field in sorted({f for run in runs for f in run.config if f.startswith(alike)}):
         for run in runs:
             one, other = runs[0].config.get(field), run.config.get(field)
             if one != other:
                 raise UserError(
                     f"{runs[0].workdir} and {run.workdir} were not evaluated alike: config.{field} is {one!r} and "
-                    f"{other!r}; compare runs of the same data"
+                    f"{other!r}; compare runs that were"
                 )
     methods = {}
     for run in runs:
@@ -218,7 +219,6 @@ def _paired(values: list[tuple[float, float]]) -> dict:
     return {"seeds": len(values), "mean": mean, "standard_error": error}
 
 
-# ---- Tables ------------------------------------------------------------------------------------------------------
 def _number(row: dict, key: str) -> float:
     value = row.get(key)
     return value if isinstance(value, int | float) else math.nan

@@ -102,6 +102,3 @@ def _saving(values: list[float], baseline: list[float]) -> tuple[str, str]:
 
 def _range(middle: str, first: str, last: str) -> str:
     return middle if first == last else f"{middle} ({first}..{last})"
-
-
-# ---- Picture -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dots_jax.core.errors import UserError
@@ -14,10 +14,13 @@ from dots_jax.core.errors import UserError
 FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
 
 
-def find(name: str, known: Mapping[str, str], field: str) -> Any:
+def find(
+    name: str, known: Mapping[str, str], field: str, test: Callable[[Any], bool] = bool, expected: str = "it"
+) -> Any:
     """The object that the config's `field` names; `known` holds `module:name` of the short names.
 
-    Raises UserError where there is none, or its module cannot be loaded.
+    Raises UserError where there is none, its module cannot be loaded, or it does not pass the `test` for what is
+    `expected`.
     """
     module, colon, attribute = known.get(name, name).rpartition(":")
     if not colon or not module or not attribute.isidentifier():
@@ -35,7 +38,10 @@ def find(name: str, known: Mapping[str, str], field: str) -> Any:
         raise UserError(f"config.{field}={name}: {module} cannot be loaded ({type(error).__name__}: {why})") from error
     if not hasattr(loaded, attribute):
         raise UserError(f"config.{field}={name}: {module} has no {attribute}")
-    return getattr(loaded, attribute)
+    found = getattr(loaded, attribute)
+    if not test(found):
+        raise UserError(f"config.{field}={name}: {attribute} is not {expected}")
+    return found
 
 
 def path(name: str, known: Mapping[str, str], field: str) -> str:

@@ -12,7 +12,7 @@ KERNEL = tuple((scale, penalty) for scale in (1.0, 2.0, 4.0) for penalty in (0.3
 ATTENTION = ((0.02,), (0.05,), (0.1,), (0.2,))  # temperature
 
 
-def ridge(known: jax.Array, labels: np.ndarray, penalty: float, weights: jax.Array | None = None):
+def ridge(known: np.ndarray, labels: np.ndarray, penalty: float, weights: jax.Array | None = None):
     """Ridge regression from centred embeddings; `weights` [n] of the labels."""
     weights = np.ones(len(labels), known.dtype) if weights is None else weights
     centre, mean = np.average(known, 0, weights), np.average(labels, weights=weights)
@@ -22,14 +22,14 @@ def ridge(known: jax.Array, labels: np.ndarray, penalty: float, weights: jax.Arr
     return lambda query: (query - centre) @ line + mean
 
 
-def kernel_ridge(known: jax.Array, labels: np.ndarray, scale: float, penalty: float):
+def kernel_ridge(known: np.ndarray, labels: np.ndarray, scale: float, penalty: float):
     """Kernel ridge regression with exp(-scale |x - y|^2) on embeddings of length 1."""
     x, mean = _unit(known), labels.mean()
     weights = np.linalg.solve(_gaussian(x, x, scale) + penalty * np.eye(len(x), dtype=x.dtype), labels - mean)
     return lambda query: _gaussian(_unit(query), x, scale) @ weights + mean
 
 
-def raw_attention(known: jax.Array, labels: np.ndarray, temperature: float):
+def raw_attention(known: np.ndarray, labels: np.ndarray, temperature: float):
     """Softmax over the cosines of raw embeddings."""
 
     def predict(query: jax.Array):

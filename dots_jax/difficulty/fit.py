@@ -336,7 +336,7 @@ def _adapter(config: ConfigDict, table: Table, params: dict, references):
     return predict
 
 
-def _fitted(make, values: jax.Array, table: Table, known: jax.Array):
+def _fitted(make, values: tuple, table: Table, known: list):
     """(policy, questions) -> difficulty, fitted on this policy's `known` questions."""
     x = table.embeddings
     made = [make(x[ids], labels[ids], *values) for ids, labels in zip(known, table.difficulty, strict=True)]
@@ -355,7 +355,7 @@ def _mean(rows: list[dict]) -> dict:
     return {name: float(np.mean(v)) if v else np.nan for name, v in values.items()}
 
 
-def _best(make, grid, table: Table, known: jax.Array, judge):
+def _best(make, grid, table: Table, known: list, judge):
     """The values of the grid with the highest Pearson correlation."""
     found = [_mean(judge(_fitted(make, values, table, known)))["pearson"] for values in grid]
     return grid[int(np.nanargmax(found)) if np.isfinite(found).any() else 0]

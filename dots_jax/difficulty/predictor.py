@@ -175,7 +175,7 @@ def _score(
     return _by_rows(one, layout, features, (params["head"], known, difficulty, mask, line))
 
 
-def _layout(rows: np.ndarray):
+def _layout(rows: np.ndarray | jax.Array):
     """(mesh, axes) over which an array on devices is split by rows; None for any other and inside a jit."""
     if not isinstance(rows, jax.Array) or isinstance(rows, jax.core.Tracer):
         return None
@@ -201,7 +201,7 @@ def _tower(tower, x: jax.Array, key: jax.Array | None = None, dropout=0.1):
     return module.apply({"params": tower}, jnp.asarray(x, jnp.float32), rngs=None if key is None else {"dropout": key})
 
 
-def _mask(mask: jax.Array, size: int):
+def _mask(mask: jax.Array | None, size: int):
     """The mask as [1 or Q, K]."""
     return jnp.ones((1, size), bool) if mask is None else jnp.atleast_2d(mask)
 
@@ -212,7 +212,7 @@ def _attend(features: jax.Array, known: jax.Array, mask: jax.Array):
     return jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(logits.dtype).min), axis=-1) * mask
 
 
-def _predict(head: jax.Array, weights: jax.Array, difficulty: jax.Array, calibration: str, mask: jax.Array):
+def _predict(head: dict, weights: jax.Array, difficulty: jax.Array, calibration: str, mask: jax.Array):
     """Difficulty [Q] from the attention's weights [Q, K]; mask [1 or Q, K]."""
     if calibration not in CALIBRATIONS:
         raise UserError(f"calibration {calibration!r} is not one of {', '.join(CALIBRATIONS)}")

@@ -75,7 +75,7 @@ LOSSES = {name: f"{__name__}:{name}" for name in ("plain", "decoupled", "truncat
 
 def find(name: str) -> Callable:
     """The function that `config.learner.loss` names. Raises UserError where there is none."""
-    return plugins.find(name, LOSSES, "learner.loss")
+    return plugins.find(name, LOSSES, "learner.loss", callable, "a function")
 
 
 def needs_proximal(name: str) -> bool:

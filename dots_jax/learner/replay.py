@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
@@ -58,7 +59,7 @@ class ReplaySpec:
         return self.capacity if self.num_kept is None else self.num_kept + self.num_fresh_at(1)
 
 
-def check(config) -> None:
+def check(config: ConfigDict) -> None:
     """Raises UserError where the share of fresh groups, the capacity and the pool do not go together."""
     batch, share, capacity = config.train.batch_size, config.replay.fresh_fraction, config.replay.capacity
     pool, until, interval = config.data.num_questions, config.replay.last_step, config.selection.interval

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from dots_jax.core import rng, sharding
 from dots_jax.core.arithmetic import round_up
@@ -25,7 +26,7 @@ from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
 
 
-def check(config: qwen2.Config) -> None:
+def check(config: ConfigDict) -> None:
     """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
     batch, parts = config.train.batch_size, config.learner.minibatches
     if batch % parts:

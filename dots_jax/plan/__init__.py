@@ -3,7 +3,7 @@
 Nothing is allocated or compiled, and the devices planned for need not exist. Parameters, optimizer, buffer, rollouts
 and caches are counted exactly. What the compiler adds (activations, logits, copies that it gathers) is counted in
 buffers that XLA was seen to hold at once. Its own analysis of programs compiled for CPUs is 0.7 to 1.5 times that
-(tests/test_plan.py has some of them); on other backends it can differ more.
+(tests/plan/test_plan.py has some of them); on other backends it can differ more.
 
 Letters as in `qwen2`: P questions, G completions of each, S prompt and T completion tokens, V, D, L, H, K, E, F.
 """

@@ -104,7 +104,7 @@ def _singles(config, made, names):
         yield _slots(config, shards, made)
     if names == _UPDATE:
         yield _micro_rows(config, shards, made)
-        yield _chunks(config, shards, made)
+        yield _chunks(config)
         if not config.learner.remat:
             yield [{"learner.remat": True}]
     yield _capacities(config, shards)
@@ -120,13 +120,13 @@ def _slots(config, shards: int, made) -> list[dict]:
     return [{"rollout.slots": n} for n in counts if n != config.rollout.slots]
 
 
-def _micro_rows(config, shards: int, made) -> list[dict]:
+def _micro_rows(config, shards: int, _) -> list[dict]:
     rows = config.train.batch_size // config.learner.minibatches * config.rollout.group_size
     below = range(config.learner.micro_rows - 1, 0, -1)
     return [{"learner.micro_rows": n} for n in below if rows % n == 0 and n % shards == 0]
 
 
-def _chunks(config, shards: int, made) -> list[dict]:
+def _chunks(config, *_) -> list[dict]:
     chunk = 2 ** ((config.learner.logits_chunk - 1).bit_length() - 1)
     return [{"learner.logits_chunk": chunk >> i} for i in range(chunk.bit_length()) if chunk >> i >= 8]
 

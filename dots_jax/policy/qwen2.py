@@ -272,7 +272,7 @@ def decode_step(
     positions: jax.Array,
     prompt,
     prompt_lengths: jax.Array,
-    cache: jax.Array,
+    cache: dict,
     index,
     write,
 ):

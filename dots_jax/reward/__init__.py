@@ -9,7 +9,7 @@ from dots_jax.core import plugins
 from dots_jax.core.errors import UserError
 from dots_jax.reward.types import Grader, Question, Verdict
 
-__all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "grade", "make"]
+__all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "find", "grade", "make"]
 
 REWARDS = {
     "exact": "dots_jax.reward.exact:score",
@@ -46,9 +46,10 @@ class Function:
                 f"config.reward={self._name} failed ({why}) on the question {question.problem[:60]!r}; mend it, then "
                 "the same command continues"
             ) from error
-        if not abs(reward) < 1e30:
+        if not 0 <= reward <= 1:
             raise UserError(
-                f"config.reward={self._name} is {reward} on the question {question.problem[:60]!r}; mend it"
+                f"config.reward={self._name} is {reward} on the question {question.problem[:60]!r}; a reward lies in "
+                "[0, 1]"
             )
         return reward
 
@@ -59,18 +60,23 @@ class Function:
         """Nothing to say."""
 
 
+def find(name: str) -> Callable:
+    """What `config.reward` names. Raises UserError where there is none."""
+    return plugins.find(name, REWARDS, "reward", callable, "a function or class")
+
+
 def make(name: str) -> Grader:
     """The grader that `config.reward` names: a short name, or of a function or a class as `plugins.find` reads it.
 
     Raises UserError where there is none, or its packages are not installed.
     """
-    found = plugins.find(name, REWARDS, "reward")
+    found = find(name)
     return found() if inspect.isclass(found) else Function(found, name)
 
 
 def describe(name: str) -> str:
     """A line about a reward: its name, and how its docstring begins."""
-    text = inspect.getdoc(plugins.find(name, REWARDS, "reward")) or "a function of your own"
+    text = inspect.getdoc(find(name)) or "a function of your own"
     return f"{name}: {text.splitlines()[0].rstrip('.')}"
 
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from dots_jax.core import distributed
@@ -23,7 +22,7 @@ class GradedCompletions:
     lengths: np.ndarray  # int32 [P, G], tokens
     finished: np.ndarray  # bool [P, G], ended by a stop id; False: truncated
 
-    def __getitem__(self, index: jax.Array) -> "GradedCompletions":
+    def __getitem__(self, index: slice | np.ndarray) -> "GradedCompletions":
         """Those of some questions."""
         return GradedCompletions(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 

@@ -394,12 +394,18 @@ def _write(cache: jax.Array, new, index: jax.Array):
 
 @functools.partial(jax.jit, static_argnames="static", donate_argnames=("slots", "output"))
 def _decode(
-    weights: jax.Array, prefilled, slots: _Slots, output: _Output, key: jax.Array, temperature: float, static: _Static
+    weights: dict,
+    prefilled: _Prefilled,
+    slots: _Slots,
+    output: _Output,
+    key: jax.Array,
+    temperature: float,
+    static: _Static,
 ):
     """Up to `chunk` tokens for every live row; also (rows or questions are left, highest count), for the host."""
 
     def decode(
-        weights: jax.Array, key: jax.Array, temperature: float, prefilled: _Prefilled, slots: _Slots, output: _Output
+        weights: dict, key: jax.Array, temperature: float, prefilled: _Prefilled, slots: _Slots, output: _Output
     ):
         config, G = static.config, static.group_size
         P, Q = len(prefilled.ids), len(slots.question)

@@ -97,7 +97,7 @@ class RunLog:
         return dataclasses.replace(state, **saved), emptied
 
     def _first_screen(self, state, emptied: bool) -> None:
-        exp, config, rule = self._exp, self._config, self._exp.replay
+        exp, config, rule = self._exp, self._config, self._exp.replay_spec
         most = max(rule.num_fresh_at(step) for step in range(self.start + 1, exp.steps + 1))
         progress.first_screen(
             config_name=config.name,
@@ -123,7 +123,7 @@ class RunLog:
             resumed=self.start > 0,
         )
 
-    def references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
+    def note_references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
         """Notes the references of a round and judges what had been predicted of them."""
         self._record |= {
             "rollouts": self._exp.group_size,
@@ -134,7 +134,7 @@ class RunLog:
             self._record["reference_predicted"] = prediction[0][ids]
         self.history.add_references(self._record)
 
-    def fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
+    def note_fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
         exp, step_in_round, found = self._exp, (step - 1) % self._exp.interval, {}
         if "reference_predicted" in self._record:
@@ -156,7 +156,7 @@ class RunLog:
             **{f"verdicts/{name}": share for name, share in shares(verdicts).items()},
         }
 
-    def update(self, step: int, info: dict) -> dict:
+    def note_update(self, step: int, info: dict) -> dict:
         """Books and notes an update; returns its metrics. Raises UserError where the loss is not finite."""
         self.ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
         if not np.isfinite([info["loss"], info["grad_norm"], info["entropy"]]).all():

@@ -31,7 +31,7 @@ FREE = (
 )
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
-    *(f"replay.{name}" for name in ("capacity", "insert", "max_age", "once", "positive_only")),
+    *(f"replay.{name}" for name in ("capacity", "insert", "max_age", "draw_once", "positive_only")),
     *("rollout.group_size", "rollout.max_tokens", "learner.micro_rows"),
 )
 
@@ -80,7 +80,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
     for name in config_rules.RENAMED.keys() & names.keys():
         raise UserError(
             f"{workdir} is of an earlier version: its config.json says {name} for what is now "
-            f"{config_rules.RENAMED[name]}; continue it with that version, or use another directory"
+            f"{config_rules.RENAMED[name]}; open it with that version, or use another directory"
         )
     return config, fingerprints
 
@@ -154,7 +154,8 @@ def same_run(config, workdir: str) -> None:
         if os.path.exists(os.path.join(workdir, metrics.FILE)):
             read(workdir)  # raises where it is somebody else's
         return
-    free = FREE[1:] if selection.find(config.selection.name).depends_on_steps else FREE
+    fixed = ("train.steps",) if selection.find(config.selection.name).depends_on_steps else ()
+    free = tuple(name for name in FREE if name not in fixed)
     free += BUFFER if config.train.empty_buffer else ()
     for name, old, new in differences(config, workdir):
         if old is None:

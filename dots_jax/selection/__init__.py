@@ -1,9 +1,9 @@
 """Ways to choose questions, one file each; `base.Selector` says what one can do."""
 
 from dots_jax.core import plugins
-from dots_jax.selection.base import Context, Selector
+from dots_jax.selection.base import Context, Selector, check_ids
 
-__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "find"]
+__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_ids", "find"]
 
 SELECTORS = {  # loaded when named: only DOTS needs Flax
     "uniform": "dots_jax.selection.uniform:Uniform",
@@ -16,4 +16,8 @@ BASELINE = "uniform"  # what reports compare with
 
 def find(name: str) -> type[Selector]:
     """The class that `config.selection.name` names. Raises UserError where there is none, or it does not load."""
-    return plugins.find(name, SELECTORS, "selection.name")
+    return plugins.find(name, SELECTORS, "selection.name", _is_selector, "a subclass of dots_jax.selection.Selector")
+
+
+def _is_selector(found) -> bool:
+    return isinstance(found, type) and issubclass(found, Selector)

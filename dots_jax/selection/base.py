@@ -73,6 +73,16 @@ class Selector:
         """Writes what others may want of the state to the workdir when the run ends."""
 
 
+def check_ids(ids: np.ndarray, count: int, num_questions: int, selector: Selector) -> None:
+    """Raises UserError where what a selector proposes are not `count` questions of the pool."""
+    fits = isinstance(ids, np.ndarray) and ids.dtype.kind == "i" and ids.shape == (count,)
+    if not fits or ids.min(initial=0) < 0 or ids.max(initial=0) >= num_questions:
+        raise UserError(
+            f"{type(selector).__name__}.propose must return {count} ids of questions, whole numbers below "
+            f"{num_questions} in an array of NumPy; it returned {str(ids)[:60]}"
+        )
+
+
 def check_distinct(config: ConfigDict) -> None:
     """Raises UserError where a round's questions are more than the pool's: for selectors that draw distinct ones."""
     batch, interval, pool = config.train.batch_size, config.selection.interval, config.data.num_questions

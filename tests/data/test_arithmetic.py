@@ -9,7 +9,7 @@ from dots_jax import data
 from dots_jax.core import command_line
 from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
-from dots_jax.reward import exact
+from dots_jax.reward import Question, exact
 
 CELLS = [(family, level) for family in arithmetic.FAMILIES for level in range(1, arithmetic.LEVELS + 1)]
 WRITTEN = {"add", "difference", "column"}
@@ -45,7 +45,7 @@ def test_answers(family):
     for level in range(1, arithmetic.LEVELS + 1):
         for text, completion, answer in examples(family, level, 40):
             assert answer == solve(family, text), text
-            assert exact.grade([completion], [answer]) == 1
+            assert exact.score(completion, Question(text, answer)) == 1
             assert (">" in completion) == (family in WRITTEN)
 
 
@@ -173,7 +173,7 @@ def test_demonstrations():
     assert levels.dtype == np.int32
     assert max(Counter(families).values()) < 1.25 * 6000 / len(arithmetic.FAMILIES)
     for text, completion, family in zip(texts, completions, families, strict=True):
-        assert exact.grade([completion], [solve(family, text)]) == 1
+        assert exact.score(completion, Question(text, solve(family, text))) == 1
     again = arithmetic.demonstrations(np.random.default_rng(1), 6000, weights)
     assert again[:2] == (texts, completions)
 

@@ -126,7 +126,7 @@ def test_golden_trace(goldens):
     trace = json.loads((goldens / "replay_trace.json").read_text())
     B, size = trace["batch"], trace["group"]
     rule = dataclasses.replace(
-        RULE, batch_size=B, every=trace["mu"], fresh=trace["fresh_share"], capacity=trace["capacity"]
+        RULE, batch_size=B, interval=trace["mu"], fresh_fraction=trace["fresh_share"], capacity=trace["capacity"]
     )
     buffer = replay.init(rule.num_slots, size, S, T, mesh())
     assert rule.num_kept == 8 and len(trace["steps"]) == 10
@@ -178,7 +178,7 @@ def test_the_rules_schedule():
     code, paper = RULE, dataclasses.replace(RULE, start="full", last_step=3)
     assert [code.num_fresh_at(s) for s in range(1, 6)] == [4, 4, 2, 2, 2] and code.num_replayed == 2
     assert [paper.num_fresh_at(s) for s in range(1, 6)] == [2, 2, 2, 4, 4]
-    assert code.num_slots == 6 + 4 and dataclasses.replace(RULE, insert="useful").slots == 8
+    assert code.num_slots == 6 + 4 and dataclasses.replace(RULE, insert="useful").num_slots == 8
 
 
 def test_draws_are_uniform():

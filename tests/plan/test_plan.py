@@ -122,7 +122,7 @@ def compile_update(c, mesh):
         ((1, 1, 1), {}),
         ((1, 1, 1), {"policy_dtype": "bfloat16", "learner_logits_chunk": 16}),
         ((2, 2, 2), {}),
-        ((1, 8, 1), {"replay_fresh": 1.0}),
+        ((1, 8, 1), {"replay_fresh_fraction": 1.0}),
     ],
 )
 def test_update_against_the_compiled_program(sizes, changes, record_property):

@@ -136,7 +136,7 @@ def test_causal_blocks_equal_plain_attention(monkeypatch):
 
     expected = value_and_grad(plain)
     for block in (8, 512):
-        monkeypatch.setattr(attention, "_QUERY_BLOCK", block)
+        monkeypatch.setattr(attention, "QUERY_BLOCK", block)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), value_and_grad(attention.causal), expected
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
-from dots_jax.core import command_line
+from dots_jax.core import command_line, config_rules
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import ROOT
 from dots_jax.data.questions import Questions
@@ -216,3 +216,9 @@ def test_an_earlier_versions_names(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="says replay.fresh for what is now replay.fresh_fraction"):
         settings.read(str(tmp_path))
+
+
+def test_what_may_change_are_fields():
+    fields = [*config_rules.RUN]
+    for name in settings.FREE + settings.BUFFER:
+        assert any(field == name or field.startswith(f"{name}.") for field in fields), name
