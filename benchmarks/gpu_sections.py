@@ -31,7 +31,7 @@ from benchmarks import common, decode_attention, rollout, update
 from dots_jax import learner, policy
 from dots_jax.core import sharding
 from dots_jax.policy import attention, qwen2, scoring
-from dots_jax.rollout import sampler
+from dots_jax.rollout import draw, sampler
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGPROB_TOLERANCE = 0.03  # mean difference of log-probs, two layers in bfloat16
@@ -165,8 +165,7 @@ def attend(lines, small: bool) -> None:
 
 def time_head(config: qwen2.Config, rows: int, how: str, calls: int) -> dict:
     """Time to form the distribution of each row, draw from it and look the token up, as a decode step does."""
-    options = {"greedy": (True, 1.0), "sample": (False, 1.0), "top-p 0.95": (False, 0.95)}[how]
-    static = sampler._Static(config, _mesh(), 8, 2, 1, 0, (0,), *options)
+    greedy, top_p = {"greedy": (True, 1.0), "sample": (False, 1.0), "top-p 0.95": (False, 0.95)}[how]
     keys = jax.random.split(jax.random.key(0), 3)
     matrix = jax.random.normal(keys[0], (config.vocab_size, config.width), jnp.bfloat16) / config.width**0.5
     hidden = jax.random.normal(keys[1], (rows // 8, 8, config.width), jnp.bfloat16)
@@ -175,7 +174,7 @@ def time_head(config: qwen2.Config, rows: int, how: str, calls: int) -> dict:
     @jax.jit
     def step(hidden, matrix, u):
         x = scoring.distribution(hidden, matrix, 1.0, config.num_tokens)
-        token, logp = sampler._choose(x, u, static)
+        token, logp = draw.choose(x, u, greedy, top_p)
         return jnp.where(logp[..., None] > 0, 0, matrix[token])  # never above 0, but the compiler does not know
 
     seconds = common.fastest(lambda hidden: step(hidden, matrix, u), hidden, calls=calls)

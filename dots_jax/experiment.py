@@ -161,6 +161,18 @@ def check_loaded(config, rule, shards: int, model, longest_prompt: int, pool: in
         )
 
 
+def _fingerprints(config, directory: str, embedder: str, pool: Questions, eval_set: Questions) -> dict[str, str]:
+    """Of the files and questions that a run rests on."""
+    files = {
+        "predictor": config.predictor.path,
+        "embeddings": embedder if embedder != directory else "",
+        "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
+        "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
+        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
+    }
+    return settings.fingerprints(directory, files, pool=pool, evaluation_set=eval_set)
+
+
 def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunState]:
     """The experiment that a config describes, and its state before the first step.
 
@@ -207,14 +219,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     initial_params = jax.tree.map(jnp.copy, params) if update.kl_coef else None
     del params
     embedder = settings.embedder(config, directory)
-    rests_on = {
-        "predictor": config.predictor.path,
-        "embeddings": embedder if embedder != directory else "",
-        "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
-        "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
-        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
-    }
-    fingerprints = main_only(settings.fingerprints)(directory, rests_on, pool=pool, evaluation_set=eval_set)
+    fingerprints = main_only(_fingerprints)(config, directory, embedder, pool, eval_set)
     main_only(settings.same_inputs)(fingerprints, workdir)
     context = selection.Context(
         num_questions=len(pool),

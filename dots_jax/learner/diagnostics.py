@@ -32,7 +32,15 @@ def by_age(age: jax.Array, per_row: dict) -> dict:
 
 
 def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
-    """Metrics of a step from the sums of its minibatches, each [minibatches] or [minibatches, AGES + 1]."""
+    """Metrics of a step, float32 [], from the sums of its minibatches, each [minibatches] or [minibatches, AGES + 1].
+
+    loss and grad_norm, means over the minibatches; clip_fraction over all tokens with a gradient, clip_fraction_fresh
+    over those of fresh groups, ratio_max; entropy_useful, exact over tokens with a gradient (`update` adds entropy,
+    estimated from the log-probs of all fresh tokens); logprob_diff_mean and logprob_diff_max, |sampler - learner| on
+    fresh rows before the first optimizer step; padding, the share of computed tokens that are padding; skipped, the
+    share of rows not computed; tokens, those with a gradient (`update` adds scored, those whose proximal log-probs were
+    computed); kl where spec.kl_coef > 0. With a buffer also "replay", see `replay_summary`.
+    """
     total = {k: v.sum(0) for k, v in stats.items()}
     tokens = jnp.maximum(total["tokens"].sum(), 1)
     metrics = {

@@ -93,13 +93,7 @@ def update(
       reference: parameters of the KL penalty, needed where spec.kl_coef > 0.
 
     Returns:
-      The new state, the buffer with the fresh groups, and metrics, each float32 []: loss, grad_norm, clip_fraction
-      over all tokens with a gradient, clip_fraction_fresh over those of fresh groups, ratio_max; entropy, estimated
-      from the log-probs of all fresh tokens; entropy_useful, exact over those with a gradient; logprob_diff_mean and
-      logprob_diff_max, |sampler - learner| on fresh rows before the first optimizer step; padding, the share of
-      computed tokens that are padding; skipped, the share of rows not computed; tokens, those with a gradient; scored,
-      those whose proximal log-probs were computed; kl where spec.kl_coef > 0. With a buffer also "replay", see
-      `diagnostics.replay_summary`.
+      The new state, the buffer with the fresh groups, and metrics, as `diagnostics.summary` has them.
     """
     now, (B, G), batch = state.step + 1, groups.rewards.shape, groups
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)

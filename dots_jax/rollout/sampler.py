@@ -19,11 +19,11 @@ import numpy as np
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div, round_up
 from dots_jax.policy import qwen2, scoring
+from dots_jax.rollout import draw
 from dots_jax.rollout.types import Rollouts
 
 PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass
 PROMPT_STEP = 64  # at least; what every decode step reads, against a compilation for each length
-_BLOCK = 128  # of the two-level inverse CDF
 
 
 @jax.tree_util.register_dataclass
@@ -256,7 +256,9 @@ def _prefill(
     x = scoring.distribution(last, qwen2.head(params), temperature, config.num_tokens)
     x = jnp.broadcast_to(x[:, None], (P, G, x.shape[-1]))
     ids = jnp.arange(P)
-    token, logp = _choose(x, _uniform(_row_keys(key, ids, G), jnp.zeros_like(ids)), static)
+    token, logp = draw.choose(
+        x, draw.uniform(draw.row_keys(key, ids, G), jnp.zeros_like(ids)), static.greedy, static.top_p
+    )
     real = jnp.broadcast_to((ids < questions)[:, None], (P, G))
     stopped = real & jnp.isin(token, jnp.array(static.stop_ids))
     length = 1 + round_up(static.max_tokens - 1, static.chunk)
@@ -269,76 +271,6 @@ def _prefill(
     return jax.lax.with_sharding_constraint(
         (_Prefilled(ids, lengths, kv, limits, token, done), output), sharding.rows(mesh)
     )
-
-
-def _choose(x: jax.Array, u: jax.Array, static: _Static):
-    """Tokens drawn from unnormalised log-probs x [Q, G, V] with uniforms u [Q, G], and their log-probs.
-
-    Inverse CDF in two levels: one uniform per token and one pass over the vocabulary, where Gumbel noise would need
-    V random numbers per row.
-    """
-    norm = jax.nn.logsumexp(x, axis=-1)
-    if static.greedy:
-        token = jnp.argmax(x, axis=-1)
-    else:
-        p = jnp.exp(x - norm[..., None])
-        if static.top_p < 1:
-            p = _nucleus(p, static.top_p)
-        pad = -p.shape[-1] % _BLOCK
-        p = jnp.pad(p, ((0, 0), (0, 0), (0, pad))).reshape(*p.shape[:-1], -1, _BLOCK)
-        mass = p.sum(-1)
-        block, u = _invert(mass, u * mass.sum(-1))
-        p = jnp.take_along_axis(p, block[..., None, None], axis=-2)[..., 0, :]
-        token = block * _BLOCK + _invert(p, u)[0]
-    return token.astype(jnp.int32), jnp.take_along_axis(x, token[..., None], axis=-1)[..., 0] - norm
-
-
-def _nucleus(p, top_p: float):
-    """Probabilities p [..., V], zero but for the fewest largest that reach top_p of the mass, and ties with the last.
-
-    The threshold is found without a sort: floats that are not negative are ordered as their bits are, and those of
-    numbers up to 1 are below 2**30, so that 30 halvings leave one.
-    """
-    target = top_p * p.sum(-1)
-    cast = jax.lax.bitcast_convert_type
-
-    def keep(bits):
-        return jnp.where(p >= cast(bits, jnp.float32)[..., None], p, 0.0)
-
-    def halve(_, bounds):
-        low, high = bounds  # enough mass is at or above the low one, too little at or above the high one
-        middle = low + (high - low) // 2
-        enough = keep(middle).sum(-1) >= target
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-    # A fixed number: with a `tensor` axis the sums are collectives, which every device must run equally often.
-    high = cast(p.max(-1), jnp.int32) + 1
-    return keep(jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(high), high))[0])
-
-
-def _invert(mass, u: jax.Array):
-    """The first index with mass whose running sum exceeds u, and what of u is left within it."""
-    total = jnp.cumsum(mass, axis=-1)
-    # Rounding can leave u at or above the sum of a block: the last index with mass is meant then.
-    u = jnp.minimum(u, total[..., -1] * (1 - 2**-22))
-    index = jnp.argmax((total > u[..., None]) & (mass > 0), axis=-1)
-    at = jnp.take_along_axis(total - mass, index[..., None], axis=-1)[..., 0]
-    return index, jnp.maximum(u - at, 0.0)
-
-
-def _row_keys(key: jax.Array, ids: jax.Array, group_size: int):
-    """The random stream of each row, by question id [Q] and place in the group: keys [Q, G]."""
-    questions = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
-    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(questions, jnp.arange(group_size))
-
-
-def _uniform(keys: jax.Array, count: int):
-    """One number in [0, 1) for each row by its key [Q, G] and the tokens its question has drawn so far [Q]."""
-
-    def one(key: jax.Array, count: int):
-        return jax.random.uniform(jax.random.fold_in(key, count))
-
-    return jax.vmap(jax.vmap(one, (0, None)))(keys, count)
 
 
 @functools.partial(jax.jit, static_argnames="static")
@@ -415,7 +347,7 @@ def _decode(
             source = jnp.minimum(slots.question, P - 1)
             prefilled = jax.tree.map(lambda x: x[source], prefilled)
         ids, lengths, kv = prefilled.ids, prefilled.lengths, prefilled.kv
-        start, stop_ids, keys = slots.count, jnp.array(static.stop_ids), _row_keys(key, ids, G)
+        start, stop_ids, keys = slots.count, jnp.array(static.stop_ids), draw.row_keys(key, ids, G)
 
         def live(carry: Any):
             step, slots, *_ = carry
@@ -433,7 +365,7 @@ def _decode(
                 weights, config, slots.token, lengths + slots.count - 1, kv, lengths, slots.cache, index, _write
             )
             x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
-            token, logp = _choose(x, _uniform(keys, slots.count), static)
+            token, logp = draw.choose(x, draw.uniform(keys, slots.count), static.greedy, static.top_p)
             alive = ~slots.done
             token = jnp.where(alive, token, 0)
             stopped = alive & jnp.isin(token, stop_ids)

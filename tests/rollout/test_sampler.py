@@ -7,6 +7,7 @@ import pytest
 
 from dots_jax import policy, rollout
 from dots_jax.core import sharding
+from dots_jax.rollout import draw as drawing
 from dots_jax.rollout import sampler
 
 P, S, G, T = 6, 9, 4, 14
@@ -190,13 +191,12 @@ def test_frequencies_match_the_softmax(draw, tiny_config, tiny_params, prompts, 
 
 
 @pytest.mark.parametrize("size", [100, 1000])
-def test_two_level_inverse_cdf(tiny_config, size):
+def test_two_level_inverse_cdf(size):
     rng = np.random.default_rng(0)
     x = rng.normal(0, 2, size).astype(np.float32)
     x[rng.random(size) < 0.3] = -np.inf
     u = np.append(rng.random(20000).astype(np.float32), [0.0, np.nextafter(np.float32(1), 0)])
-    static = sampler._Static(tiny_config, None, 1, 1, 1, 0, (), False)
-    token, logp = sampler._choose(jnp.broadcast_to(x, (len(u), 1, size)), jnp.asarray(u)[:, None], static)
+    token, logp = drawing.choose(jnp.broadcast_to(x, (len(u), 1, size)), jnp.asarray(u)[:, None], False, 1.0)
     token, p = np.asarray(token)[:, 0], np.asarray(jax.nn.softmax(x), np.float64)
     assert (p[token] > 0).all()
     np.testing.assert_allclose(logp[:, 0], np.log(p[token]), atol=1e-5)
@@ -210,7 +210,7 @@ def test_nucleus(scale, top_p):
     x = np.random.default_rng(0).normal(0, scale, (20, 3, 300)).astype(np.float32)
     x[..., :50] = -np.inf
     p = np.asarray(jax.nn.softmax(x))
-    kept = np.asarray(jax.jit(sampler._nucleus, static_argnums=1)(p, top_p))
+    kept = np.asarray(jax.jit(drawing.nucleus, static_argnums=1)(p, top_p))
     want = np.apply_along_axis(nucleus, -1, p, top_p)
     np.testing.assert_array_equal(kept, np.where(want, p, 0))
     assert (want.sum(-1) == 1).all() or top_p > 1e-6
@@ -220,7 +220,7 @@ def test_nucleus_keeps_ties_with_its_last_token_and_nothing_near():
     below = np.nextafter(np.float32(0.125), 0)
     p = np.array([0.125, 0.375, 0.125, 0.0, 0.25, below], np.float32)
     for top_p, kept in ((0.3, [1]), (0.375, [1]), (0.6, [1, 4]), (0.7, [0, 1, 2, 4]), (0.9, [0, 1, 2, 4, 5])):
-        assert np.flatnonzero(sampler._nucleus(p, top_p)).tolist() == kept
+        assert np.flatnonzero(drawing.nucleus(p, top_p)).tolist() == kept
 
 
 def test_top_p(draw, base):
