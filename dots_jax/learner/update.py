@@ -148,8 +148,7 @@ def update(
     if buffer is not None:
         # That insertion waits for the loss is what keeps XLA from copying the buffer: it must read before it writes.
         valid = is_fresh & jnp.isfinite(info["loss"])
-        if replaying.last_step:
-            valid &= now <= replaying.last_step
+        valid &= now <= (replaying.last_step or now)
         buffer = replay.add(buffer, groups, valid, mesh, replaying.num_kept)
         info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, there)
         info["replay"]["size"] = replay.size(buffer)
