@@ -6,16 +6,19 @@ newer one of its question replaces leaves a hole, which the next group fills; an
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner.losses import mixed
 from dots_jax.learner.types import Groups
 from dots_jax.rollout.types import Rollouts
+
+if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
+    from ml_collections import ConfigDict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,7 @@ class ReplaySpec:
         return self.capacity if self.num_kept is None else self.num_kept + self.num_fresh_at(1)
 
 
-def check(config: ConfigDict) -> None:
+def check(config: "ConfigDict") -> None:
     """Raises UserError where the share of fresh groups, the capacity and the pool do not go together."""
     batch, share, capacity = config.train.batch_size, config.replay.fresh_fraction, config.replay.capacity
     pool, until, interval = config.data.num_questions, config.replay.last_step, config.selection.interval
