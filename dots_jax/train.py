@@ -1,11 +1,11 @@
 """DOTS with rollout replay: choose questions, roll out, grade, update, replaying earlier rollouts.
 
 Tokens, log-probs, parameters and the buffer stay on the device: only token ids come to the host, to be graded, and only
-rewards go back. Each phase ends when its work is done on the device, so that the ledger's seconds are those of the
-phase.
+rewards go back.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,14 @@ from dots_jax.run.workdir import Claim
 from dots_jax.selection import check_ids
 
 
+class Measured(NamedTuple):
+    """The reference groups of a round."""
+
+    ids: np.ndarray  # int32 [M]
+    rollouts: rollout.Rollouts
+    graded: rollout.GradedCompletions
+
+
 def train(config, workdir: str) -> None:
     """Runs the experiment, or continues the one in `workdir`. Raises UserError for what the user can mend."""
     with distributed.main_only(Claim)(workdir) as claim:
@@ -27,7 +35,7 @@ def train(config, workdir: str) -> None:
         if log.start >= config.train.steps:
             return log.already_finished()
         exp, state = experiment.load(config, workdir, claim, log.ledger)
-        state = log.begin(exp, state)
+        state = log.begin(exp, state)  # of the newest checkpoint, where there is one
         if not log.start:
             log.write(0, evaluate(exp, state, 0, log))
         for step in range(log.start + 1, exp.steps + 1):
@@ -45,14 +53,14 @@ def train(config, workdir: str) -> None:
 def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     """Opens a round: measures the questions that the selector asks for, and lets it propose those to train on.
 
-    Returns the state, and the rollouts of what was measured with their grades, None where there are none.
+    Returns the state, and what was measured, None where nothing was.
     """
     key, selector, references = exp.stream(Purpose.SELECTION, step), state.selector, None
     queries, prediction = exp.selector.queries(selector, key), exp.selector.predict(selector)
     if len(queries):
         phase = "cost_excluded" if exp.selector.cost_excluded else "reference"
-        references = queries, *roll_out(exp, state, queries, phase, Purpose.REFERENCE, step, log)
-        successes = references[-1].rewards.sum(1)
+        references = Measured(queries, *roll_out(exp, state, queries, phase, Purpose.REFERENCE, step, log))
+        successes = references.graded.rewards.sum(1)
         selector = exp.selector.observe(selector, queries, successes, exp.group_size, step, is_reference=True)
         log.note_references(step, queries, successes, prediction)
     with log.ledger.phase("score"):
@@ -63,7 +71,7 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     return dataclasses.replace(state, selector=selector, round=this_round), references
 
 
-def train_step(exp: Experiment, state: RunState, step: int, references, log: RunLog):
+def train_step(exp: Experiment, state: RunState, step: int, references: Measured | None, log: RunLog):
     """Rolls out the step's questions and updates the policy on them and on what is replayed."""
     step_in_round, num_fresh = (step - 1) % exp.interval, exp.replay_spec.num_fresh_at(step)
     ids, prediction = state.round.ids[step_in_round, :num_fresh], exp.selector.predict(state.selector)  # to be judged
@@ -76,10 +84,9 @@ def train_step(exp: Experiment, state: RunState, step: int, references, log: Run
         state.selector, ids[reused:], rewards.sum(1), exp.group_size, step, is_reference=False
     )
     if reused:
-        queries, measured, measured_graded = references
-        indices = np.array([np.flatnonzero(queries == i)[0] for i in ids[:reused]])
-        rollouts = rollout.concat_groups(measured, indices, rollouts)
-        rewards = np.concatenate([measured_graded.rewards[indices], rewards])
+        indices = np.array([np.flatnonzero(references.ids == i)[0] for i in ids[:reused]])
+        rollouts = rollout.concat_groups(references.rollouts, indices, rollouts)
+        rewards = np.concatenate([references.graded.rewards[indices], rewards])
     # What had been measured before says nothing about the prediction, which was made with it.
     difficulty = np.where(log.history.is_measured[ids], np.nan, 1 - rewards.mean(1))
     state = dataclasses.replace(state, selector=selector, round=state.round.measured(step_in_round, difficulty))
