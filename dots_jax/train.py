@@ -13,11 +13,10 @@ import numpy as np
 from dots_jax import evaluation, experiment, learner, rollout
 from dots_jax.core import distributed, sharding
 from dots_jax.core.rng import Purpose
-from dots_jax.experiment import Experiment, Round, RunState
+from dots_jax.experiment import Experiment, RunState
 from dots_jax.learner import replay
 from dots_jax.run.log import RunLog
 from dots_jax.run.workdir import Claim
-from dots_jax.selection import check_ids
 
 
 class Measured(NamedTuple):
@@ -66,9 +65,7 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     with log.ledger.phase("score"):
         num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.interval)])
         ids, selector = exp.selector.propose(selector, key, num_fresh.sum(), step)
-    check_ids(ids, num_fresh.sum(), len(exp.pool), exp.selector)
-    this_round = Round.start(ids, num_fresh, exp.replay_spec.batch_size)
-    return dataclasses.replace(state, selector=selector, round=this_round), references
+    return dataclasses.replace(state, selector=selector, round=exp.start_round(ids, num_fresh)), references
 
 
 def train_step(exp: Experiment, state: RunState, step: int, references: Measured | None, log: RunLog):
