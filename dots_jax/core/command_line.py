@@ -95,7 +95,8 @@ def parse(
         hint = f"did you mean --{near[0]}? " if near else ""
         raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
     except flags.IllegalFlagValueError as error:
-        raise UserError(_wrong_type(str(error), config)) from error
+        text = re.sub(r"\('Non-boolean argument to boolean flag', (.*)\)", r"\1 is not true or false", str(error))
+        raise UserError(_wrong_type(text, config)) from error
     except (flags.Error, ValueError, TypeError) as error:
         raise UserError(f"{str(error).replace('flag --', '--')}; --help shows the flags") from error
     if rest:

@@ -32,13 +32,13 @@ def load(path: str, texts: Sequence[str], config: ConfigDict, mesh: jax.sharding
 
     `config` holds the configuration's `embedding` fields; with `standardise` each number has mean 0 and deviation 1.
     """
-    if path.endswith(".npy"):
-        try:
+    try:
+        if path.endswith(".npy"):
             found = read(path, len(texts), texts)
-        except UserError as error:
-            raise UserError(f"config.embedding.path: {error}") from error
-    else:
-        found = make(texts, path, mesh, config.cache, dtype=config.dtype, max_tokens=config.max_tokens)
+        else:
+            found = make(texts, path, mesh, config.cache, dtype=config.dtype, max_tokens=config.max_tokens)
+    except UserError as error:
+        raise UserError(f"config.embedding.path: {error}" if config.path else str(error)) from error
     return (found - found.mean(0)) / (found.std(0) + 1e-6) if config.standardise else found
 
 
