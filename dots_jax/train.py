@@ -50,22 +50,22 @@ def train(config, workdir: str) -> None:
 
 
 def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
-    """Opens a round: measures the questions that the selector asks for, and lets it propose those to train on.
-
-    Returns the state, and what was measured, None where nothing was.
-    """
-    key, selector, references = exp.stream(Purpose.SELECTION, step), state.selector, None
-    queries, prediction = exp.selector.queries(selector, key), exp.selector.predict(selector)
+    """Opens a round: measures what the selector asks for, if anything, and lets it propose what to train on."""
+    key, selector_state, references = exp.stream(Purpose.SELECTION, step), state.selector, None
+    queries = exp.selector.queries(selector_state, key)
+    prediction = exp.selector.predict(selector_state)  # of the round before, to be judged
     if len(queries):
         phase = "cost_excluded" if exp.selector.cost_excluded else "reference"
         references = Measured(queries, *roll_out(exp, state, queries, phase, Purpose.REFERENCE, step, log))
         successes = references.graded.rewards.sum(1)
-        selector = exp.selector.observe(selector, queries, successes, exp.group_size, step, is_reference=True)
+        selector_state = exp.selector.observe(
+            selector_state, queries, successes, exp.group_size, step, is_reference=True
+        )
         log.note_references(step, queries, successes, prediction)
     with log.ledger.phase("score"):
         num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.interval)])
-        ids, selector = exp.selector.propose(selector, key, num_fresh.sum(), step)
-    return dataclasses.replace(state, selector=selector, round=exp.start_round(ids, num_fresh)), references
+        ids, selector_state = exp.selector.propose(selector_state, key, num_fresh.sum(), step)
+    return dataclasses.replace(state, selector=selector_state, round=exp.start_round(ids, num_fresh)), references
 
 
 def train_step(exp: Experiment, state: RunState, step: int, references: Measured | None, log: RunLog):
@@ -77,7 +77,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: Measured
     reused = exp.selector.num_reused if references else 0
     rollouts, graded = roll_out(exp, state, ids[reused:], "fresh", Purpose.ROLLOUT, step, log)
     rewards = graded.rewards
-    selector = exp.selector.observe(
+    selector_state = exp.selector.observe(
         state.selector, ids[reused:], rewards.sum(1), exp.group_size, step, is_reference=False
     )
     if reused:
@@ -86,7 +86,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: Measured
         rewards = np.concatenate([references.graded.rewards[indices], rewards])
     # What had been measured before says nothing about the prediction, which was made with it.
     difficulty = np.where(log.history.is_measured[ids], np.nan, 1 - rewards.mean(1))
-    state = dataclasses.replace(state, selector=selector, round=state.round.measured(step_in_round, difficulty))
+    state = dataclasses.replace(state, selector=selector_state, round=state.round.measured(step_in_round, difficulty))
     metrics = log.note_fresh(step, ids, rollouts, rewards, graded.verdicts, prediction, state.round)
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.

@@ -91,10 +91,10 @@ def _lock(workdir: str) -> IO | None:
 
 
 def has_begun(workdir: str) -> bool:
-    """Whether a run or an evaluation has left something measured there, or a checkpoint."""
+    """Whether a run has made a step there, or an evaluation a batch."""
     return bool(
         checkpoint.steps(os.path.join(workdir, CHECKPOINTS))
-        or metrics.read(workdir)
+        or any(row["step"] for row in metrics.read(workdir))
         or metrics.read(workdir, metrics.COMPLETIONS, key="batch")
     )
 

@@ -1,9 +1,9 @@
 """Ways to choose questions, one file each; `base.Selector` says what one can do."""
 
 from dots_jax.core import plugins
-from dots_jax.selection.base import Context, Selector, check_ids
+from dots_jax.selection.base import Context, Selector, check_distinct, check_ids
 
-__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_ids", "find"]
+__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_distinct", "check_ids", "find"]
 
 SELECTORS = {  # loaded when named: only DOTS needs Flax
     "uniform": "dots_jax.selection.uniform:Uniform",

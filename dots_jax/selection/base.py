@@ -56,7 +56,10 @@ class Selector:
         return np.zeros(0, np.int32)
 
     def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
-        """The n questions to train on from `step` to the end of the round, int32 [n], and the state."""
+        """The n questions to train on from `step` to the end of the round, int32 [n], and the state.
+
+        The first go to the round's first step. Ids may repeat; n is smaller once replay has begun.
+        """
         raise NotImplementedError
 
     def observe(
@@ -73,14 +76,19 @@ class Selector:
         """Writes what others may want of the state to the workdir when the run ends."""
 
 
-def check_ids(ids: np.ndarray, count: int, num_questions: int, selector: Selector) -> None:
-    """Raises UserError where what a selector proposes are not `count` questions of the pool."""
-    fits = isinstance(ids, np.ndarray) and ids.dtype.kind == "i" and ids.shape == (count,)
-    if not fits or ids.min(initial=0) < 0 or ids.max(initial=0) >= num_questions:
-        raise UserError(
-            f"{type(selector).__name__}.propose must return {count} ids of questions, whole numbers below "
-            f"{num_questions} in an array of NumPy; it returned {str(ids)[:60]}"
-        )
+def check_ids(ids: np.ndarray, count: int, num_questions: int, selector: Selector) -> np.ndarray:
+    """The ids that a selector proposes, int32 [count]. Raises UserError where they are not of so many questions."""
+    ids = np.asarray(ids)
+    if ids.dtype.kind != "i" or ids.shape != (count,):
+        found = f"{ids.dtype} {list(ids.shape)}"
+    elif count and not 0 <= ids.min() <= ids.max() < num_questions:
+        found = f"ids from {ids.min()} to {ids.max()}"
+    else:
+        return ids.astype(np.int32)
+    raise UserError(
+        f"{type(selector).__name__}.propose must return an array of {count} ids of questions, whole numbers from 0 to "
+        f"{num_questions - 1}, and the state; it returned {found}"
+    )
 
 
 def check_distinct(config: ConfigDict) -> None:

@@ -222,3 +222,12 @@ def test_what_may_change_are_fields():
     fields = [*config_rules.RUN]
     for name in settings.FREE + settings.BUFFER:
         assert any(field == name or field.startswith(f"{name}.") for field in fields), name
+
+
+def test_the_evaluation_before_the_first_step_is_no_beginning(tmp_path):
+    """A part that failed in its first round may be mended and started again with the same command."""
+    lines = metrics.Lines(str(tmp_path / metrics.FILE))
+    lines.write(0, {"eval/accuracy": 0.5})
+    assert not workdirs.has_begun(str(tmp_path))
+    lines.write(1, {"train/reward": 0.5})
+    assert workdirs.has_begun(str(tmp_path))

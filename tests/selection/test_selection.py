@@ -215,3 +215,19 @@ def test_only_dots_loads_flax():
 def test_unknown_name(mesh):
     with pytest.raises(UserError, match="best.*uniform"):
         make(mesh, "best")
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (np.arange(5), r"int64 \[5\]"),
+        (np.arange(6.0), r"float64 \[6\]"),
+        (np.arange(4, 10), "ids from 4 to 9"),
+        ([0, 1, 2, 3, 4, -1], "ids from -1 to 4"),
+        (None, "object"),
+    ],
+)
+def test_what_is_proposed_must_be_questions(ids, said):
+    with pytest.raises(UserError, match=f"Selector.propose must return an array of 6 ids.*returned {said}"):
+        selection.check_ids(ids, 6, 9, selection.Selector(None, None))
+    assert selection.check_ids(jnp.arange(6), 6, 9, None).tolist() == [0, 1, 2, 3, 4, 5]
