@@ -139,7 +139,7 @@ def _numeric(text: str) -> bool:
 def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]:
     """Ways to read a text: value, unit, factor such as of `million`, whether the unit is sure, and other words."""
     known, sign = None, ""
-    if match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text):
+    if (match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text)) and _numeric(match[1]):
         return [(match[1], (((f"mod {match[2]}", 1),), Fraction(1)), 1, True, "")]
     if match := re.match(r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|USD|EUR|Rs)\.?(?:\}|\s)\s*(?=\S)", text):
         known, sign, text = units.UNITS[match[2]], match[1], text[match.end() :]
@@ -245,6 +245,8 @@ def parse(text: str):
     if len(parts) > 2 and re.search(r"\\forall|\\text\{where", text):
         return Leaf(text)
     if len(parts) > 2:
+        if modulus := re.search(r"\s*\\pmod\{\w+\}$", parts[-1]):  # n = 0, 2 mod 3
+            parts[:-2:2] = [p if r"\pmod" in p else p + modulus[0] for p in parts[:-2:2]]
         if len(parts) > 2 * MOST:
             raise Unreadable("a long list")
         return _many("list", parts, text)
@@ -265,8 +267,9 @@ def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
         items = [
             x if isinstance(x, Relation) else Relation([first.sides[0], x], first.signs) for x in items
         ]  # x = 1, 2
-    if kind == "list" and any(re.search("or", p, re.IGNORECASE) for p in parts[1::2]):
-        brackets = "or"
+    if kind == "list":
+        words = {w.lower() for p in parts[1::2] for w in re.findall("and|or", p, re.IGNORECASE)}
+        brackets = words.pop() if len(words) == 1 else brackets
     return Many(kind, items, brackets, text)
 
 
@@ -393,7 +396,10 @@ def read(text: str, gold: bool = False) -> list:
         ways.append(joined)
     if not re.search(r"\d,0\d\d(?!\d)", text) or joined == text:
         ways.append(text)
-    if re.match(rf"[-+]?(?:\d+,\d{{{'2' if gold else '1,2'}}}|0,\d+)(?=\s*(?:%|\\text|$))", text):  # a decimal comma
+    comma = re.match(
+        r"[-+]?(\d+),(?!\d{3}\s*$|0+\s*$)(\d+)(?=\s*(%|$))", text
+    )  # a decimal one, for values of a list rise
+    if comma and (comma[3] or (not gold and int(comma[1]) > int(comma[2]))):
         ways.append(text.replace(",", "."))
     return [parse(w) for w in ways]
 

@@ -60,7 +60,7 @@ def _solution(equation: Relation, mine: bool):
     if not all(isinstance(x, Leaf) and x.tree for x in (left, right)) or formula.names(right.tree) - {"i"}:
         return None
     count = len(formula.names(left.tree))  # m + n = 5 says what m + n is, 2x = 10 is not solved
-    return right if count == 0 or (mine and count > 1) else None
+    return right if (mine and count > 1) or (count == 0 and agree(left.tree, right.tree)) else None
 
 
 def _renamed(tree, old: str, new: str):
@@ -87,7 +87,21 @@ def _same_equation(a: Relation, b: Relation, tolerance) -> bool:
     if any(not isinstance(s, Leaf) or s.tree is None for s in (*a.sides, *b.sides)):
         return False
     f, g = (("+", r.sides[0].tree, ("*", MINUS, r.sides[1].tree)) for r in (a, b))
-    return bool(proportional(f, g))
+    return _same_units(a, b) and bool(proportional(f, g))
+
+
+def _same_units(a, b) -> bool:
+    """Whether two answers have the same units, where both have any."""
+    x, y = ({leaf.unit for leaf in _leaves(item) if leaf.unit} for item in (a, b))
+    return x == y or not (x and y)
+
+
+def _leaves(item):
+    if isinstance(item, Leaf):
+        yield item
+        return
+    for part in item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts:
+        yield from _leaves(part)
 
 
 def _same_label(a, b) -> bool:
@@ -117,6 +131,10 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
         return False
     names = [[x.sides[0].text for x in m.items if isinstance(x, Relation) and x.signs == ["="]] for m in (a, b)]
     assigned = any(len(set(n)) == len(m.items) > 1 for n, m in zip(names, (a, b), strict=True)) and not all(names)
+    if assigned and "or" in (a.brackets, b.brackets):
+        return False
+    if {a.brackets, b.brackets} == {"and", "or"} and any(answers.is_region(x) for x in a.items):
+        return False
     kinds = {a.kind, b.kind}
     if kinds == {"tuple"}:
         if a.brackets != b.brackets and len(a.items) == 2:
@@ -155,6 +173,8 @@ def _same_mixed(many: Many, leaf: Leaf, tolerance) -> bool:
 
 
 def _same_region(a, b, tolerance) -> bool:
+    if not _same_units(a, b):
+        return False
     try:
         if same_line(a, b):
             return True
@@ -204,8 +224,9 @@ def _same_inequality(a: Relation, b: Relation) -> bool:
 
 
 _OPTION = re.compile(
-    r"(?:(?i:option|choice|answer|case)s?\s*:?\s*)?"
-    r"(?:\(([A-Ja-j])\)|([A-Ja-j])\s*[.):](?!\d)|([A-Ea-e])(?=$)|(?<=[a-z] )([A-Ja-j])(?=$|\s))\s*[:.]?\s*(.*)",
+    r"(?:(?i:option|choice|answer|case)s?\s*:?\s*)\(?([A-Ja-j])\)?[:.]?"
+    r"|(?:\(([A-J])\)|([A-J])[.):]|([A-J])(?=$))(?:$|\s+(?=[-\d\\$]|[a-zA-Z]{2})(.*))"
+    r"|\(([a-j])\)|([a-j])[.)]",
     re.DOTALL,
 )
 _SAME_WORDS = dict(
@@ -248,17 +269,12 @@ def _same_words(a: str, b: str) -> bool | None:
         return None
     if x[0] == y[0]:
         return True
-    p, q = (w[0].casefold() for w in (x, y))
-    if any(
-        len(u) == 1 and u != v and u.lower() not in "abcde" for u, v in zip(x[0].split(), y[0].split(), strict=False)
-    ):
+    p, q = (re.sub(r"^(?:[Tt]he|[Aa]n?) ", "", re.sub(r"[\s-]+", " ", w[0])) for w in (x, y))
+    if any(len(u) == 1 and u != v for u, v in zip(p.split(), q.split(), strict=False)):
         return None
-    p, q = (re.sub(r"^(?:the|an?) ", "", re.sub(r"[\s-]+", " ", w)) for w in (p, q))
-    p, q = (_SAME_WORDS.get(w, w) for w in (p, q))
+    p, q = (_SAME_WORDS.get(w.casefold(), w.casefold()) for w in (p, q))
     if p != q:
         return False if min(len(p), len(q)) > 2 and (x[1] or y[1]) else None
-    if len(p) == 1:
-        return p in "abcde"
     word = p in _ORDINARY or (len(p) > 3 and all(re.fullmatch(r"[A-Z]?[a-z]*[aeiou][a-z ]*", w[0]) for w in (x, y)))
     return True if x[1] or y[1] or word else None
 
@@ -266,20 +282,23 @@ def _same_words(a: str, b: str) -> bool | None:
 def _option(text: str) -> tuple[str, str] | None:
     """Letter and content of an answer such as `(B) 5`."""
     inside = " ".join(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).split())
-    match = _OPTION.fullmatch(inside)
+    match = _OPTION.fullmatch(f"({inside})" if re.fullmatch(r"\\text\{ *[a-j] *\}", text) else inside)
     if not match:
         return None
-    return next(g for g in match.groups()[:4] if g).upper(), match[5].strip()
+    letter = next(g for k, g in enumerate(match.groups(), 1) if g and k != 5)
+    return letter.upper(), (match[5] or "").strip()
 
 
 def _same_option(a: str, b: str) -> bool | None:
+    """Whether an answer is the gold answer's option, or what it says; None where the two are no options."""
     x, y = _option(a), _option(b)
+    if y and not x and re.fullmatch("[a-d]", a):
+        x = a.upper(), ""
     if x and y:
         return x[0] == y[0] and (not x[1] or not y[1] or equal(x[1], y[1]))
-    if x and x[1]:
-        return equal(x[1], b)
-    if y and y[1]:
-        return equal(a, y[1])
+    for found, other in ((x, b), (y, a)):
+        if found and found[1] and equal(found[1], other):
+            return True
     return None
 
 

@@ -36,15 +36,18 @@ FUNCTIONS = str.split(
     "arcsin arccos arctan arccot arcsec arccsc arsinh arcosh artanh arcsinh arccosh arctanh sinh cosh tanh coth sech "
     "csch sin cos tan cot sec csc cosec tg ctg asin acos atan exp log ln lg sqrt cbrt max min gcd lcm abs floor ceil"
 )
-_WORDS = "|".join([*FUNCTIONS, "infinity", "infty", "inf", "pi", *{w for w in _GREEK.split()[1::2] if len(w) > 2}])
+_WORDS = "|".join(
+    [*FUNCTIONS, "infinity", "infty", "inf", "pi", "hbar", *{w for w in _GREEK.split()[1::2] if len(w) > 2}]
+)
 _RENAMED = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 
 _REWRITES = [
     (re.compile(p), r)
     for p, r in (
         (r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])(?:\.(?!\d))?", " "),
-        (r"(?<!\\)\\(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|!|>| |\n)"
-         r"(?![a-zA-Z])", lambda m: "" if m[0] == r"\!" else r"\, " if m[0] == r"\," else " "),
+        (r"(?<!\\)\\! ?", ""),
+        (r"(?<!\\)\\(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|>| |\n)"
+         r"(?![a-zA-Z])", lambda m: r"\, " if m[0] == r"\," else " "),
         (r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge|bold)(?![a-zA-Z])", " "),
         (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
         (r"(?<![a-zA-Z])\{,\}|,\\, (?=\d{3})", ","),
@@ -123,13 +126,13 @@ def clean(text: str) -> str:
         text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_halves(m[0])), text)
         text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
-    for pattern, replacement in _REWRITES[:4]:
+    for pattern, replacement in _REWRITES[:5]:
         text = pattern.sub(replacement, text)
     text = text.strip()
     said = _SAYING.match(text)
     text = re.sub(r"(?:\\\\|(?<!\\)\$|\s)+$", "", _unwrap(text[said.end() :] if said else text))
     text = _dollars(text)
-    for pattern, replacement in _REWRITES[4:]:
+    for pattern, replacement in _REWRITES[5:]:
         text = pattern.sub(replacement, text)
     for _ in range(3):  # exponents within words
         text = re.sub(r"(\\(?:text|mathrm)\s*\{[^{}]*\^)\{(-?\d)\}", r"\1\2", text)
@@ -178,7 +181,10 @@ def _words(text: str) -> str:
         text = found
     text = re.sub(rf"\\(?:{_TEXT})(?![a-zA-Z])(?=\s*\{{)", " ", text)
     parts = re.split(r"(\x02[^\x03]*\x03)", text)
+    program = "*" in text and "\\" not in text
     for k in range(0, len(parts), 2):
+        if program:
+            parts[k] = re.sub(r"(?<![a-zA-Z])(nu|mu|xi)(?![a-zA-Z])", r"\\\1 ", parts[k])
         part = re.sub(r"(?<![a-zA-Z\\])(?:np|numpy|math|sp|sympy|cmath)\.(?=[a-z])", "", parts[k])
         part = re.sub(
             rf"(?<![a-zA-Z\\])({_WORDS})(?=\d|[^a-zA-Z]|$)",

@@ -5,12 +5,13 @@ from fractions import Fraction
 
 # name -> powers of the base quantities
 _BASE = {
-    "m": "L", "g": "M", "s": "T", "A": "I", "K": "K", "mol": "n", "cd": "J", "Hz": "/T", "N": "M L /T /T",
+    "m": "L", "g": "M", "s": "T", "A": "I", "K": "K", "mol": "n", "cd": "J", "Hz": "cycle /T", "N": "M L /T /T",
     "J": "M L L /T /T", "W": "M L L /T /T /T", "Pa": "M /L /T /T", "C": "I T", "V": "M L L /T /T /T /I",
     "F": "I I T T T T /M /L /L",
     "T": "M /T /T /I", "Wb": "M L L /T /T /I", "H": "M L L /T /T /I /I", "eV": "M L L /T /T",
     "Omega": "M L L /T /T /T /I /I", "L": "L L L", "l": "L L L", "B": "byte", "bit": "bit", "cal": "M L L /T /T",
-    "pc": "L", "rad": "", "sr": "", "bar": "M /L /T /T", "Sv": "L L /T /T", "Gy": "L L /T /T", "Bq": "/T", "lm": "lm",
+    "pc": "L", "rad": "rad", "sr": "", "bar": "M /L /T /T", "Sv": "dose L L /T /T", "Gy": "energy L L /T /T",
+    "Bq": "decay /T", "lm": "lm",
 }  # fmt: skip
 _SIZE = {"g": 1e-3, "L": 1e-3, "l": 1e-3, "eV": Fraction("1.602176634e-19"), "cal": 4.184, "pc": 3.0857e16, "bar": 1e5}
 _PREFIX = {
@@ -46,12 +47,19 @@ _OTHER = {
     "am a.m. A.M. AM a.m A.M": ("am", 1), "pm p.m. P.M. PM p.m P.M": ("pm", 1),
     "rev revolution revolutions": ("rev", 1),
     "G gauss Gauss": ("M /T /T /I", "1e-4"), "dB": ("dB", 1),
-    "fps": ("L /T", "0.3048"), "Msun": ("M", "1.989e30"), "rads": ("", 1),
+    "fps": ("L /T", "0.3048"), "Msun": ("M", "1.989e30"), "rads": ("rad", 1),
 }  # fmt: skip
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000} | {
     name: 1000**k for k, names in enumerate(("million mn", "billion bn", "trillion"), 2) for name in names.split()
 }
 Dimension = tuple[tuple[str, int], ...]
+_COUNTS = {"cycle", "rad", "dose", "energy", "decay"}  # what is counted, which often is not said
+
+
+def alike(a: Dimension, b: Dimension) -> bool:
+    """Whether two units measure the same: a hertz is 1/s, and so is a radian per second, but these two differ."""
+    x, y = (tuple(d for d in dims if d[0] not in _COUNTS) for dims in (a, b))
+    return a == b or (x == y and (a == x or b == y))
 
 
 def _powers(text: str, times: int = 1) -> dict[str, int]:

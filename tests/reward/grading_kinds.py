@@ -1018,7 +1018,6 @@ EQUAL = {
         --5 | 5
         1e3 | 1000
         5{.}5 | 5.5
-        3,14 | 3.14
         1.000.000 | 1000000
         -0.5 | -\frac12
         \frac{6}{4} | \frac32
@@ -1175,6 +1174,67 @@ EQUAL = {
         \sin x^2 | \sin(x^2)
         \sin^{-1}(x) | \arcsin x
         \log_b a^2 | 2\log_b a
+    """,
+    "units and moduli of statements": r"""
+        x=5\text{ cm} | x=0.05\text{ m}
+        v=5 \text{ m/s} | v=5
+        v=5 | v=5 \text{ m/s}
+        t = 120 \text{ min} | t = 2 \text{ h}
+        n \equiv 0, 2 \pmod 3 | n\equiv 2,0 \pmod{3}
+        n\equiv2\pmod5 | 2 \pmod 5
+        x>5\text{ cm} | x>5
+        5\text{ rad/s} | 5 \text{ s}^{-1}
+        10 Hz | 10 \text{ s}^{-1}
+        2 \text{ Gy} | 2 \text{ J/kg}
+        41.5 \text{ mm} | 4.2 \text{ cm}\tolerance{0.1}
+        4.25 | 4.2 \text{ cm}\tolerance{0.1}
+        0.0425 | 4.2\%\tolerance{0.1}
+        \pi \text{ rad} | 180^\circ
+    """,
+    "commas": r"""
+        3, 125 | 3, 125
+        125, 3 | 3, 125
+        3,125 | 3, 125
+        3,125 | 3125
+        1,\!234 | 1234
+        1,\! 234 | 1234
+        1000,99 | 1000.99
+        2,5\% | 2.5\%
+    """,
+    "letters and options": r"""
+        a | A
+        (e) | E
+        B | \text{b}
+        \text{c} | C
+        (D) \frac12 | D
+        (D) \frac12 | 0.5
+        2a:2b | a:b
+        (c)(d) | cd
+        (a)/(b) | \frac ab
+        (A)/(B) | \frac AB
+        (c)+1 | c+1
+        (B)x | Bx
+    """,
+    "branches": r"""
+        \vert x-50\vert | |50-x|
+        \max(x,100) | \max(100,x)
+        \max(a,u) | \frac{a+u+|a-u|}{2}
+        \sqrt{(x-30)^2} | |x-30|
+        \min(x,y) | x+y-\max(x,y)
+        2+3=5 | 5
+        3^2 = 9 | 9
+        x>1 \text{ and } x<2 | (1,2)
+        x<1 \text{ or } x>2 | (-\infty,1)\cup(2,\infty)
+        n=10 \text{ or } n=12 | 10, 12
+        (x-1)(x-2)(x-3)<0 | (-\infty,1) \cup (2,3)
+        x^3 > x | (-1,0) \cup (1,\infty)
+        (x-1)(x-5)\ge0 | (-\infty,1]\cup[5,\infty)
+        \frac{1}{x} < 1 | (-\infty,0)\cup(1,\infty)
+        x^2 < 2 | (-\sqrt2,\sqrt2)
+        \sqrt{x} \ge 2 | [4,\infty)
+        h*nu | h\nu
+        hbar*omega | \hbar\omega
+        mu*m*g | \mu m g
     """,
 }
 
@@ -1838,6 +1898,99 @@ DIFFERENT = {
         \phi | \psi
         x^2\frac{1}{2} | x^{5/2}
         A^T | A
+    """,
+    "units and moduli of statements": r"""
+        v=5\text{ m/s} | v=5\text{ km/h}
+        x=5\text{ cm} | x=5\text{ m}
+        t=2 h | t=2 min
+        F = 3 \text{ kN} | F = 3 \text{ N}
+        m = 4 kg | m = 4 g
+        x=5 cm, y=2 cm | x=5 m, y=2 m
+        x = 5\text{ cm}, y = 2\text{ m} | x = 5\text{ cm}, y = 2\text{ cm}
+        n\equiv2\pmod5 | n\equiv2\pmod6
+        n \equiv 2 (mod 7) | n\equiv2\pmod{9}
+        n\equiv 0,2\pmod3 | n \equiv 0,2(\bmod 6)
+        x>5\text{ cm} | x>5\text{ m}
+        5 < x < 6 \text{ cm} | 5<x<6 \text{ m}
+        d \le 3 \text{ km} | d \le 3 \text{ m}
+        n \bmod 2 | n
+        n \bmod 2 | 2
+        5\text{ rad/s} | 5\text{ Hz}
+        3 Hz | 3 Bq
+        5\text{ Sv} | 5\text{ Gy}
+        52 \text{ mm} | 4.2 \text{ cm}\tolerance{0.1}
+        4.5 \text{ mm} | 4.2 \text{ cm}\tolerance{0.5}
+        0.05 | 4.2\%\tolerance{0.1}
+        0.06 | 4.2\%\tolerance{0.1}
+    """,
+    "commas": r"""
+        81256 | 81, 256
+        3125 | 3, 125
+        3, 125 | 3125
+        2, 300, 400 | 2300400
+        -3, 100 | -3100
+        1, 234 | 1234
+        153370371407 | 153, 370, 371, 407
+        $3, 125$ | 3125
+        11.13 | 11,13
+        69.84 | 69,84
+        12,15 | 12.15
+        3,5 | 3.5
+        3,14 | 3.14
+        0,5 | 0.5
+        5,0 | 5
+    """,
+    "letters and options": r"""
+        E | e
+        e | E
+        A | a
+        D | d
+        C | c
+        A and C | a and c
+        a | a:b
+        A:B | a:b
+        a | A:B
+        (a)^2 | a
+        (A)^2 | A
+        (a)/(b) | a
+        (A)/(B) | A
+        (a)(b) | a
+        (A)(B) | A
+        a | (a)(x+1)
+        (b)x | x
+        (B)x | x
+        (a)5 | 5
+        (B) x | x
+        (C)(x+1) | x+1
+    """,
+    "branches": r"""
+        \vert x-50\vert | 50-x
+        \vert x-50\vert | x-50
+        |x - 3000| | 3000-x
+        \max(x,100) | 100
+        \max(x,100) | x
+        \min(x,100) | x
+        \min(x, -5) | -5
+        \sqrt{(x-30)^2} | 30-x
+        \sqrt{x^2-60x+900} | 30-x
+        \max(a,u) | a
+        \max(a,b,c) | \max(a,b)
+        \min(p,q) | q
+        \vert a-u\vert | a-u
+        |a| + |b| | |a+b|
+        2+2=5 | 5
+        1=2 | 2
+        3^2 = 6 | 6
+        x<1 \text{ and } x>2 | (-\infty,1)\cup(2,\infty)
+        x < -3 and x > 3 | x<-3 \text{ or } x>3
+        n=10 \text{ or } m=12 | 10, 12
+        a = 3 or b = 4 | 3, 4
+        (x-1)(x-2)(x-3)<0 | (-\infty,1)
+        x^3 > x | (1,\infty)
+        (x-1)(x-5)>0 | (5,\infty)
+        \frac{1}{x} < 1 | (1,\infty)
+        h*nu | hun
+        mu*g | mug
     """,
 }
 
