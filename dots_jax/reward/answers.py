@@ -109,7 +109,9 @@ _LABEL = re.compile(
     r"(?:\\(?!frac|sqrt|sum|prod|int)[a-zA-Z]+(?![a-zA-Z])|[a-zA-Z']|\\text\{[^{}]*\}|_\s*(?:\{[^{}]*\}|\w)|\^\s*\{?\s*-1\s*\}?(?=\()|\^\{\(\w\)\}"
     r"|\((?:[^()+\d]|\d(?=[,)]))*\)|\{[a-zA-Z ]*\}|\|[a-zA-Z\\ ]*\||\[[A-Za-z ]+\]|[\s:,])+"
 )
-_DERIVATIVE = re.compile(r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}")
+_DERIVATIVE = re.compile(
+    r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}|d[a-zA-Z]/d[a-zA-Z]|(?<![a-zA-Z])[fghFGHPQ]'*\([^()=]*\)"
+)
 _CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
 _SCALES = "|".join(units.SCALES)
 _COMMON = set(str.split("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s"))
@@ -339,18 +341,22 @@ def _ratio(parts: list[str], text: str) -> Many:
 
 
 def _relation(sides: list[str], text: str):
-    values, signs = sides[::2], [re.sub(r"\\(?:approx|sim|equiv)", "=", s) for s in sides[1::2]]
-    if not all(values) or any(s not in ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in") for s in signs):
+    values, signs = sides[::2], [re.sub(r"\\(?:sim|equiv)", "=", s) for s in sides[1::2]]
+    if set(signs) != {"=", r"\approx"} and signs != [r"\approx"]:
+        signs = ["=" if s == r"\approx" else s for s in signs]
+    if not all(values) or any(s not in ("=", r"\approx", "<", ">", r"\le", r"\ge", r"\ne", r"\in") for s in signs):
         return Leaf(text)
     if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
         return parse(values[1])
     signs = ["=" if s == r"\in" else s for s in signs]
-    if all(s == "=" for s in signs) and len(signs) > 1 and all(is_label(v) for v in values[:-1]):  # a = b = 0
-        last = parse(values[-1])
-        return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "", text)
-    if all(s == "=" for s in signs) and len(signs) > 1:
-        values, signs = (values[:1] if is_label(values[0]) else values[-2:-1]) + values[-1:], ["="]
+    if set(signs) <= {"=", r"\approx"} and len(signs) > 1:
+        if all(is_label(v) for v in values[:-1]):  # a = b = 0
+            last = parse(values[-1])
+            return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "", text)
+        return Relation([parse(v) for v in values], signs, text)
     left, right = values[0], values[-1]
+    if signs in (["="], [r"\approx"]) and is_label(values[0]) | is_label(values[-1]):
+        signs = ["="]
     if signs == ["="] and not is_label(left) and is_label(right):
         left, right, values = right, left, values[::-1]
     if signs == ["="] and (names := _brackets(left)) and not re.search(r"\\pm(?![a-z])", right):
@@ -383,6 +389,22 @@ def is_region(item) -> bool:
     return isinstance(item, Region) or (isinstance(item, Many) and item.kind == "tuple" and len(item.items) == 2) or (
         isinstance(item, Leaf) and re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?", item.text)
     )  # fmt: skip
+
+
+_DOMAIN = re.compile(
+    r"\s*(?:[,;]\s*(?:\\text\{\s*(?:where|for|with|and)\s*(?:any|all)?\s*\})?\s*\(?|\()\s*\$?((?:[a-zA-Z]\s*,\s*)*[a-zA-Z])\s*"
+    r"(?:\\in\s*\\mathbb\s*\{?\s*([ZRNQ])\s*\}?(\s*[_^]\s*\{?[+*0]\}?)?"
+    r"|\\text\{\s*(?:is|are)?\s*(?:an|any)?\s*(integer)s?\s*\}|(?:is|are)?\s*(?:an|any)?\s*(integer)s?)\s*\)?$"
+)
+
+
+def domain(text: str) -> tuple[str, str]:
+    r"""An answer without a closing `k \in \mathbb{Z}`, and the numbers that this names; of the reals none."""
+    match = _DOMAIN.search(text)
+    if not match or not match.start():
+        return text, ""
+    numbers = "Z" if match[4] or match[5] else match[2] + re.sub(r"\W", "", match[3] or "")
+    return text[: match.start()], numbers.replace("R", "")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+from fractions import Fraction
 
 from dots_jax.reward import answers, formula, notation
 from dots_jax.reward.agree import MINUS, agree, proportional, same_leaf
@@ -19,6 +20,9 @@ def same(a, b, tolerance=0) -> bool:
     a, b = _single(a), _single(b)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return same_leaf(a, b, tolerance)
+    for chain, other, mine in ((a, b, True), (b, a, False)):
+        if isinstance(chain, Relation) and set(chain.signs) <= {"=", r"\approx"} and (ways := _ways(chain)) is not None:
+            return any(same(w, other, tolerance) if mine else same(other, w, tolerance) for w in ways)
     equations = [isinstance(x, Relation) and x.signs == ["="] for x in (a, b)]
     if all(equations):
         return _same_equation(a, b, tolerance)
@@ -52,10 +56,56 @@ def _single(item):
     return item
 
 
+def _ways(chain: Relation) -> list | None:
+    """What each side of `x = 1/3 = 0.33` says, the last where two contradict; None of a plain equation."""
+    named = _is_name(chain.sides[0])
+    constant = [s for s in chain.sides[named:] if isinstance(s, Leaf) and s.tree and not formula.names(s.tree) - {"i"}]
+    first = None if chain.sides[0] in constant else chain.sides[0]
+    if len(chain.signs) == 1 and (first or len(constant) < 2):
+        return None if chain.signs == ["="] else [Relation(chain.sides, ["="])]
+    about = r"\approx" in chain.signs
+    if not all(_near(x, y, about) for x, y in itertools.combinations(constant, 2)):
+        return [Relation([first, chain.sides[-1]], ["="])] if first else []
+    return [Relation([first, s], ["="]) for s in chain.sides[1:]] if first else constant
+
+
+def _is_name(side) -> bool:
+    """Whether the left side of an equation is the name of what is asked for."""
+    if not isinstance(side, Leaf):
+        return False
+    infinite = re.match(r"\\(?:i{0,3}nt|oint|lim|sum|prod)(?![a-z])", side.text)
+    return (
+        answers.is_label(side.text)
+        or side.text.strip() in ("i", "e")
+        or bool(infinite and not (side.tree and agree(side.tree, side.tree)))
+    )
+
+
+_DECIMALS = re.compile(
+    r"[-+\s]*(\d*)(?:\.(\d*))?(?:e([-+]?\d+)|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?\s*(-?\d+)\s*\}?)?\s*"
+)
+
+
+def _near(x: Leaf, y: Leaf, about: bool) -> bool:
+    """Whether two values are equal, or one of them is the other, rounded."""
+    if same_leaf(x, y):
+        return True
+    steps = []
+    for leaf in (x, y):
+        match = _DECIMALS.fullmatch(leaf.value)
+        power = match and int(match[3] or match[4] or 0) - len(match[2] or "")
+        rounded = match and -50 < power < 50 and (match[2] or about)
+        steps.append(Fraction(10) ** power if rounded else 0)
+    step = max(steps)
+    if steps[0] == steps[1] or (x.unit and y.unit and x.unit != y.unit):
+        return False
+    return agree(x.tree, y.tree, step / 2)
+
+
 def _solution(equation: Relation, mine: bool):
     """What an equation says that its left side is; None where that is no name."""
     left, right = equation.sides
-    if answers.is_label(left.text):
+    if _is_name(left):
         return right
     if not all(isinstance(x, Leaf) and x.tree for x in (left, right)) or formula.names(right.tree) - {"i"}:
         return None
@@ -180,8 +230,12 @@ def _same_region(a, b, tolerance) -> bool:
             return True
     except Unreadable:
         pass
-    if isinstance(a, Relation) and isinstance(b, Relation):
+    if isinstance(a, Relation) and isinstance(b, Relation) and (a.signs == [r"\in"]) == (b.signs == [r"\in"]):
         return _same_inequality(a, b)
+    if isinstance(a, Relation) and isinstance(b, Relation):
+        inside, between = (a, b) if a.signs == [r"\in"] else (b, a)
+        if len(between.sides) != 3 or compact(inside.sides[0].text) != compact(between.sides[1].text):
+            return False
     x, y = as_interval(a), as_interval(b)
     if isinstance(x, Many) and isinstance(y, Many) and x.kind == y.kind == "tuple" and (x is not a or y is not b):
         return _same_many(x, y, tolerance)
@@ -336,6 +390,9 @@ def equal(answer: str, gold: str) -> bool:
     for judge in (_same_words, _same_option):
         if (verdict := judge(a, b)) is not None:
             return verdict
+    (a, numbers), (b, others) = answers.domain(a), answers.domain(b)
+    if numbers and others and numbers != others:
+        return False
     for x, y in itertools.product(_read(a), _read(b, gold=True)):
         if same(x, y, tolerance):
             return True

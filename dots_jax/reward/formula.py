@@ -110,6 +110,8 @@ class _Parser:
                 tree = ("/", tree, below)
             elif implicit_only and (token[1:] in FUNCTIONS or token in (r"\sum", r"\prod")):
                 break
+            elif implicit_only and names(tree) and re.match(r"\s*(?:[(\[]|e\s*\^)", self.text[self.i :]):
+                break  # sin x (1 + x)
             elif self.starts(token):
                 tree = ("*", tree, self.factor())
             else:

@@ -46,8 +46,8 @@ _REWRITES = [
     for p, r in (
         (r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])(?:\.(?!\d))?", " "),
         (r"(?<!\\)\\! ?", ""),
-        (r"(?<!\\)\\(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|>| |\n)"
-         r"(?![a-zA-Z])", lambda m: r"\, " if m[0] == r"\," else " "),
+        (r"(?<!\\)\\(?:(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill)(?![a-zA-Z])|hspace\{[^{}]*\}"
+         r"|[,:;> \n])", lambda m: r"\, " if m[0] == r"\," else " "),
         (r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge|bold)(?![a-zA-Z])", " "),
         (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
         (r"(?<![a-zA-Z])\{,\}|,\\, (?=\d{3})", ","),
@@ -57,14 +57,14 @@ _REWRITES = [
         (r"\\(?:d|t)binom(?![a-z])", r"\\binom"),
         (r"\\(?:leq|leqslant|leqq)(?![a-z])|<=|&lt;=|=<", r"\\le "),
         (r"\\(?:geq|geqslant|geqq)(?![a-z])|>=|&gt;=", r"\\ge "),
-        (r"\\neq(?![a-z])|\\not\s*=|!=|/=", r"\\ne "),
+        (r"\\neq(?![a-z])|\\not\s*=|(?<!(?<!_)\d)!=|/=", r"\\ne "),
         (r"\\lt(?![a-z])|&lt;", "<"),
         (r"\\gt(?![a-z])|&gt;", ">"),
         (r"\\(?:simeq|cong|doteq)(?![a-z])|~=", r"\\approx "),
         (r"\\(?:varnothing)(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\var(epsilon|phi|theta|rho|sigma|kappa|pi)(?![a-z])", r"\\\1"),
         (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-z])|\.\.\.+", r"\\ldots "),
-        (r"\\(?:lvert|rvert|vert|mid)(?![a-z])", "|"),
+        (r"\\(?:[lr]?[vV]ert|mid)(?![a-z])|\\\|", "|"),
         (r"\\lbrace(?![a-z])", r"\\{"),
         (r"\\rbrace(?![a-z])", r"\\}"),
         (r"\\backslash(?![a-z])|\\smallsetminus(?![a-z])", r"\\setminus "),
@@ -185,6 +185,7 @@ def _words(text: str) -> str:
     for k in range(0, len(parts), 2):
         if program:
             parts[k] = re.sub(r"(?<![a-zA-Z])(nu|mu|xi)(?![a-zA-Z])", r"\\\1 ", parts[k])
+        parts[k] = re.sub(r"(?<![a-zA-Z\\])([b-zB-Z])(?=(?:sin|cos|tan|log|ln|exp|sqrt)\()", r"\1 ", parts[k])
         part = re.sub(r"(?<![a-zA-Z\\])(?:np|numpy|math|sp|sympy|cmath)\.(?=[a-z])", "", parts[k])
         part = re.sub(
             rf"(?<![a-zA-Z\\])({_WORDS})(?=\d|[^a-zA-Z]|$)",

@@ -1236,6 +1236,94 @@ EQUAL = {
         hbar*omega | \hbar\omega
         mu*m*g | \mu m g
     """,
+    "chains": r"""
+        x=\sqrt2\approx1.41 | \sqrt2
+        x=\sqrt2\approx1.41 | x = \sqrt{2}
+        x=\sqrt2\approx1.41 | 1.41
+        x \approx 1.41 | 1.41
+        \frac13\approx0.33 | \frac13
+        \frac13 = 0.333 | \frac13
+        \pi\approx3.14 | \pi
+        2\pi \approx 6.28 \text{ cm} | 2\pi
+        v=\sqrt{2gh}\approx4.4\text{ m/s} | \sqrt{2gh}
+        v=\sqrt{2gh}\approx4.4\text{ m/s} | 4.4
+        x = 1/3 = 0.333 | \frac13
+        x = \sqrt{2000} \approx 45 | \sqrt{2000}
+        \sqrt2 | \sqrt2\approx1.41
+        \frac23 | \$\dfrac23 \approx \$0.67
+        A = 1.5 \text{ h} = 90 \text{ min} | 90 \text{ min}
+        E = 1.6\times10^{-19} \approx 1.602\times10^{-19} | 1.602\times10^{-19}
+        e = \frac{\sqrt3}{2} \approx 0.866 | \frac{\sqrt3}{2}
+        m+n = 2+3 = 5 | 5
+    """,
+    "spacing": r"""
+        x\;y | xy
+        2\;x | 2x
+        x\ y | xy
+        x\:y | xy
+        x\>y | xy
+        x \, y | xy
+        \frac12\;x^2 | \frac12x^2
+        e^x\ y | ye^x
+        5\ m | 5 m
+        5\;m | 5 m
+        x=1,\ x=2 | x=1,x=2
+        a\;b\;c | abc
+        \pi\;r^2 | \pi r^2
+        \sin\;x | \sin x
+        3\:\pi\:R | 3\pi R
+    """,
+    "names of what is asked for": r"""
+        f(10)=3 | 3
+        f(2023)=5 | 5
+        f(0.5)=5 | 5
+        f(-1) = 2 | 2
+        P(n+1) = 2n | 2n
+        f'(10)=3 | 3
+        5!=120 | 120
+        \Vert v\Vert=5 | 5
+        \|v\| = 5 | 5
+        f(x+1)=x^2 | x^2
+        dy/dx=2x | 2x
+        dr/dt = \frac12 | \frac12
+        \int_0^1x^2\,dx=\frac13 | \frac13
+        \lim_{x\to0}\frac{\sin x}{x} = 1 | 1
+        \sum_{k=1}^\infty2^{-k}=1 | 1
+        i=\frac VR | \frac VR
+        i=2 | 2
+        i=2\text{ A} | 2
+        e = 0.5 | 0.5
+    """,
+    "functions without brackets": r"""
+        \sin\theta(1-\cos\theta) | (1-\cos\theta)\sin\theta
+        \ln x(x+1) | (x+1)\ln x
+        \sin x(1+x) | (1+x)\sin x
+        \cos x e^x | e^x\cos x
+        \sin 2x e^{-t} | e^{-t} \sin(2x)
+        \cos 2\pi(x+1) | \cos(2\pi x)
+        \sin 2x | 2 \sin x\cos x
+        \sin xy | \sin(yx)
+        \tan x [1+x] | (x+1)\tan x
+        mu*m*g | \mu mg
+        h*nu | h\nu
+        hbar*omega | \hbar\omega
+        xsin(x) | x\sin x
+        2*xcos(x) | 2x\cos x
+        asin(x) | \arcsin x
+    """,
+    "conditions": r"""
+        \frac\pi4+k\pi, k\in\mathbb Z | \frac\pi4+k\pi
+        2k\pi | 2k\pi, k\in\mathbb Z
+        2k\pi, k\in\mathbb{Z} | 2k\pi, k \text{ is an integer}
+        x = 2k\pi \ (k \in \mathbb{Z}) | x = 2\pi k
+        x\ge0 | x\ge0, x\in\mathbb R
+        2n+1, n \in \mathbb{N} | 2n+1
+        2n+1, \text{ where } n \in \mathbb{N} | 2n+1
+        a+b, \ a,b\in\mathbb{R} | b+a
+        0<r<R | r\in(0,R)
+        r\in(0,R) | 0<r<R
+        x \in (a, b] | a < x \le b
+    """,
 }
 
 DIFFERENT = {
@@ -1991,6 +2079,52 @@ DIFFERENT = {
         \frac{1}{x} < 1 | (1,\infty)
         h*nu | hun
         mu*g | mug
+    """,
+    "chains": r"""
+        x=\sqrt2\approx1.73 | \sqrt2
+        \frac13 = 0.4 | \frac13
+        \frac13\approx0.35 | \frac13
+        2+2=4=5 | 5
+        \pi = 3 | \pi
+        x = 5 = 6 | 5
+        x = 2 = 5.0 \approx 5.1 \approx 5.2 | 5.1
+        3x = 2y = 6 | 6
+        2x = 10 = 10.0 | 10
+        x = 3 \text{ m} = 3 \text{ cm} | 3 \text{ m}
+    """,
+    "spacing": r"""
+        x\;y | x
+        x\ y | x+y
+        5\;5 | 55
+        x\;2 | x^2
+    """,
+    "names of what is asked for": r"""
+        f(10)=3 | 10
+        x(x+1)=6 | 6
+        f(10) = 3 | f(11) = 3
+        5 != 120 | 120
+        5!=12 | 12
+        \int_0^1x^2\,dx=\frac13 | \frac12
+        i = 2 | i
+        dy/dx=2x | y = 2x
+        2f(10) = 6 | 6
+    """,
+    "functions without brackets": r"""
+        \sin x(1+x) | \sin(x+x^2)
+        \ln x(x+1) | \ln(x^2+x)
+        \cos x e^x | \cos(xe^x)
+        xsin(x) | \sin x
+        xsin(x) | \sin(x^2)
+        xi*x | xix
+    """,
+    "conditions": r"""
+        2k\pi, k\in\mathbb Z | k\pi, k\in\mathbb Z
+        2k\pi, k\in\mathbb Z | 2k\pi, k\in\mathbb N
+        x\ge0, x\in\mathbb Z | x\ge0, x\in\mathbb N
+        0<r<R | r\in[0,R)
+        0<s<R | r\in(0,R)
+        x \in \mathbb{Z} | x \in \mathbb{N}
+        2k, k\in\mathbb Z | 2
     """,
 }
 
