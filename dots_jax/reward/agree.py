@@ -1,6 +1,7 @@
 """Whether two formulas agree, and two values with their units."""
 
 import itertools
+import re
 from fractions import Fraction
 
 from mpmath import mp
@@ -161,7 +162,18 @@ def same_leaf(a: Leaf, b: Leaf, tolerance=0) -> bool:
     return False
 
 
+_BOUND = re.compile(r"\b(?:or|at|than|not|no)\b")
+
+
+def _same_words(a: str, b: str) -> bool:
+    """Whether two values may be the same, by the words that follow them; `or more` cannot be left out."""
+    x, y = ([w.removesuffix("s") for w in re.findall("[a-z]+", words.lower())] for words in (a, b))
+    return x == y or (not (x and y) and not _BOUND.search(a.lower() + b.lower()))
+
+
 def _same_leaf(a: Leaf, b: Leaf, tolerance) -> bool:
+    if not _same_words(a.words, b.words):
+        return False
     if a.tree is None or b.tree is None:
         return a.tree is b.tree and compact(a.text) == compact(b.text) and not (a.unit and b.unit and a.unit != b.unit)
     if "base" in (a.tree[0], b.tree[0]):

@@ -328,7 +328,9 @@ def _same_words(a: str, b: str) -> bool | None:
         return None
     p, q = (_SAME_WORDS.get(w.casefold(), w.casefold()) for w in (p, q))
     if p != q:
-        return False if min(len(p), len(q)) > 2 and (x[1] or y[1]) else None
+        kinds = ("[A-Z]{3,}", "[a-z]{4,}|[a-z]{3,}(?: [a-z]{3,})+")  # no products of letters
+        plain = any(all(re.fullmatch(kind, w[0]) for w in (x, y)) for kind in kinds)
+        return False if plain or (min(len(p), len(q)) > 2 and (x[1] or y[1])) else None
     word = p in _ORDINARY or (len(p) > 3 and all(re.fullmatch(r"[A-Z]?[a-z]*[aeiou][a-z ]*", w[0]) for w in (x, y)))
     return True if x[1] or y[1] or word else None
 
@@ -360,16 +362,34 @@ _MATH = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _LAST = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:[.,]\d+)?%?(?![\w.,]*\d)")
 
 
+_SAYS = re.compile(
+    r"(?:\b(?:is|are|was|equals|be|get|gives|it's|answer|result)|equal to|creas\w* by|[:=])\s*$", re.IGNORECASE
+)
+_TELLING = re.compile(
+    r"\b(?:not|n't|never|no|than|less|more|greater|fewer|least|most|over|under|above|below|between|ratio|except|wrong)\b",
+    re.IGNORECASE,
+)
+_DIRECTION = re.compile(r"\b(?:in|de)creas|\b(?:gain|los[est]|profit|up|down|left|right)", re.IGNORECASE)
+
+
 def _prose(text: str) -> str:
-    """Of a sentence the last formula, or the last number; the text itself where it is no sentence."""
+    """What a sentence says: its last formula, or its end from the last number on; the text itself of other texts."""
     found = [(m.start(), next(g for g in m.groups() if g)) for m in _MATH.finditer(text)]
     around = _MATH.sub(lambda m: " " * len(m[0]), text)
     if len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around)) < (
         1 if found else 2
     ) or (not found and "\\" in text):
         return text
-    found += [(m.start(), m[0]) for m in _LAST.finditer(around)]
-    return max(found)[1] if found else text
+    number = list(_LAST.finditer(around))[-1:]
+    if number and (not found or number[0].start() > found[-1][0]):
+        if not _SAYS.search(around[: number[0].start()]):
+            return text
+        end = re.split(r"\.\s|<\|", text[number[0].start() :])[0]
+        return number[0][0] if re.fullmatch(r"[a-zA-Z]{1,3}[²³]?", end[len(number[0][0]) :]) else end
+    if not found:
+        return text
+    clause = re.split(r"[.,:;]\s", around[: found[-1][0]])[-1] + around[found[-1][0] :]
+    return text if _TELLING.search(clause) else found[-1][1]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -397,6 +417,10 @@ def equal(answer: str, gold: str) -> bool:
         if same(x, y, tolerance):
             return True
     shorter = tuple(t if _understood(c) else _prose(t) for t, c in ((answer, a), (gold, b)))
+    if all(s != t for s, t in zip(shorter, (answer, gold), strict=True)):
+        ways = [set(map(str.casefold, _DIRECTION.findall(t))) for t in (answer, gold)]
+        if ways[0] != ways[1]:
+            return False
     return shorter != (answer, gold) and equal(*shorter)
 
 

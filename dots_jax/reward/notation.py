@@ -108,7 +108,7 @@ _REWRITES = [
 
 
 _SAYING = re.compile(
-    r"(?:thus|so|hence|therefore|then)\b[,:]?\s+(?=[-\d$\\])|:\s*|"
+    r"(?:thus|so|hence|therefore|then|it is|it's)\b[,:]?\s+(?=[-\d$\\])|:\s*|"
     r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?"
     r"(?:answers?|result|solutions?|value|option|choice)\s*(?:(?:is|are)\b|:)\s*:?\s*",
     re.IGNORECASE,

@@ -1324,6 +1324,26 @@ EQUAL = {
         r\in(0,R) | 0<r<R
         x \in (a, b] | a < x \le b
     """,
+    "telling words": r"""
+        it is 5 | 5
+        so the answer is 5 | 5
+        the answer is $5$ | 5
+        the total equals 12 | 12
+        increases by 20% | 20%
+        the answer is 5 apples | 5
+        5 apple | 5 apples
+        12 \text{ apples} | 12
+        20\% \text{ increase} | 20\%
+        20\% \text{ increase} | 20\% \text{ increases}
+        10 \text{ north} | 10
+        5 \text{ units} | 5
+        5 \text{ or more} | 5 \text{ or more}
+        ABC | \text{ABC}
+        stop | \text{stop}
+        AB | BA
+        xyz | zyx
+        AB\cdot C | ABC
+    """,
 }
 
 DIFFERENT = {
@@ -2125,6 +2145,46 @@ DIFFERENT = {
         0<s<R | r\in(0,R)
         x \in \mathbb{Z} | x \in \mathbb{N}
         2k, k\in\mathbb Z | 2
+    """,
+    "telling words": r"""
+        greater than 5 | 5
+        less than 10 | 10
+        at least 5 | 5
+        at most 12 | 12
+        no more than 7 | 7
+        5 does not work | 5
+        the answer is not 5 | 5
+        the answer is not $5$ | 5
+        $x$ is greater than $5$ | 5
+        the answer is 5 or more | 5
+        the ratio is 3 to 5 | 5
+        there are 3 solutions, 1, 2 and 5 | 5
+        multiply by 5 | 5
+        5 | (7 minutes and 5 seconds)
+        increases by 20% | decreases by 20%
+        decreases by $20\%$ | increases by $20\%$
+        gain of 5 | loss of 5
+        20\% \text{ increase} | 20\% \text{ decrease}
+        10 \text{ north} | 10 \text{ south}
+        10 \text{ m upward} | 10\text{ m downward}
+        10 \text{ profit} | 10 \text{ loss}
+        3 \text{ left} | 3\text{ right}
+        5 \text{ more} | 5 \text{ less}
+        12 \text{ apples} | 12 \text{ oranges}
+        the answer is 5 apples | 5 oranges
+        5 chickens | 5 rabbits
+        5 red | 5 blue
+        5 \text{ square units} | 5 \text{ units}
+        8 \text{ cubic units} | 8 \text{ square units}
+        5 \text{ or more} | 5
+        5 or more | 5
+        5 \text{ or less} | 5
+        5 | 5 \text{ or fewer}
+        CAB | ABC
+        ACBD | ABCD
+        \text{CAB} | ABC
+        stop | pots
+        tea time | team tie
     """,
 }
 
