@@ -17,7 +17,6 @@ FAR = [(7, 50, 400), (8, 1000, 90000), (9, 20, 60), (10, 400, 2000)]  # where br
 FAR += [(11, 0, 1), (12, 0, 100), (13, 0, 3000), (14, 8, 30), (15, 90, 140), (16, 0, 500), (21, 5000, 10**6)]
 BELOW = [(17, -3, 0), (18, -3, 3), (19, -400, 400), (20, -90000, 0)]
 DIGITS = mp.mpf(10) ** -35
-MINUS = ("n", Fraction(-1), False)
 _SIGNED = {("f", name) for name in ("abs", "max", "min")}
 _BRANCHES = _SIGNED | {("f", "floor"), ("f", "ceil")}
 
@@ -128,6 +127,8 @@ def _agree_below_zero(a, b, decimals, setting) -> bool:
 
 def proportional(a, b, positive: bool = False) -> int:
     """The sign of the constant factor between two trees; 0 where there is none."""
+    if formula.names(a) != formula.names(b):
+        return 0
     decimals = (_decimal(a), _decimal(b))
     for setting in _settings(a, b):
         first, sign, count = None, 0, 0
@@ -150,6 +151,7 @@ def _times(tree, factor):
 
 
 _DEGREE, _RADIAN, _PERCENT = (("degree", 1),), (("rad", 1),), (("%", 1),)
+_CELSIUS, _KELVIN = (("degC", 1),), (("K", 1),)
 _IN_RADIANS = ("f", "degree")
 
 
@@ -189,10 +191,12 @@ def _same_leaf(a: Leaf, b: Leaf, tolerance) -> bool:
         return True
     x, y = a.tree, b.tree
     (da, sa), (db, sb) = (leaf.unit or ((), Fraction(1)) for leaf in (a, b))
-    if a.unit and b.unit and not units.alike(da, db):
+    if {da, db} == {_CELSIUS, _KELVIN}:
+        x, y = (("+", t, ("n", Fraction("273.15"), True)) if d == _CELSIUS else t for t, d in ((x, da), (y, db)))
+    elif a.unit and b.unit and not units.alike(da, db):
         if {da, db} == {_DEGREE, _RADIAN}:
             x, y = (_times(t, _IN_RADIANS) if d == _DEGREE else t for t, d in ((x, da), (y, db)))
-        elif not {da, db} <= {_DEGREE, (("degC", 1),), (("degF", 1),)} or _DEGREE not in (da, db):
+        elif not {da, db} <= {_DEGREE, _CELSIUS, (("degF", 1),)} or _DEGREE not in (da, db):
             return False
     elif a.unit and b.unit and sa != sb:
         x = _times(x, sa / sb)

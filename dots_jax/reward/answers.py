@@ -121,7 +121,7 @@ _TAIL = re.compile(
 )
 
 
-_APPLIED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp)(?![a-z])(?:[^()]*|[^()]*\([^()]*)$")
+_APPLIED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp|text\{cis\})(?![a-z])(?:[^()]*|[^()]*\([^()]*)$")
 
 
 def _no_words(text: str) -> str:
@@ -143,7 +143,9 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
     known, sign = None, ""
     if (match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text)) and _numeric(match[1]):
         return [(match[1], (((f"mod {match[2]}", 1),), Fraction(1)), 1, True, "")]
-    if match := re.match(r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|USD|EUR|Rs)\.?(?:\}|\s)\s*(?=\S)", text):
+    if match := re.match(
+        r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|yuan|rupees|USD|EUR|Rs)\.?(?:\}|\s)\s*(?=\S)", text
+    ):
         known, sign, text = units.UNITS[match[2]], match[1], text[match.end() :]
         known = (tuple(sorted(known[0].items())), known[1])
     whole = [(sign + text, known, 1, bool(known), "")]
@@ -176,6 +178,8 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
         if unit and (not tail.startswith(r"\text") or _numeric(before) or len(_no_words(tail).strip()) > 1):
             letter = re.search(r"\\Omega|\\mu\s*[A-Za-z]", tail)
             return [(sign + before, unit, scale, not letter, ""), *(whole if letter else [])]
+        if unit and re.fullmatch(r"\\text\{[JNWV]\}", tail):
+            return [*whole, (sign + before, unit, scale, False, "")]
         if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not _CONDITION.search(tail):
             return [(sign + before, known, scale, bool(known), _no_words(tail).strip())]
     for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}", text):
@@ -252,7 +256,7 @@ def parse(text: str):
         if len(parts) > 2 * MOST:
             raise Unreadable("a long list")
         return _many("list", parts, text)
-    return _one(parts[0] if parts else "", text)
+    return _one(parts[0])
 
 
 def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
@@ -275,7 +279,7 @@ def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
     return Many(kind, items, brackets, text)
 
 
-def _one(text: str, whole: str):
+def _one(text: str):
     sides = split(text, _RELATION)
     if len(sides) > 1:
         if sides[0] == "":
@@ -307,8 +311,7 @@ def _one(text: str, whole: str):
     ratio = split(text, re.compile(r":|\\text\{(?:to|:)\}|(?<=\d )to(?= \d)"))
     if len(ratio) > 1 and all(ratio):
         return _ratio(ratio[::2], text)
-    tuples = split(text, re.compile(r"(?<=\))\s*(?=\()"))
-    return _tuples(text) or _leaf(text) if tuples else _leaf(text)
+    return _tuples(text) or _leaf(text)
 
 
 def _tuples(text: str) -> Many | None:
@@ -344,10 +347,16 @@ def _relation(sides: list[str], text: str):
     values, signs = sides[::2], [re.sub(r"\\(?:sim|equiv)", "=", s) for s in sides[1::2]]
     if set(signs) != {"=", r"\approx"} and signs != [r"\approx"]:
         signs = ["=" if s == r"\approx" else s for s in signs]
-    if not all(values) or any(s not in ("=", r"\approx", "<", ">", r"\le", r"\ge", r"\ne", r"\in") for s in signs):
+    if not all(values) or any(
+        s not in ("=", r"\approx", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\notin") for s in signs
+    ):
         return Leaf(text)
     if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
         return parse(values[1])
+    if signs == [r"\notin"]:
+        return Relation(
+            [parse(values[0]), Region(r"\setminus", [_leaf(r"\mathbb{R}"), parse(values[1])])], [r"\in"], text
+        )
     signs = ["=" if s == r"\in" else s for s in signs]
     if set(signs) <= {"=", r"\approx"} and len(signs) > 1:
         if all(is_label(v) for v in values[:-1]):  # a = b = 0
@@ -423,7 +432,22 @@ def read(text: str, gold: bool = False) -> list:
     )  # a decimal one, for values of a list rise
     if comma and (comma[3] or (not gold and int(comma[1]) > int(comma[2]))):
         ways.append(text.replace(",", "."))
+    if whole := _compound(text):
+        ways.insert(0, whole)
     return [parse(w) for w in ways]
+
+
+_PART = r"(\d+(?:\.\d+)?)\s*(?:\\text\{\s*([a-zA-Z]+)\s*\}|([a-zA-Z]+))"
+_TWO_PARTS = re.compile(rf"\(?{_PART}\s*(?:and\s|\\text\{{\s*and\s*\}})?\s*{_PART}\)?")
+
+
+def _compound(text: str) -> str | None:
+    """`2 h 30 min` in minutes."""
+    match = _TWO_PARTS.fullmatch(text)
+    large, small = (units.UNITS.get(match[k] or match[k + 1]) for k in (2, 5)) if match else (None, None)
+    if not (large and small and large[0] == small[0] and large[1] > small[1]):
+        return None
+    return f"({match[1]} * {large[1] / small[1]} + {match[4]}) \\text{{ {match[5] or match[6]}}}"
 
 
 def _french(text: str) -> str:

@@ -54,7 +54,7 @@ _AFTER = re.compile(
 _BEFORE = re.compile(r"(?<![\w.,)\]\\/])(\d+(?:\.\d+)?[/*]?|\\sqrt\s*\{|\\[lr]?vert|\|)$")
 
 
-def _find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
+def find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
     """Boxes by where they begin (begin, begin of content, end of content, end), and whether a cut-off one follows."""
     first = min((i for i in map(text.find, (r"\boxed", r"\fbox", r"\framebox")) if i >= 0), default=len(text))
     opened: list[tuple[int, int] | None] = []  # None: a brace that is no box
@@ -85,18 +85,9 @@ def _empty(content: str) -> bool:
     return not re.sub(r"\\(?:[,;:! ]|q?quad|ldots|dots|cdots|text\s*\{\s*\}|square)|[\s.{}_?…$~]", "", content)
 
 
-def boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}`, `\boxed 5` or `\fbox{...}`, of nested ones the inner.
-
-    None without one, and where the last one is not finished. Escaped braces do not count, nor do empty boxes.
-    """
-    boxes, cut = _find(text)
-    return None if cut or not boxes else text[boxes[-1][1] : boxes[-1][2]]
-
-
 def final_answer(completion: str) -> str | None:
     """The last box with the expression that it is part of, and boxes before it that a comma, 'and' or 'or' joins."""
-    boxes, cut = _find(completion)
+    boxes, cut = find(completion)
     if cut or not boxes:
         return None
     chain = [boxes[-1]]

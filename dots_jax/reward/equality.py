@@ -6,9 +6,9 @@ import re
 from fractions import Fraction
 
 from dots_jax.reward import answers, formula, notation
-from dots_jax.reward.agree import MINUS, agree, proportional, same_leaf
+from dots_jax.reward.agree import agree, proportional, same_leaf
 from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
-from dots_jax.reward.formula import Unreadable
+from dots_jax.reward.formula import MINUS, Unreadable
 from dots_jax.reward.quick import tolerant
 from dots_jax.reward.regions import as_interval, same_line
 
@@ -136,6 +136,8 @@ def _same_equation(a: Relation, b: Relation, tolerance) -> bool:
         return True
     if any(not isinstance(s, Leaf) or s.tree is None for s in (*a.sides, *b.sides)):
         return False
+    if all(answers.is_label(r.sides[0].text) and not formula.names(r.sides[1].tree) for r in (a, b)):
+        return False  # two values, as their comparison said
     f, g = (("+", r.sides[0].tree, ("*", MINUS, r.sides[1].tree)) for r in (a, b))
     return _same_units(a, b) and bool(proportional(f, g))
 
@@ -177,10 +179,14 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
         return len(trees) == len(a.items) and all(
             x and y and u and v and agree(("*", x, v), ("*", y, u)) for (x, y), (u, v) in itertools.pairwise(trees)
         )
+    if a.kind == b.kind == "set":
+        a, b = (Many("set", _distinct(m.items)) for m in (a, b))
     if len(a.items) != len(b.items):
         return False
     names = [[x.sides[0].text for x in m.items if isinstance(x, Relation) and x.signs == ["="]] for m in (a, b)]
     assigned = any(len(set(n)) == len(m.items) > 1 for n, m in zip(names, (a, b), strict=True)) and not all(names)
+    if any(len({re.sub(r"_\s*\{?\d+\}?\s*$", "_", n) for n in found}) == 1 for found in names if found):
+        assigned = False  # x_1 and x_2 are two solutions
     if assigned and "or" in (a.brackets, b.brackets):
         return False
     if {a.brackets, b.brackets} == {"and", "or"} and any(answers.is_region(x) for x in a.items):
@@ -200,6 +206,14 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
             return False
         left.pop(found)
     return True
+
+
+def _distinct(items: list) -> list:
+    found: list = []
+    for item in items:
+        if not any(same(item, x) for x in found):
+            found.append(item)
+    return found
 
 
 def _same_mixed(many: Many, leaf: Leaf, tolerance) -> bool:
@@ -304,14 +318,15 @@ _SPOKEN = {
     w: str(k) for k, w in enumerate(str.split("zero one two three four five six seven eight nine ten eleven twelve"))
 }
 _SPOKEN |= dict.fromkeys(("all real numbers", "all reals", "real numbers", "all real values"), r"\mathbb{R}")
-_SPOKEN |= {"infinity": r"\infty", "empty set": r"\emptyset"}
+_SPOKEN |= {"infinity": r"\infty"}
+_SPOKEN |= dict.fromkeys(("empty set", "no solution", "no solutions", "none"), r"\emptyset")
 
 
 def _words(text: str) -> tuple[str, bool] | None:
     """Words of an answer that is nothing else, and whether they were set as text; None where it is something else."""
     inside = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     inside = " ".join(re.sub(r"[(){}]", " ", inside).split()).strip(" .")
-    if not re.fullmatch(r"[A-Za-z]+(?:(?: |'|-)[A-Za-z]+)*", inside):
+    if not re.fullmatch(r"[A-Za-z]+(?:(?: |'|-)[A-Za-z]+)*", inside) or re.search(r"[a-z]\\text\{[A-Z]\}$", text):
         return None
     return inside, r"\text" in text
 

@@ -21,7 +21,8 @@ _SIGNS = str.split(
     r"˚ \degree ° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor "
     r"⌈ \lceil ⌉ \rceil … \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} "
     r"ℚ \mathbb{Q} ℂ \mathbb{C} ≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C "
-    r"℉ \degree{}F ％ % € \text{euros} £ \text{pounds} 元 \text{yuan} ¥ \text{yen} “ ` ” `"
+    r"℉ \degree{}F ％ % € \text{euros} ₹ \text{rupees} Å \text{angstroms} £ \text{pounds} 元 \text{yuan} ¥ \text{yen} "
+    r"“ ` ” `"
 )
 _CHARACTERS = {
     ord(c): (f"{name} " if name[-1].isalpha() and name[0] == "\\" else name)
@@ -34,7 +35,8 @@ _TEXT = (
 )
 FUNCTIONS = str.split(
     "arcsin arccos arctan arccot arcsec arccsc arsinh arcosh artanh arcsinh arccosh arctanh sinh cosh tanh coth sech "
-    "csch sin cos tan cot sec csc cosec tg ctg asin acos atan exp log ln lg sqrt cbrt max min gcd lcm abs floor ceil"
+    "csch cis sin cos tan cot sec csc cosec tg ctg asin acos atan exp log ln lg sqrt cbrt max min gcd lcm abs floor "
+    "ceil"
 )
 _WORDS = "|".join(
     [*FUNCTIONS, "infinity", "infty", "inf", "pi", "hbar", *{w for w in _GREEK.split()[1::2] if len(w) > 2}]
@@ -68,7 +70,13 @@ _REWRITES = [
         (r"\\lbrace(?![a-z])", r"\\{"),
         (r"\\rbrace(?![a-z])", r"\\}"),
         (r"\\backslash(?![a-z])|\\smallsetminus(?![a-z])", r"\\setminus "),
-        (r"\\(?:bigcup|lor|vee)(?![a-z])", r"\\cup "),
+        (r"\\bigcup(?![a-z])", r"\\cup "),
+        (r"\\(?:lor|vee)(?![a-z])", r"\\text{or}"),
+        (r"\\(?:land|wedge)(?![a-z])", r"\\text{and}"),
+        (r"\\(?:text|mathrm)\s*\{\s*\\AA\s*\}|\\AA(?![a-zA-Z])", r"\\text{angstroms}"),
+        (r"(?<=[\d}])\s*([MRL])\s*_\s*\{?\s*\\(odot|oplus)\s*\}?$", r"\\text{ \1\2}"),
+        (r"(?<=\d )\s*([kcdm]?m|ft|in|yd|mi)([23])$", r"\1^\2"),
+        (r"\bUS(?=\s*\\text\{dollars\})", ""),
         (r"\\colon(?![a-z])", ":"),
         (r"\\ast(?![a-z])", "*"),
         (r"\\div(?![a-z])", "/"),
@@ -87,7 +95,7 @@ _REWRITES = [
         (r"(?<=[\d}])\s*\(\s*(\\(?:text|mathrm)\s*\{[a-z ]*\})\s*\)$", r" \1"),
         (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])(?:\{([-+]?\d+)\}|([-+]?\d+))(?![\d.])", r"e\1\2"),
         (r"\(([0-9A-F]+)\)\s*(?=_\s*\{?\(?\d)", r"\1"),
-        (r"(\w)\s*(?:\\text\{)?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\}?$", r"\1_{\2}"),
+        (r"(\w)\s*(?:\\text\{)?\s*\(?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\)?\s*\}?$", r"\1_{\2}"),
         (r"(?<=[a-z])er[ -]cent", "ercent"),
         (r"(?<![a-zA-Z\\])log_?(2|10)\s*(?=\()", r"\\log_{\1}"),
         (r"(\w+) choose (\w+)", r"\\binom{\1}{\2}"),

@@ -5,9 +5,8 @@ from fractions import Fraction
 from mpmath import mp
 
 from dots_jax.reward import answers, formula, value
-from dots_jax.reward.agree import MINUS
 from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
-from dots_jax.reward.formula import Unreadable
+from dots_jax.reward.formula import MINUS, Unreadable
 from dots_jax.reward.value import Point
 
 

@@ -30,7 +30,7 @@ _LONG_PREFIX = {
 }  # fmt: skip
 _OTHER = {
     "min minute minutes mins": ("T", 60), "h hr hrs hour hours": ("T", 3600), "day days d": ("T", 86400),
-    "week weeks": ("T", 604800), "month months": ("month", 1), "year years yr yrs": ("year", 1),
+    "week weeks": ("T", 604800), "month months": ("year", Fraction(1, 12)), "year years yr yrs": ("year", 1),
     "in inch inches": ("L", "0.0254"), "ft foot feet": ("L", "0.3048"), "yd yard yards": ("L", "0.9144"),
     "mile miles mi": ("L", "1609.344"), "mph": ("L /T", "0.44704"), "kph kmh kmph": ("L /T", Fraction(5, 18)),
     "lb lbs pound pounds": ("pound", 1), "oz ounce ounces": ("pound", Fraction(1, 16)),
@@ -41,13 +41,14 @@ _OTHER = {
     "ha hectare hectares": ("L L", 10000), "atm": ("M /L /T /T", 101325), "dyn dyne dynes": ("M L /T /T", "1e-5"),
     "erg ergs": ("M L L /T /T", "1e-7"), "dollar dollars USD usd bucks": ("$", 1), "cent cents ¢": ("$", "0.01"),
     "euro euros EUR": ("€", 1), "yuan RMB rmb": ("yuan", 1), "yen": ("yen", 1),
-    "rupees Rs": ("Rs", 1),
+    "rupees rupee Rs": ("Rs", 1),
     "degree degrees deg": ("degree", 1), "percent pct percentage % percents": ("%", 1), "kWh": ("M L L /T /T", 3600000),
     "degC Celsius celsius": ("degC", 1), "degF Fahrenheit fahrenheit": ("degF", 1), "rpm": ("rev /T", Fraction(1, 60)),
     "am a.m. A.M. AM a.m A.M": ("am", 1), "pm p.m. P.M. PM p.m P.M": ("pm", 1),
     "rev revolution revolutions": ("rev", 1),
     "G gauss Gauss": ("M /T /T /I", "1e-4"), "dB": ("dB", 1),
-    "fps": ("L /T", "0.3048"), "Msun": ("M", "1.989e30"), "rads": ("rad", 1),
+    "fps": ("L /T", "0.3048"), "Msun Modot": ("M", "1.989e30"), "Rodot": ("solar L", 1),
+    "Lodot": ("solar W", 1), "Moplus": ("earth M", 1), "Roplus": ("earth L", 1), "rads": ("rad", 1),
 }  # fmt: skip
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000} | {
     name: 1000**k for k, names in enumerate(("million mn", "billion bn", "trillion"), 2) for name in names.split()
@@ -86,7 +87,7 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
 
 UNITS = _table()
 # A letter, or two that are a product as often, is a unit only in \text or after a space.
-DOUBTFUL = {*"msgJNWVKACLlFTHhdt", "mg", "ms", "ns", "mm", "mN", "mV", "kg", "in", "pm", "am"} - {"kg", "mm"}
+DOUBTFUL = {*"msgJNWVKACLlFTHhdt", "mg", "ms", "ns", "mN", "mV", "in", "pm", "am"}
 NEVER = {*"lhdtHTcBG", "pc", "am", "cc", "cd", "fl", "au"}  # bare, these are variables whatever stands before
 _WORD = r"[A-Za-z%¢][A-Za-z-]*(?:\.[mM]\.?)?"
 _PIECE = re.compile(rf"\s*(?:([/()])|({_WORD})\.?\s*(?:\^\s*\(?([-+]?\d)\)?)?)")

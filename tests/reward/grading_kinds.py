@@ -1344,6 +1344,46 @@ EQUAL = {
         xyz | zyx
         AB\cdot C | ABC
     """,
+    "sets and several solutions": r"""
+        x\notin\{1,2\} | x\ne1,2
+        x \notin (0,1) | x \le 0 \text{ or } x \ge 1
+        x_1=1, x_2=2 | 2,1
+        x_{1} = 3, x_{2} = -1 | \{-1, 3\}
+        \{1,1,2\} | \{1,2\}
+        \{1,2\} | \{2,1,2\}
+        x<1 \lor x>2 | (-\infty,1)\cup(2,\infty)
+        x>1 \land x<2 | (1,2)
+        x < 1 \vee x > 2 | x<1 \text{ or } x>2
+        \text{no solution} | \emptyset
+        \text{None} | \varnothing
+        \operatorname{cis}60^\circ | \frac{1+i\sqrt3}2
+        2\operatorname{cis}\frac{\pi}{2} | 2i
+        1AF_{16} | 1af_{16}
+        101 \text{ (base 2)} | 101_2
+        101 (base 2) | 101_2
+    """,
+    "units in parts": r"""
+        2 \text{ h } 30\text{ min} | 2.5 \text{ h}
+        2 hours 30 minutes | 150 minutes
+        2 hours and 30 minutes | 2.5 hours
+        5\text{ ft }3\text{ in} | 63\text{ in}
+        3 \text{ m } 20 \text{ cm} | 3.2 \text{ m}
+        12\text{ months} | 1\text{ year}
+        27^\circ\text{C} | 300.15 K
+        300.15 \text{ K} | 27^\circ\text{C}
+        1.3\text{ \AA} | 1.3
+        2 Å | 2 \text{ angstroms}
+        2.0 M_\odot | 2.0
+        5 R_\oplus | 5
+        3 M_{\odot} | 3 M_\odot
+        ₹500 | 500
+        US\$5 | 5
+        25 cm2 | 25
+        3 m2 | 3 \text{ m}^2
+        mgh\text{ J} | mgh
+        \frac12 kx^2 \text{ J} | \frac12 kx^2
+        5 m and 3 cm | 5 m, 3 cm
+    """,
 }
 
 DIFFERENT = {
@@ -2185,6 +2225,33 @@ DIFFERENT = {
         \text{CAB} | ABC
         stop | pots
         tea time | team tie
+    """,
+    "sets and several solutions": r"""
+        x\notin\{1,2\} | x = 1,2
+        x\notin\{1,2\} | x\ne1
+        a=1, b=2 | 2,1
+        x_1=1, x_2=2 | x_1=2, x_2=1
+        \{1,1,2\} | \{1,2,2,3\}
+        1, 1, 2, 2 | 1, 2, 3
+        x<1 \land x>2 | (-\infty,1)\cup(2,\infty)
+        x<1 \lor x>2 | (1,2)
+        \text{no solution} | \mathbb{R}
+        5a_{2} | 5A_{2}
+        101 \text{ (base 2)} | 101_3
+    """,
+    "units in parts": r"""
+        2 \text{ h } 30\text{ min} | 2 \text{ h}
+        2 hours 30 minutes | 30
+        2 hours 30 minutes | 2.3 hours
+        5\text{ ft }3\text{ in} | 53\text{ in}
+        1 \text{ month} | 1\text{ year}
+        27^\circ\text{C} | 27 K
+        2 M_\odot | 2 R_\odot
+        2 M_\odot | 2 M_\oplus
+        ₹500 | €500
+        25 cm2 | 25 cm
+        mgh\text{ J} | mg
+        mgh\text{ J} | mgh \text{ N}
     """,
 }
 

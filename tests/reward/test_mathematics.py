@@ -54,8 +54,13 @@ def verdicts(pool, completions, answers):
     return [Verdict(v) for v in verdicts]
 
 
+def boxed(text):
+    """Content of the last box; None without one, and where the last one is not finished."""
+    found, cut = boxes.find(text)
+    return None if cut or not found else text[found[-1][1] : found[-1][2]]
+
+
 def test_boxed():
-    boxed = boxes.boxed
     assert boxed(r"so \boxed{5}.") == "5"
     assert boxed(r"\boxed{1}, then \boxed{2}") == "2"
     assert boxed(r"\boxed{1 \boxed{7}") == "7"
@@ -91,7 +96,7 @@ def test_boxed_random():
                 content = None if depth else text[start + len(command) : i - 1]
                 if depth or content.strip(" {}"):
                     last = max(last, (start, content), key=lambda found: found[0])
-        assert boxes.boxed(text) == last[1], text
+        assert boxed(text) == last[1], text
 
 
 @pytest.mark.parametrize(
@@ -599,6 +604,10 @@ def rewritings(gold):
     }
     if not re.search(r"\\(?:left|right|big)", bare) and bare.count("(") == bare.count(")"):
         ways["left"] = re.sub(r"(?<!\\)\)", r"\\right)", re.sub(r"(?<!\\)\(", r"\\left(", bare))
+    if not re.search(r"\\(?:text|mathrm|mbox|begin|hline|operatorname|frac |sqrt )|[a-zA-Z]{2} ", bare):
+        ways["commands"] = re.sub(r"(?<=[\w})]) (?=[\w\\({])", r"\\;", bare)
+    if re.fullmatch(r"-?\d+(?:\.\d+)?(?:\s*\\?%|(?:, -?\d+)+)", bare):
+        ways["x ="] = "x = " + bare
     if (
         not SPOKEN.search(bare)
         and not re.search(r"[a-zA-Z]{3}", re.sub(r"\\[a-zA-Z]+", "", bare))
@@ -608,6 +617,43 @@ def rewritings(gold):
         if re.search(r"\d", bare) and gold.count("$") != 1 and not re.search(r"_\{?\d+\}?$| [a-zA-Z]+$", bare):
             ways["unit"] = bare + r" \text{ cm}"
     return ways
+
+
+def mutations(gold):
+    """Pairs of a wrong answer and a gold answer, by what was changed."""
+    bare = gold.strip().strip("$").strip()
+    letters = re.sub(r"\\[a-zA-Z]+", "", bare)
+    if SPOKEN.search(bare) or re.search(r"[a-zA-Z]{3}|\\pm|\\mp|\|", letters) or bare.count("{") != bare.count("}"):
+        return {}
+    pairs = {"name": (f"x = {bare}", f"y = {bare}")} if not re.search(r"(?<!\\)[xy]", letters) else {}
+    if re.search("[1-9]", bare) and not re.search(r"_|[a-zA-Z]$", bare):
+        pairs |= {
+            "unit": (bare + r" \text{ cm}", bare + r" \text{ m}"),
+            "unit in x =": (rf"x = {bare} \text{{ cm}}", rf"x = {bare} \text{{ km}}"),
+            "unit and order": (rf"x > {bare} \text{{ s}}", rf"x > {bare} \text{{ h}}"),
+        }
+    if re.fullmatch(r"(?!.*x)(?:[\d.]|\\d?frac\{\d+\}\{\d+\}|\\sqrt\{\d+\}|[a-zA-Z]|\\pi)+", bare) and re.search(
+        "[1-9a-z]", bare
+    ):
+        pairs |= {"sign": ("-" + bare, gold), "sign in x =": (f"x = -{bare}", f"x = {bare}")}
+    if match := re.search(r"[a-zA-Z]_\{?(\d)\}?", bare):
+        pairs["index"] = bare[: match.start(1)] + str(int(match[1]) + 1) + bare[match.end(1) :], gold
+    return pairs
+
+
+def test_mutated_golds_are_wrong(data):
+    """With another unit, sign, index or name, also within `x = ...`, no gold answer is right."""
+    every = golds(data)
+    every = random.Random(1).sample(every, 600) + [g for g in every if "_" in g]
+    pairs = [(name, *pair) for gold in every for name, pair in mutations(gold).items()]
+    assert len(pairs) > 2000 and len({name for name, _, _ in pairs}) == 7
+    assert not [p for p in pairs if graded(*p[1:])]
+
+
+def graded(answer, gold):
+    """The verdict without processes."""
+    quick = mathematics.quick(answer, gold)
+    return equality.equal(answer, gold) if quick is None else quick
 
 
 def equal_themselves(pool, golds):
