@@ -361,7 +361,7 @@ def _relation(sides: list[str], text: str):
     if set(signs) <= {"=", r"\approx"} and len(signs) > 1:
         if all(is_label(v) for v in values[:-1]):  # a = b = 0
             last = parse(values[-1])
-            return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "", text)
+            return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "chain", text)
         return Relation([parse(v) for v in values], signs, text)
     left, right = values[0], values[-1]
     if signs in (["="], [r"\approx"]) and is_label(values[0]) | is_label(values[-1]):

@@ -12,6 +12,8 @@ from dots_jax.reward.formula import MINUS, Unreadable
 from dots_jax.reward.quick import tolerant
 from dots_jax.reward.regions import as_interval, same_line
 
+SIDES = 8  # of a chain that count
+
 
 def same(a, b, tolerance=0) -> bool:
     """Whether an answer and a gold answer, both read, are equal."""
@@ -21,7 +23,7 @@ def same(a, b, tolerance=0) -> bool:
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return same_leaf(a, b, tolerance)
     for chain, other, mine in ((a, b, True), (b, a, False)):
-        if isinstance(chain, Relation) and set(chain.signs) <= {"=", r"\approx"} and (ways := _ways(chain)) is not None:
+        if (ways := _ways(chain, other)) is not None:
             return any(same(w, other, tolerance) if mine else same(other, w, tolerance) for w in ways)
     equations = [isinstance(x, Relation) and x.signs == ["="] for x in (a, b)]
     if all(equations):
@@ -56,17 +58,23 @@ def _single(item):
     return item
 
 
-def _ways(chain: Relation) -> list | None:
-    """What each side of `x = 1/3 = 0.33` says, the last where two contradict; None of a plain equation."""
+def _ways(chain, other) -> list | None:
+    """What each side of `x = 1/3 = 0.33` says, the last where two contradict; None of what is no chain."""
+    if isinstance(chain, Many) and chain.brackets == "chain" and isinstance(other, Leaf):
+        return [chain.items[0].sides[1]]
+    if not isinstance(chain, Relation) or not set(chain.signs) <= {"=", r"\approx"}:
+        return None
     named = _is_name(chain.sides[0])
-    constant = [s for s in chain.sides[named:] if isinstance(s, Leaf) and s.tree and not formula.names(s.tree) - {"i"}]
+    constant = [
+        s for s in chain.sides[named:][-SIDES:] if isinstance(s, Leaf) and s.tree and not formula.names(s.tree) - {"i"}
+    ]
     first = None if chain.sides[0] in constant else chain.sides[0]
     if len(chain.signs) == 1 and (first or len(constant) < 2):
         return None if chain.signs == ["="] else [Relation(chain.sides, ["="])]
     about = r"\approx" in chain.signs
     if not all(_near(x, y, about) for x, y in itertools.combinations(constant, 2)):
         return [Relation([first, chain.sides[-1]], ["="])] if first else []
-    return [Relation([first, s], ["="]) for s in chain.sides[1:]] if first else constant
+    return [Relation([first, s], ["="]) for s in chain.sides[1:][-SIDES:]] if first else constant
 
 
 def _is_name(side) -> bool:

@@ -456,11 +456,12 @@ def walk(tree):
 
 def names(tree) -> set[str]:
     """The variables and unknown functions of a tree."""
-    return {
+    found = {
         t[1]
         for t in walk(tree)
         if (t[0] in ("s", "index") and t[1] not in ("pi", "e")) or (t[0] == "f" and t[1].startswith("apply"))
     }
+    return found - {t[2] for t in walk(tree) if t[0] == "sum"} if found else found
 
 
 def in_degrees(tree) -> tuple[tuple, bool]:

@@ -1,5 +1,6 @@
 """Sets of real numbers: intervals, unions and inequalities."""
 
+import itertools
 from fractions import Fraction
 
 from mpmath import mp
@@ -155,6 +156,8 @@ def _zeros(h) -> list:
     except Unreadable:
         pass
     found, signs = [], [sign(t) for t in _GRID]
+    if sum(p != q for p, q in itertools.pairwise(signs)) > 16:
+        raise Unreadable("a region of many parts")
     for low, high, below, above in zip(_GRID, _GRID[1:], signs, signs[1:], strict=False):
         if below == 0:
             found.append(low)
@@ -191,6 +194,8 @@ def _samples(breaks: list) -> list:
 
 def same_line(a, b) -> bool:
     """Whether two regions hold the same numbers, of the same variable where both name it."""
+    if any(isinstance(x, Leaf) and not answers.is_region(x) for x in (a, b)):
+        return False
     a, b = _line(a), _line(b)
     if a.variable and b.variable and a.variable != b.variable:
         return False

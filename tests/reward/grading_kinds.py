@@ -1384,6 +1384,15 @@ EQUAL = {
         \frac12 kx^2 \text{ J} | \frac12 kx^2
         5 m and 3 cm | 5 m, 3 cm
     """,
+    "further chains": r"""
+        AB = BC = 5 | 5
+        F = ma = 10 \text{ N} | 10
+        x = y = 0 | (0,0)
+        \sum_{k=1}^{10} k = 55 | 55
+        n = 2k+1, k \in \mathbb{Z} | n = 2k+1
+        A = \pi r^2 = 4\pi | 4\pi
+        F = ma = 10 \text{ N} | F = 10 \text{ N}
+    """,
 }
 
 DIFFERENT = {
@@ -2252,6 +2261,17 @@ DIFFERENT = {
         25 cm2 | 25 cm
         mgh\text{ J} | mg
         mgh\text{ J} | mgh \text{ N}
+    """,
+    "further chains": r"""
+        AB = BC = 5 | 6
+        \sum_{k=1}^{10} k = 54 | 54
+        \sum_{k=1}^{10} k = 54 | 55
+        AB = 5, CD = 6 | 5
+        F = ma = 10 \text{ N} | 10 \text{ J}
+        x = 8.43 \times 10^7 | y = 8.43 \times 10^7
+        x = -4.5e33 | x = 4.5e33
+        x+y=5 \text{ m} | x+y=5\text{ cm}
+        \cot x^{\cot x} > \tan x^{\tan x} | \frac12
     """,
 }
 
