@@ -164,13 +164,13 @@ def same_leaf(a: Leaf, b: Leaf, tolerance=0) -> bool:
     return False
 
 
-_BOUND = re.compile(r"\b(?:or|at|than|not|no)\b")
+_BOUND = re.compile(r"\b(?:or|at|than|not|no)\b|^(?:squared|cubed|factorial|plus|minus|times(?= ))")
 
 
 def _same_words(a: str, b: str) -> bool:
     """Whether two values may be the same, by the words that follow them; `or more` cannot be left out."""
     x, y = ([w.removesuffix("s") for w in re.findall("[a-z]+", words.lower())] for words in (a, b))
-    return x == y or (not (x and y) and not _BOUND.search(a.lower() + b.lower()))
+    return x == y or (not (x and y) and not _BOUND.search((a or b).lower()))
 
 
 def _same_leaf(a: Leaf, b: Leaf, tolerance) -> bool:

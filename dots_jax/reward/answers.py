@@ -112,7 +112,7 @@ _LABEL = re.compile(
 _DERIVATIVE = re.compile(
     r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}|d[a-zA-Z]/d[a-zA-Z]|(?<![a-zA-Z])[fghFGHPQ]'*\([^()=]*\)"
 )
-_CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
+CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
 _SCALES = "|".join(units.SCALES)
 _COMMON = set(str.split("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s"))
 _TAIL = re.compile(
@@ -180,7 +180,7 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
             return [(sign + before, unit, scale, not letter, ""), *(whole if letter else [])]
         if unit and re.fullmatch(r"\\text\{[JNWV]\}", tail):
             return [*whole, (sign + before, unit, scale, False, "")]
-        if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not _CONDITION.search(tail):
+        if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not CONDITION.search(tail):
             return [(sign + before, known, scale, bool(known), _no_words(tail).strip())]
     for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}", text):
         before, tail = text[: match.start()], text[match.start() :]
@@ -189,7 +189,7 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
                 _numeric(before)
                 and re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail)
                 and before[-1] == " "
-                and not _CONDITION.search(tail)
+                and not CONDITION.search(tail)
                 and not set(tail.split()) & _FUNCTIONS
             ):
                 return [(sign + before.rstrip(), known, scale, bool(known), tail)]
@@ -238,7 +238,7 @@ def _leaf(text: str) -> Leaf:
 
 _ABOUT = re.compile(
     r"^(?:\\approx|~|=|\\therefore|(?:approximately|about|roughly|exactly|nearly|around) "
-    r"|\\text\{(?:approximately|about|approx\.?)\})\s*"
+    r"|\\text\{(?:approximately|about|approx\.?|roughly|exactly|nearly|around)\})\s*"
 )
 
 

@@ -64,6 +64,8 @@ def _ways(chain, other) -> list | None:
         return [chain.items[0].sides[1]]
     if not isinstance(chain, Relation) or not set(chain.signs) <= {"=", r"\approx"}:
         return None
+    if any(not answers.is_label(s.text) and answers.CONDITION.search(s.text) for s in chain.sides[1:]):
+        return []
     named = _is_name(chain.sides[0])
     constant = [
         s for s in chain.sides[named:][-SIDES:] if isinstance(s, Leaf) and s.tree and not formula.names(s.tree) - {"i"}

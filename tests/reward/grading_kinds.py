@@ -1393,6 +1393,12 @@ EQUAL = {
         A = \pi r^2 = 4\pi | 4\pi
         F = ma = 10 \text{ N} | F = 10 \text{ N}
     """,
+    "words around a number": r"""
+        \text{about } 5 | 5
+        \text{exactly } 5 | 5
+        \text{The answer is } 5 | 5
+        5 \text{ days per week} | 5
+    """,
 }
 
 DIFFERENT = {
@@ -2272,6 +2278,28 @@ DIFFERENT = {
         x = -4.5e33 | x = 4.5e33
         x+y=5 \text{ m} | x+y=5\text{ cm}
         \cot x^{\cot x} > \tan x^{\tan x} | \frac12
+    """,
+    "words around a number": r"""
+        \text{at least } 5 | 5
+        \text{more than } 5 | 5
+        \text{not } 5 | 5
+        x \text{ is at least } 5 | 5
+        \text{between } 3 \text{ and } 5 | 3, 5
+        3 \text{ to } 5 | 5
+        5 \text{ times } x | 5
+        5 \text{ less than } x | 5
+        5 \text{ squared} | 5
+        5 \text{ factorial} | 5
+        x = 5 \text{ if } y = 3 | 3
+        \text{the square root of } 5 | 5
+        the square of 5 | 5
+        half of 5 | 5
+        all multiples of 5 | 5
+        x is a multiple of 5 | 5
+        the result is divisible by 5 | 5
+        the answer is between 3 and 5 | 5
+        the answer is negative 5 | 5
+        the answer is the square root of 5 | 5
     """,
 }
 
