@@ -1,6 +1,7 @@
 """Whether two formulas agree, and two values with their units."""
 
 import itertools
+import math
 import re
 from fractions import Fraction
 
@@ -60,7 +61,7 @@ def _points(a, b, setting: dict):
     constant = not (formula.names(a) | formula.names(b)) - {"i"}
     for whole in (False, True):
         count = 0
-        for seed, low, high in (FAR if _branching(a) or _branching(b) else []) + POINTS:
+        for seed, low, high in _further(a, b) + POINTS:
             point = Point(seed, low + 1 if whole else low, high + 6 if whole else high, whole, **setting)
             try:
                 x, y = value.settled(a, point), value.settled(b, point)
@@ -91,8 +92,20 @@ def _branching(tree) -> bool:
     )
 
 
+def _further(a, b) -> list[tuple]:
+    """More points: where branches may differ, and where decimals that are large or small matter."""
+    sizes = {abs(t[1]) for tree in (a, b) for t in formula.walk(tree) if t[0] == "n" and t[2] and t[1]}
+    extreme = sorted(s for s in sizes if not Fraction(1, 100) < s < 100)[:4]
+    near = [
+        (30 + k, 0, power * 4)
+        for k, s in enumerate(extreme)
+        for power in (s, Fraction(math.isqrt(int(s * 10**40)), 10**20))
+    ]
+    return near + (FAR if _branching(a) or _branching(b) else [])
+
+
 def _agree(a, b, decimals, tolerance, setting) -> bool:
-    sure, doubtful, enough = 0, [], 3 + (len(FAR) if _branching(a) or _branching(b) else 0)
+    sure, doubtful, enough = 0, [], 3 + len(_further(a, b))
     constant = not (formula.names(a) | formula.names(b)) - {"i"}
     for point, x, y in _points(a, b, setting):
         same = _same_value(x, y, decimals, tolerance)

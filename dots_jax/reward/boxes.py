@@ -51,7 +51,7 @@ _AFTER = re.compile(
     r"(?:\s*(?:\$|\\\)))?[ ~]?(?:\\?(?P<percent>%)|(?P<scale>(?:thousand|million|billion|trillion)(?![a-zA-Z]))"
     r"|(?P<unit>[a-zA-Z]{2,}(?:/[a-z]+)?(?:\^\d|[²³])?)(?![\w/]))"
 )
-_BEFORE = re.compile(r"(?<![\w.,)\]\\/])(\d+(?:\.\d+)?[/*]?|\\sqrt\s*\{|\\[lr]?vert|\|)$")
+_BEFORE = re.compile(r"(?<![\w.,)\]\\/])(\d+(?:\.\d+)?[/*]?|\\sqrt\s*\{|\\[lr]?vert|\|)\Z")
 
 
 def find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:

@@ -43,6 +43,7 @@ _WORDS = "|".join(
 )
 _RENAMED = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 
+_RELATES = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![a-z])")
 _REWRITES = [
     (re.compile(p), r)
     for p, r in (
@@ -71,8 +72,8 @@ _REWRITES = [
         (r"\\rbrace(?![a-z])", r"\\}"),
         (r"\\backslash(?![a-z])|\\smallsetminus(?![a-z])", r"\\setminus "),
         (r"\\bigcup(?![a-z])", r"\\cup "),
-        (r"\\(?:lor|vee)(?![a-z])", r"\\text{or}"),
-        (r"\\(?:land|wedge)(?![a-z])", r"\\text{and}"),
+        (r"\\(?:lor|vee)(?![a-z])", lambda m: r"\text{or}" if _RELATES.search(m.string) else r"\cup "),
+        (r"\\(?:land|wedge)(?![a-z])", lambda m: r"\text{and}" if _RELATES.search(m.string) else r"\land "),
         (r"\\(?:text|mathrm)\s*\{\s*\\AA\s*\}|\\AA(?![a-zA-Z])", r"\\text{angstroms}"),
         (r"(?<=[\d}])\s*([MRL])\s*_\s*\{?\s*\\(odot|oplus)\s*\}?$", r"\\text{ \1\2}"),
         (r"(?<=\d )\s*([kcdm]?m|ft|in|yd|mi)([23])$", r"\1^\2"),

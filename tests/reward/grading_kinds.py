@@ -1399,6 +1399,21 @@ EQUAL = {
         \text{The answer is } 5 | 5
         5 \text{ days per week} | 5
     """,
+    "large and small decimals": r"""
+        y = 3x + 1.0e-9 | 3x + 1e-9
+        x > 8.43e7 | x > 84300000
+        x^2 = 8.43e7 | 8.43 \times 10^7 = x^2
+        y = 2.50e3 x + 1.0 | 2500x + 1
+        x = 5.0e-7 t | 5.0 \times 10^{-7} t
+        e^{-1.0e5 t} | e^{-100000t}
+        \frac{6.67e-11 M}{r^2} | 6.67\times10^{-11}\frac{M}{r^2}
+        x + 0.001 | x + \frac{1}{1000}
+    """,
+    "signs of logic": r"""
+        p \land q | p \wedge q
+        x = 1 \lor x = 2 | 1, 2
+        x \ge 1 \wedge x \le 2 | [1,2]
+    """,
 }
 
 DIFFERENT = {
@@ -2300,6 +2315,22 @@ DIFFERENT = {
         the answer is between 3 and 5 | 5
         the answer is negative 5 | 5
         the answer is the square root of 5 | 5
+    """,
+    "large and small decimals": r"""
+        y = 3x + 1.0e-9 | 3x + 2e-9
+        x + 1.0e-9 | x + 2.0e-9
+        x > 8.43e7 | x > 8.5e7
+        x^2 = 8.43e7 | x^2 = 8.5e7
+        x^2 + y^2 = 1.0e8 | x^2+2y^2=1.0e8
+        y = 2x + 1.5e9 | y = 3x + 1.5e9
+        2x + 1.5e9 | 3x + 1.5e9
+        x^2 + 0.0000001 | x^2
+    """,
+    "signs of logic": r"""
+        p \land q | p \lor q
+        p \vee q | p \wedge q
+        p \land q | p, q
+        x > 1 \lor x < 2 | (1,2)
     """,
 }
 
