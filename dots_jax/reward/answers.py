@@ -311,7 +311,18 @@ def _one(text: str):
     ratio = split(text, re.compile(r":|\\text\{(?:to|:)\}|(?<=\d )to(?= \d)"))
     if len(ratio) > 1 and all(ratio):
         return _ratio(ratio[::2], text)
-    return _tuples(text) or _leaf(text)
+    return _tuples(text) or _measured(_leaf(text))
+
+
+def _measured(leaf: Leaf):
+    """`(3, 4) cm` with the unit at each."""
+    pair = leaf.unit and not leaf.tree and _brackets(leaf.value)
+    many = parse(leaf.value) if pair else None
+    if not isinstance(many, Many) or not all(isinstance(x, Leaf) for x in many.items):
+        return leaf
+    for item in many.items:
+        item.unit, item.known = item.unit or leaf.unit, True
+    return many
 
 
 def _tuples(text: str) -> Many | None:
@@ -409,6 +420,7 @@ _DOMAIN = re.compile(
 
 def domain(text: str) -> tuple[str, str]:
     r"""An answer without a closing `k \in \mathbb{Z}`, and the numbers that this names; of the reals none."""
+    text = re.sub(r"^[a-zA-Z]\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*[,;]\s*", "", text)
     match = _DOMAIN.search(text)
     if not match or not match.start():
         return text, ""

@@ -41,11 +41,12 @@ _DECORATION = re.compile(
 )
 
 
+_TEXT = re.compile(r"\\(?:text|textnormal|mathrm)\s*\{[^{}]*\}")
 _ONLY = re.compile(r"[\s$)\]\\]*is (?:the|our|my) (?:final |correct |only |right )*(?:answer|solution)")
 _ORDER = re.compile(r"[<>≤≥≠]|\\(?:lt|gt|le|leq|ge|geq|ne|neq|leqslant|geqslant)(?![a-zA-Z])")
 _SIMPLE = re.compile(
-    r"(?:[-+*/^_.,;|\d\s()\[\]{}]|\\[{},;! ]|\\(?:frac|dfrac|sqrt|pi|infty|left|right|boxed)(?![a-zA-Z])"
-    r"|\\(?:cup|cap|setminus)(?![a-zA-Z])|[a-zA-Z](?![a-zA-Z]))*"
+    r"(?:[-+*/^_.,;|\d\s()\[\]{}]|\\[{},;! ]|\\(?:frac|dfrac|sqrt|pi|infty|left|right|boxed"
+    r"|cup|cap|setminus)(?![a-zA-Z])|[a-zA-Z](?![a-zA-Z]))*"
 )
 _AFTER = re.compile(
     r"(?:\s*(?:\$|\\\)))?[ ~]?(?:\\?(?P<percent>%)|(?P<scale>(?:thousand|million|billion|trillion)(?![a-zA-Z]))"
@@ -125,11 +126,10 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
         left, right = _sign(text, box), ""
         if match := _BEFORE.search(text[max(0, begin - NEAR) : begin]):
             left = match[0]
-        closing = "}" if left.endswith("{") else left if left[-1:] == "|" or "vert" in left else ""
-        if closing and text.startswith(closing, end):
-            left, right = left.replace(closing, "|") if closing != "}" else left, closing if closing == "}" else "|"
-        elif closing:
-            left = ""
+        closing = "}" if left.endswith("{") else left if left == "|" or "vert" in left else ""
+        if closing:
+            right = closing if text.startswith(closing, end) else ""
+            left = left if right else ""
         elif match := _PLAIN.match(text, end, end + NEAR):
             right = re.sub(r"\s*(?:[\^+*/-]|\\(?:times|cdot|frac|dfrac|sqrt|,|;))+$", "", match[0].strip())
     for part in (left, right):
@@ -142,9 +142,10 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
         if match["percent"] or match["scale"] or (known and not re.search("[a-zA-Z]{2}", content)):
             right = r"\%" if match["percent"] else rf"\text{{ {match['scale'] or word}}}"
     whole = left + right
-    brackets = [sum(whole.count(c) for c in "([")] * 2
-    brackets[1] = sum(whole.count(c) for c in ")]")
-    if not whole or whole.count("{") != whole.count("}") or brackets[0] != brackets[1] or "\\boxed" in whole:
+    braces, brackets = (
+        sum(whole.count(c) for c in o) - sum(whole.count(c) for c in e) for o, e in (("{", "}"), ("([", ")]"))
+    )
+    if not whole or braces or brackets or "\\boxed" in whole:
         return content
     atom = re.fullmatch(r"[\w.]+|\\frac\{[^{}]*\}\{[^{}]*\}|[(\[][^()\[\]]*[)\]]", content)
     listed = re.search(r"(?:[,:({\[]|\\cup|\\cap|[<>]|\\[lg]eq?|\\neq?)\s*$", left) or re.match(
@@ -163,9 +164,6 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
         inner = f"{{{inner}}}"
     joint = " " if right[:1].isalnum() and content[-1:].isalpha() else ""
     return f"{left}{inner}{joint}{right}".strip()
-
-
-_TEXT = re.compile(r"\\(?:text|textnormal|mathrm)\s*\{[^{}]*\}")
 
 
 def _within(text: str, begin: int, end: int) -> tuple[str, str]:

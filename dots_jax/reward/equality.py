@@ -17,7 +17,7 @@ SIDES = 8  # of a chain that count
 
 def same(a, b, tolerance=0) -> bool:
     """Whether an answer and a gold answer, both read, are equal."""
-    if type(a) is type(b) and a.text and compact(a.text) == compact(b.text):
+    if type(a) is type(b) and a.text and compact(a.text) == compact(b.text) and _same_units(a, b):
         return True
     a, b = _single(a), _single(b)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
@@ -101,15 +101,18 @@ def _near(x: Leaf, y: Leaf, about: bool) -> bool:
     if same_leaf(x, y):
         return True
     steps = []
+    trees = []
     for leaf in (x, y):
+        percent = leaf.unit is not None and leaf.unit[0] == (("%", 1),)
+        trees.append(("/", leaf.tree, ("n", Fraction(100), False)) if percent else leaf.tree)
         match = _DECIMALS.fullmatch(leaf.value)
-        power = match and int(match[3] or match[4] or 0) - len(match[2] or "")
+        power = match and int(match[3] or match[4] or 0) - len(match[2] or "") - 2 * percent
         rounded = match and -50 < power < 50 and (match[2] or about)
         steps.append(Fraction(10) ** power if rounded else 0)
     step = max(steps)
     if steps[0] == steps[1] or (x.unit and y.unit and x.unit != y.unit):
         return False
-    return agree(x.tree, y.tree, step / 2)
+    return agree(*trees, step / 2)
 
 
 def _solution(equation: Relation, mine: bool):

@@ -1414,6 +1414,16 @@ EQUAL = {
         x = 1 \lor x = 2 | 1, 2
         x \ge 1 \wedge x \le 2 | [1,2]
     """,
+    "units of pairs and percents": r"""
+        (3, 4) \text{ cm} | (3,4)
+        (3, 4) \text{ cm} | (3 \text{ cm}, 4 \text{ cm})
+        \frac{1}{3} \approx 33.3\% | \frac13
+        x \in \mathbb{R}, x \ne 3 | x \ne 3
+        12\text{ cm}^2 | 12 \text{ square centimeters}
+        -\frac12 = -0.5 | -0.5
+        x = -\frac{1}{3} \approx -0.33 | -\frac13
+        \cos^2\theta(1+\sin\theta) | (1+\sin\theta)\cos^2\theta
+    """,
 }
 
 DIFFERENT = {
@@ -2331,6 +2341,15 @@ DIFFERENT = {
         p \vee q | p \wedge q
         p \land q | p, q
         x > 1 \lor x < 2 | (1,2)
+    """,
+    "units of pairs and percents": r"""
+        (3, 4) \text{ cm} | (3,4) \text{ m}
+        3 \text{ cm}, 4 \text{ cm} | 3 \text{ m}, 4\text{ m}
+        x = 30^\circ | x = 30 \text{ rad}
+        \frac{1}{3} = 33\% = 0.5 | \frac13
+        \frac13 \approx 34\% | \frac13
+        x = 5, 000 | 5000
+        C = 2\pi r \approx 6.28 r | 6.29 r
     """,
 }
 

@@ -170,7 +170,7 @@ FINAL = [
     (r"\boxed{5} × 10^3", "5× 10^3"),
     (r"\boxed{12}_8", "12_8"),
     (r"\sqrt{\boxed2}", r"\sqrt{2}"),
-    (r"\vert\boxed{-5}\vert", "|{(-5)}|"),
+    (r"\vert\boxed{-5}\vert", r"\vert{(-5)}\vert"),
     (r"x = − \boxed{5}", "-5"),
     (r"$\boxed{50}$%", r"50\%"),
     (r"$\boxed{5}$ cm", r"5\text{ cm}"),
