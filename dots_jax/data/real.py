@@ -46,7 +46,7 @@ def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Ques
         elif filtered and _level(row) not in source.levels:
             why[i] = f"of another level than {min(source.levels)} to {max(source.levels)}"
         else:
-            copies[_spaceless(row["problem"])].append(i)
+            copies[_spaceless(row["problem"].casefold())].append(i)
     if not copies:
         raise UserError(
             f"no question of {origin} has both a problem and an answer (of a solution the box counts); mend the file"
@@ -106,7 +106,7 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
             raise UserError(f"two evaluation sets are called {stem}; rename the file, or name each set once")
         taken |= {_letters(row["problem"]): stem for row in rows}
         for i, row in enumerate(rows):
-            copies[_spaceless(row["problem"]) or i].append(i)
+            copies[_spaceless(row["problem"].casefold()) or i].append(i)
         groups = list(copies.values())
         if most:
             order = np.sort(np.random.default_rng(seed).permutation(len(groups))[:most])
@@ -144,7 +144,7 @@ def _agreed(same: list[int], rows: list[dict], origin: str) -> str:
 
 
 def _spaceless(text: str) -> str:
-    return _SPACING.sub("", text.casefold())
+    return _SPACING.sub("", text)
 
 
 def _tolerance(row: dict) -> str:

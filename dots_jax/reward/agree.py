@@ -1,20 +1,25 @@
 """Whether two formulas agree, and two values with their units."""
 
 import itertools
+import math
+import re
 from fractions import Fraction
 
 from mpmath import mp
 
-from dots_jax.reward import formula, value
+from dots_jax.reward import formula, units, value
 from dots_jax.reward.answers import Leaf, compact
 from dots_jax.reward.formula import Unreadable
 from dots_jax.reward.quick import close
 from dots_jax.reward.value import Point
 
 POINTS = [(1, 0, 1), (2, 1, 4), (3, 0, 3), (4, 2, 9), (5, 0, 1), (6, 4, 20)]  # seed, bounds of the variables
-FAR = [(7, 50, 400), (8, 1000, 90000), (9, 20, 60), (10, 400, 2000)]  # where rounding down tells more apart
+FAR = [(7, 50, 400), (8, 1000, 90000), (9, 20, 60), (10, 400, 2000)]  # where branches tell more apart
+FAR += [(11, 0, 1), (12, 0, 100), (13, 0, 3000), (14, 8, 30), (15, 90, 140), (16, 0, 500), (21, 5000, 10**6)]
+BELOW = [(17, -3, 0), (18, -3, 3), (19, -400, 400), (20, -90000, 0)]
 DIGITS = mp.mpf(10) ** -35
-MINUS = ("n", Fraction(-1), False)
+_SIGNED = {("f", name) for name in ("abs", "max", "min")}
+_BRANCHES = _SIGNED | {("f", "floor"), ("f", "ceil")}
 
 
 def _same_value(x, y, decimals, tolerance=0) -> bool:
@@ -56,7 +61,7 @@ def _points(a, b, setting: dict):
     constant = not (formula.names(a) | formula.names(b)) - {"i"}
     for whole in (False, True):
         count = 0
-        for seed, low, high in (FAR if _rounded(a) or _rounded(b) else []) + POINTS:
+        for seed, low, high in _further(a, b) + POINTS:
             point = Point(seed, low + 1 if whole else low, high + 6 if whole else high, whole, **setting)
             try:
                 x, y = value.settled(a, point), value.settled(b, point)
@@ -78,12 +83,29 @@ def agree(a, b, tolerance=0) -> bool:
     return any(_agree(a, b, decimals, tolerance, setting) for setting in _settings(a, b))
 
 
-def _rounded(tree) -> bool:
-    return any(t[:2] in (("f", "floor"), ("f", "ceil")) for t in formula.walk(tree))
+def _branching(tree) -> bool:
+    """Whether other values may mean another formula."""
+    return any(
+        t[:2] in _BRANCHES
+        or (t[:2] == ("f", "root") and any(u[0] == "^" and formula.names(u) for u in formula.walk(t)))
+        for t in formula.walk(tree)
+    )
+
+
+def _further(a, b) -> list[tuple]:
+    """More points: where branches may differ, and where decimals that are large or small matter."""
+    sizes = {abs(t[1]) for tree in (a, b) for t in formula.walk(tree) if t[0] == "n" and t[2] and t[1]}
+    extreme = sorted(s for s in sizes if not Fraction(1, 100) < s < 100)[:4]
+    near = [
+        (30 + k, 0, power * 4)
+        for k, s in enumerate(extreme)
+        for power in (s, Fraction(math.isqrt(int(s * 10**40)), 10**20))
+    ]
+    return near + (FAR if _branching(a) or _branching(b) else [])
 
 
 def _agree(a, b, decimals, tolerance, setting) -> bool:
-    sure, doubtful, rounded = 0, [], _rounded(a) or _rounded(b)
+    sure, doubtful, enough = 0, [], 3 + len(_further(a, b))
     constant = not (formula.names(a) | formula.names(b)) - {"i"}
     for point, x, y in _points(a, b, setting):
         same = _same_value(x, y, decimals, tolerance)
@@ -93,7 +115,7 @@ def _agree(a, b, decimals, tolerance, setting) -> bool:
             return False
         else:
             sure += 1
-        if sure == (3 + len(FAR) if rounded else 3):
+        if sure == enough:
             break
     if not (sure or (doubtful and all(doubtful))):
         return False
@@ -102,11 +124,11 @@ def _agree(a, b, decimals, tolerance, setting) -> bool:
 
 def _agree_below_zero(a, b, decimals, setting) -> bool:
     """|x| is not x."""
-    absolute = [t for t in itertools.chain(formula.walk(a), formula.walk(b)) if t[:2] == ("f", "abs")]
-    if not any(formula.names(t) - {"i"} for t in absolute):
+    signed = [t for t in itertools.chain(formula.walk(a), formula.walk(b)) if t[:2] in _SIGNED]
+    if not any(formula.names(t) - {"i"} for t in signed):
         return True
-    for seed in (11, 12):
-        point = Point(seed, -3, 0, **setting)
+    for seed, low, high in BELOW:
+        point = Point(seed, low, high, **setting)
         try:
             x, y = value.value(a, point), value.value(b, point)
         except Unreadable:
@@ -118,6 +140,8 @@ def _agree_below_zero(a, b, decimals, setting) -> bool:
 
 def proportional(a, b, positive: bool = False) -> int:
     """The sign of the constant factor between two trees; 0 where there is none."""
+    if formula.names(a) != formula.names(b):
+        return 0
     decimals = (_decimal(a), _decimal(b))
     for setting in _settings(a, b):
         first, sign, count = None, 0, 0
@@ -139,8 +163,9 @@ def _times(tree, factor):
     return ("*", ("n", factor, False), tree) if isinstance(factor, Fraction) else ("*", factor, tree)
 
 
-_DEGREE, _PERCENT = (("degree", 1),), (("%", 1),)
-_RADIAN = ("f", "degree")
+_DEGREE, _RADIAN, _PERCENT = (("degree", 1),), (("rad", 1),), (("%", 1),)
+_CELSIUS, _KELVIN = (("degC", 1),), (("K", 1),)
+_IN_RADIANS = ("f", "degree")
 
 
 def same_leaf(a: Leaf, b: Leaf, tolerance=0) -> bool:
@@ -152,7 +177,18 @@ def same_leaf(a: Leaf, b: Leaf, tolerance=0) -> bool:
     return False
 
 
+_BOUND = re.compile(r"\b(?:or|at|than|not|no)\b|^(?:squared|cubed|factorial|plus|minus|times(?= ))")
+
+
+def _same_words(a: str, b: str) -> bool:
+    """Whether two values may be the same, by the words that follow them; `or more` cannot be left out."""
+    x, y = ([w.removesuffix("s") for w in re.findall("[a-z]+", words.lower())] for words in (a, b))
+    return x == y or (not (x and y) and not _BOUND.search((a or b).lower()))
+
+
 def _same_leaf(a: Leaf, b: Leaf, tolerance) -> bool:
+    if not _same_words(a.words, b.words):
+        return False
     if a.tree is None or b.tree is None:
         return a.tree is b.tree and compact(a.text) == compact(b.text) and not (a.unit and b.unit and a.unit != b.unit)
     if "base" in (a.tree[0], b.tree[0]):
@@ -168,20 +204,22 @@ def _same_leaf(a: Leaf, b: Leaf, tolerance) -> bool:
         return True
     x, y = a.tree, b.tree
     (da, sa), (db, sb) = (leaf.unit or ((), Fraction(1)) for leaf in (a, b))
-    if a.unit and b.unit and da != db:
-        if {da, db} == {_DEGREE, ()}:
-            x, y = (_times(t, _RADIAN) if d == _DEGREE else t for t, d in ((x, da), (y, db)))
-        elif not {da, db} <= {_DEGREE, (("degC", 1),), (("degF", 1),)} or _DEGREE not in (da, db):
+    if {da, db} == {_CELSIUS, _KELVIN}:
+        x, y = (("+", t, ("n", Fraction("273.15"), True)) if d == _CELSIUS else t for t, d in ((x, da), (y, db)))
+    elif a.unit and b.unit and not units.alike(da, db):
+        if {da, db} == {_DEGREE, _RADIAN}:
+            x, y = (_times(t, _IN_RADIANS) if d == _DEGREE else t for t, d in ((x, da), (y, db)))
+        elif not {da, db} <= {_DEGREE, _CELSIUS, (("degF", 1),)} or _DEGREE not in (da, db):
             return False
     elif a.unit and b.unit and sa != sb:
-        x, y = _times(x, sa), _times(y, sb)
+        x = _times(x, sa / sb)
     if agree(x, y, tolerance):
         return True
     if bool(a.unit) == bool(b.unit):
         return False
-    for dims, factor in ((_PERCENT, Fraction(1, 100)), (_DEGREE, _RADIAN)):
+    for dims, factor in ((_PERCENT, Fraction(1, 100)), (_DEGREE, _IN_RADIANS)):
         if da == dims:
             return agree(_times(x, factor), y, tolerance)
         if db == dims:
-            return agree(x, _times(y, factor), tolerance)
+            return agree(x, _times(y, factor), tolerance / 100 if dims == _PERCENT else 0)
     return False

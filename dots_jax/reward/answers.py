@@ -109,8 +109,10 @@ _LABEL = re.compile(
     r"(?:\\(?!frac|sqrt|sum|prod|int)[a-zA-Z]+(?![a-zA-Z])|[a-zA-Z']|\\text\{[^{}]*\}|_\s*(?:\{[^{}]*\}|\w)|\^\s*\{?\s*-1\s*\}?(?=\()|\^\{\(\w\)\}"
     r"|\((?:[^()+\d]|\d(?=[,)]))*\)|\{[a-zA-Z ]*\}|\|[a-zA-Z\\ ]*\||\[[A-Za-z ]+\]|[\s:,])+"
 )
-_DERIVATIVE = re.compile(r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}")
-_CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
+_DERIVATIVE = re.compile(
+    r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}|d[a-zA-Z]/d[a-zA-Z]|(?<![a-zA-Z])[fghFGHPQ]'*\([^()=]*\)"
+)
+CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
 _SCALES = "|".join(units.SCALES)
 _COMMON = set(str.split("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s"))
 _TAIL = re.compile(
@@ -119,7 +121,7 @@ _TAIL = re.compile(
 )
 
 
-_APPLIED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp)(?![a-z])(?:[^()]*|[^()]*\([^()]*)$")
+_APPLIED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp|text\{cis\})(?![a-z])(?:[^()]*|[^()]*\([^()]*)$")
 
 
 def _no_words(text: str) -> str:
@@ -139,9 +141,11 @@ def _numeric(text: str) -> bool:
 def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]:
     """Ways to read a text: value, unit, factor such as of `million`, whether the unit is sure, and other words."""
     known, sign = None, ""
-    if match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text):
+    if (match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text)) and _numeric(match[1]):
         return [(match[1], (((f"mod {match[2]}", 1),), Fraction(1)), 1, True, "")]
-    if match := re.match(r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|USD|EUR|Rs)\.?(?:\}|\s)\s*(?=\S)", text):
+    if match := re.match(
+        r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|yuan|rupees|USD|EUR|Rs)\.?(?:\}|\s)\s*(?=\S)", text
+    ):
         known, sign, text = units.UNITS[match[2]], match[1], text[match.end() :]
         known = (tuple(sorted(known[0].items())), known[1])
     whole = [(sign + text, known, 1, bool(known), "")]
@@ -174,7 +178,9 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
         if unit and (not tail.startswith(r"\text") or _numeric(before) or len(_no_words(tail).strip()) > 1):
             letter = re.search(r"\\Omega|\\mu\s*[A-Za-z]", tail)
             return [(sign + before, unit, scale, not letter, ""), *(whole if letter else [])]
-        if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not _CONDITION.search(tail):
+        if unit and re.fullmatch(r"\\text\{[JNWV]\}", tail):
+            return [*whole, (sign + before, unit, scale, False, "")]
+        if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not CONDITION.search(tail):
             return [(sign + before, known, scale, bool(known), _no_words(tail).strip())]
     for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}", text):
         before, tail = text[: match.start()], text[match.start() :]
@@ -183,7 +189,7 @@ def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]
                 _numeric(before)
                 and re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail)
                 and before[-1] == " "
-                and not _CONDITION.search(tail)
+                and not CONDITION.search(tail)
                 and not set(tail.split()) & _FUNCTIONS
             ):
                 return [(sign + before.rstrip(), known, scale, bool(known), tail)]
@@ -232,7 +238,7 @@ def _leaf(text: str) -> Leaf:
 
 _ABOUT = re.compile(
     r"^(?:\\approx|~|=|\\therefore|(?:approximately|about|roughly|exactly|nearly|around) "
-    r"|\\text\{(?:approximately|about|approx\.?)\})\s*"
+    r"|\\text\{(?:approximately|about|approx\.?|roughly|exactly|nearly|around)\})\s*"
 )
 
 
@@ -245,10 +251,12 @@ def parse(text: str):
     if len(parts) > 2 and re.search(r"\\forall|\\text\{where", text):
         return Leaf(text)
     if len(parts) > 2:
+        if modulus := re.search(r"\s*\\pmod\{\w+\}$", parts[-1]):  # n = 0, 2 mod 3
+            parts[:-2:2] = [p if r"\pmod" in p else p + modulus[0] for p in parts[:-2:2]]
         if len(parts) > 2 * MOST:
             raise Unreadable("a long list")
         return _many("list", parts, text)
-    return _one(parts[0] if parts else "", text)
+    return _one(parts[0])
 
 
 def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
@@ -265,12 +273,13 @@ def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
         items = [
             x if isinstance(x, Relation) else Relation([first.sides[0], x], first.signs) for x in items
         ]  # x = 1, 2
-    if kind == "list" and any(re.search("or", p, re.IGNORECASE) for p in parts[1::2]):
-        brackets = "or"
+    if kind == "list":
+        words = {w.lower() for p in parts[1::2] for w in re.findall("and|or", p, re.IGNORECASE)}
+        brackets = words.pop() if len(words) == 1 else brackets
     return Many(kind, items, brackets, text)
 
 
-def _one(text: str, whole: str):
+def _one(text: str):
     sides = split(text, _RELATION)
     if len(sides) > 1:
         if sides[0] == "":
@@ -302,8 +311,18 @@ def _one(text: str, whole: str):
     ratio = split(text, re.compile(r":|\\text\{(?:to|:)\}|(?<=\d )to(?= \d)"))
     if len(ratio) > 1 and all(ratio):
         return _ratio(ratio[::2], text)
-    tuples = split(text, re.compile(r"(?<=\))\s*(?=\()"))
-    return _tuples(text) or _leaf(text) if tuples else _leaf(text)
+    return _tuples(text) or _measured(_leaf(text))
+
+
+def _measured(leaf: Leaf):
+    """`(3, 4) cm` with the unit at each."""
+    pair = leaf.unit and not leaf.tree and _brackets(leaf.value)
+    many = parse(leaf.value) if pair else None
+    if not isinstance(many, Many) or not all(isinstance(x, Leaf) for x in many.items):
+        return leaf
+    for item in many.items:
+        item.unit, item.known = item.unit or leaf.unit, True
+    return many
 
 
 def _tuples(text: str) -> Many | None:
@@ -336,18 +355,28 @@ def _ratio(parts: list[str], text: str) -> Many:
 
 
 def _relation(sides: list[str], text: str):
-    values, signs = sides[::2], [re.sub(r"\\(?:approx|sim|equiv)", "=", s) for s in sides[1::2]]
-    if not all(values) or any(s not in ("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in") for s in signs):
+    values, signs = sides[::2], [re.sub(r"\\(?:sim|equiv)", "=", s) for s in sides[1::2]]
+    if set(signs) != {"=", r"\approx"} and signs != [r"\approx"]:
+        signs = ["=" if s == r"\approx" else s for s in signs]
+    if not all(values) or any(
+        s not in ("=", r"\approx", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\notin") for s in signs
+    ):
         return Leaf(text)
     if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
         return parse(values[1])
+    if signs == [r"\notin"]:
+        return Relation(
+            [parse(values[0]), Region(r"\setminus", [_leaf(r"\mathbb{R}"), parse(values[1])])], [r"\in"], text
+        )
     signs = ["=" if s == r"\in" else s for s in signs]
-    if all(s == "=" for s in signs) and len(signs) > 1 and all(is_label(v) for v in values[:-1]):  # a = b = 0
-        last = parse(values[-1])
-        return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "", text)
-    if all(s == "=" for s in signs) and len(signs) > 1:
-        values, signs = (values[:1] if is_label(values[0]) else values[-2:-1]) + values[-1:], ["="]
+    if set(signs) <= {"=", r"\approx"} and len(signs) > 1:
+        if all(is_label(v) for v in values[:-1]):  # a = b = 0
+            last = parse(values[-1])
+            return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "chain", text)
+        return Relation([parse(v) for v in values], signs, text)
     left, right = values[0], values[-1]
+    if signs in (["="], [r"\approx"]) and is_label(values[0]) | is_label(values[-1]):
+        signs = ["="]
     if signs == ["="] and not is_label(left) and is_label(right):
         left, right, values = right, left, values[::-1]
     if signs == ["="] and (names := _brackets(left)) and not re.search(r"\\pm(?![a-z])", right):
@@ -382,6 +411,23 @@ def is_region(item) -> bool:
     )  # fmt: skip
 
 
+_DOMAIN = re.compile(
+    r"\s*(?:[,;]\s*(?:\\text\{\s*(?:where|for|with|and)\s*(?:any|all)?\s*\})?\s*\(?|\()\s*\$?((?:[a-zA-Z]\s*,\s*)*[a-zA-Z])\s*"
+    r"(?:\\in\s*\\mathbb\s*\{?\s*([ZRNQ])\s*\}?(\s*[_^]\s*\{?[+*0]\}?)?"
+    r"|\\text\{\s*(?:is|are)?\s*(?:an|any)?\s*(integer)s?\s*\}|(?:is|are)?\s*(?:an|any)?\s*(integer)s?)\s*\)?$"
+)
+
+
+def domain(text: str) -> tuple[str, str]:
+    r"""An answer without a closing `k \in \mathbb{Z}`, and the numbers that this names; of the reals none."""
+    text = re.sub(r"^[a-zA-Z]\s*\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*[,;]\s*", "", text)
+    match = _DOMAIN.search(text)
+    if not match or not match.start():
+        return text, ""
+    numbers = "Z" if match[4] or match[5] else match[2] + re.sub(r"\W", "", match[3] or "")
+    return text[: match.start()], numbers.replace("R", "")
+
+
 @functools.lru_cache(maxsize=4096)
 def read(text: str, gold: bool = False) -> list:
     """Ways to read an answer, the likelier first."""
@@ -393,9 +439,27 @@ def read(text: str, gold: bool = False) -> list:
         ways.append(joined)
     if not re.search(r"\d,0\d\d(?!\d)", text) or joined == text:
         ways.append(text)
-    if re.match(rf"[-+]?(?:\d+,\d{{{'2' if gold else '1,2'}}}|0,\d+)(?=\s*(?:%|\\text|$))", text):  # a decimal comma
+    comma = re.match(
+        r"[-+]?(\d+),(?!\d{3}\s*$|0+\s*$)(\d+)(?=\s*(%|$))", text
+    )  # a decimal one, for values of a list rise
+    if comma and (comma[3] or (not gold and int(comma[1]) > int(comma[2]))):
         ways.append(text.replace(",", "."))
+    if whole := _compound(text):
+        ways.insert(0, whole)
     return [parse(w) for w in ways]
+
+
+_PART = r"(\d+(?:\.\d+)?)\s*(?:\\text\{\s*([a-zA-Z]+)\s*\}|([a-zA-Z]+))"
+_TWO_PARTS = re.compile(rf"\(?{_PART}\s*(?:and\s|\\text\{{\s*and\s*\}})?\s*{_PART}\)?")
+
+
+def _compound(text: str) -> str | None:
+    """`2 h 30 min` in minutes."""
+    match = _TWO_PARTS.fullmatch(text)
+    large, small = (units.UNITS.get(match[k] or match[k + 1]) for k in (2, 5)) if match else (None, None)
+    if not (large and small and large[0] == small[0] and large[1] > small[1]):
+        return None
+    return f"({match[1]} * {large[1] / small[1]} + {match[4]}) \\text{{ {match[5] or match[6]}}}"
 
 
 def _french(text: str) -> str:

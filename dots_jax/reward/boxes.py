@@ -2,14 +2,19 @@
 
 import re
 
+from dots_jax.reward import units
+
 NEAR = 200  # characters around a box that may belong to it
 
-_BOX = r"\\?\\(?:boxed|fbox)(?![a-zA-Z])[ \t]*"
+_BOX = r"\\?\\(?:boxed|fbox|framebox)(?![a-zA-Z])[ \t]*"
 _BARE = (
     r"(?:[-+]?\d+(?:[.,]\d+)*|[a-zA-Z](?![a-zA-Z])|\\(?:pi|infty|emptyset|frac\s*\d\s*\d"
     r"|frac\{[^{}]{0,99}\}\{[^{}]{0,99}\}|sqrt\{[^{}]{0,99}\})(?![a-zA-Z]))"
 )
-_TOKENS = re.compile(rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|{_BOX}(?P<cut>\Z)|\\.|[{{}}]", re.DOTALL)
+_TOKENS = re.compile(
+    rf"(?P<box>{_BOX}\{{)|{_BOX}(?P<bare>{_BARE})|{_BOX}\$(?P<dollars>[^$\n]{{1,99}})\$|{_BOX}(?P<cut>\Z)|\\.|[{{}}]",
+    re.DOTALL,
+)
 _LABEL = r"[a-zA-Z](?:_\{?\w{1,9}\}?)?'*(?:\([a-z]\))?\s*(?:=|\\in|\\approx)\s*"
 _BETWEEN = re.compile(
     r"(?:\s*(?:\\(?:text|mathrm)\s*\{(?!\s*,?\s*(?:and|or)\b)[^{}]*\}|\^\{?\\circ\}?))?"
@@ -28,7 +33,7 @@ _STOP = re.compile(
 _PLAIN = re.compile(
     r"(?:\s*(?:\\?%|\^\{?\\?circ\}?|°|\\degree|\\(?:times|cdot|pi|sqrt|frac|dfrac)(?![a-z])(?:\s*10)?|\^|\{[^{}]*\}|[²³]"
     r"|(?:\\[,; ])?\s*\\(?:text|mathrm)\s*\{(?!\s*(?:and|or|for|if|is|so)\b)[^{}]*\})"
-    r"|[a-zA-Z](?![a-zA-Z])|(?<=[\^a-zA-Z])\d+|(?<=[+/*])\d+|[+*/-](?=[\da-zA-Z\\]))+"
+    r"|[a-zA-Z](?![a-zA-Z])|(?<=[\^a-zA-Z])\d+|(?<=[+/*])\d+|[+*/-](?=[\da-zA-Z\\])|\s?×\s?10|_\{?\d+\}?)+"
 )
 _DECORATION = re.compile(
     r"\\(?:color|textcolor)\s*\{[^{}]*\}"
@@ -36,12 +41,26 @@ _DECORATION = re.compile(
 )
 
 
-def _find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
+_TEXT = re.compile(r"\\(?:text|textnormal|mathrm)\s*\{[^{}]*\}")
+_ONLY = re.compile(r"[\s$)\]\\]*is (?:the|our|my) (?:final |correct |only |right )*(?:answer|solution)")
+_ORDER = re.compile(r"[<>≤≥≠]|\\(?:lt|gt|le|leq|ge|geq|ne|neq|leqslant|geqslant)(?![a-zA-Z])")
+_SIMPLE = re.compile(
+    r"(?:[-+*/^_.,;|\d\s()\[\]{}]|\\[{},;! ]|\\(?:frac|dfrac|sqrt|pi|infty|left|right|boxed"
+    r"|cup|cap|setminus)(?![a-zA-Z])|[a-zA-Z](?![a-zA-Z]))*"
+)
+_AFTER = re.compile(
+    r"(?:\s*(?:\$|\\\)))?[ ~]?(?:\\?(?P<percent>%)|(?P<scale>(?:thousand|million|billion|trillion)(?![a-zA-Z]))"
+    r"|(?P<unit>[a-zA-Z]{2,}(?:/[a-z]+)?(?:\^\d|[²³])?)(?![\w/]))"
+)
+_BEFORE = re.compile(r"(?<![\w.,)\]\\/])(\d+(?:\.\d+)?[/*]?|\\sqrt\s*\{|\\[lr]?vert|\|)\Z")
+
+
+def find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
     """Boxes by where they begin (begin, begin of content, end of content, end), and whether a cut-off one follows."""
-    first = min((i for i in (text.find(r"\boxed"), text.find(r"\fbox")) if i >= 0), default=len(text))
+    first = min((i for i in map(text.find, (r"\boxed", r"\fbox", r"\framebox")) if i >= 0), default=len(text))
     opened: list[tuple[int, int] | None] = []  # None: a brace that is no box
     boxes, cut = [], -1
-    for token in _TOKENS.finditer(text, first):
+    for token in _TOKENS.finditer(text, max(0, first - 1)):
         if token[0] == "}":
             if opened and (box := opened.pop()):
                 boxes.append((*box, token.start(), token.end()))
@@ -49,8 +68,8 @@ def _find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
             opened.append(None)
         elif token["box"]:
             opened.append(token.span())
-        elif token["bare"]:
-            boxes.append((token.start(), *token.span("bare"), token.end()))
+        elif content := token["bare"] and "bare" or token["dollars"] and "dollars":
+            boxes.append((token.start(), *token.span(content), token.end()))
         elif token["cut"] is not None:
             cut = token.start()
     cut = max([cut, *(box[0] for box in opened if box)])
@@ -60,24 +79,21 @@ def _find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
 
 def _empty(content: str) -> bool:
     """Whether a box is only an echo of the instructions."""
+    if re.fullmatch(
+        r"\s*(?:\\text\s*\{)?\s*(?:(?:your|the|my|final) )+answer(?: here)?\s*\}?\s*", content, re.IGNORECASE
+    ):
+        return True
     return not re.sub(r"\\(?:[,;:! ]|q?quad|ldots|dots|cdots|text\s*\{\s*\}|square)|[\s.{}_?…$~]", "", content)
-
-
-def boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}`, `\boxed 5` or `\fbox{...}`, of nested ones the inner.
-
-    None without one, and where the last one is not finished. Escaped braces do not count, nor do empty boxes.
-    """
-    boxes, cut = _find(text)
-    return None if cut or not boxes else text[boxes[-1][1] : boxes[-1][2]]
 
 
 def final_answer(completion: str) -> str | None:
     """The last box with the expression that it is part of, and boxes before it that a comma, 'and' or 'or' joins."""
-    boxes, cut = _find(completion)
+    boxes, cut = find(completion)
     if cut or not boxes:
         return None
     chain = [boxes[-1]]
+    if _ONLY.match(completion, boxes[-1][3]):
+        boxes = boxes[-1:]
     for box, following in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         near = following[0] - box[3] < 100 and box[3] <= following[0]
         between = near and _BETWEEN.fullmatch(completion, box[3], following[0])
@@ -100,44 +116,48 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
     """A box with what stands around it in the same expression."""
     begin, a, b, end = box
     content = text[a:b].strip()
-    simple = not re.search(
-        r"[=<>,;]|\\(?:le|ge|leq|geq|in|cup|text|pm|mathrm)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}",
-        content.replace("{,}", ""),
-    )
-    if not simple:
+    if re.search(
+        r"[=<>]|\\(?:le|ge|ne|leq|geq|neq|in|approx)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}", _TEXT.sub("", content)
+    ):
         return content
-    left, right = text[max(0, begin - NEAR) : begin], text[end : end + NEAR]
     if _in_math(text, begin):
-        stops = list(_STOP.finditer(left))
-        left = left[stops[-1].end() :] if stops else left if len(left) < NEAR else ""
-        stop = _STOP.search(right)
-        relation = stop and re.match(r"[=<>]|\\(?:le|ge|ne|approx|equiv)", stop[0])
-        right = right[: stop.start()] if stop else right if len(right) < NEAR else ""
-        left, right = (_DECORATION.sub(" ", part).strip() for part in (left, right))
-        left = re.sub(r"\\boxed\s*\{([^{}]*)\}", r"{(\1)}", left)
-        left = re.sub(r"^.*\\(?:text|mathrm|textbf)\s*\{[^{}]*\}", "", left).strip()
-        if relation and (left or right):
-            left = right = ""
+        left, right = _within(text, begin, end)
     else:
-        left = _sign(text, box)
-        match = _PLAIN.match(right)
-        right = match[0].strip() if match else ""
-        right = re.sub(r"\s*(?:[\^+*/-]|\\(?:times|cdot|frac|dfrac|sqrt|,|;))+$", "", right)
+        left, right = _sign(text, box), ""
+        if match := _BEFORE.search(text[max(0, begin - NEAR) : begin]):
+            left = match[0]
+        closing = "}" if left.endswith("{") else left if left == "|" or "vert" in left else ""
+        if closing:
+            right = closing if text.startswith(closing, end) else ""
+            left = left if right else ""
+        elif match := _PLAIN.match(text, end, end + NEAR):
+            right = re.sub(r"\s*(?:[\^+*/-]|\\(?:times|cdot|frac|dfrac|sqrt|,|;))+$", "", match[0].strip())
     for part in (left, right):
         words = re.sub(r"\\(?:text|mathrm)\s*\{[^{}]*\}|\\[a-zA-Z]+", " ", part)
         if re.search(r"[a-zA-Z]{3,}|[a-zA-Z] [a-zA-Z]+ [a-zA-Z]", words):
             left = right = ""
+    if not right and (match := _AFTER.match(text, end)):
+        word = match["unit"] or ""
+        known = word in units.UNITS and word not in units.DOUBTFUL | units.NEVER | {"at", "cd", "as"}
+        if match["percent"] or match["scale"] or (known and not re.search("[a-zA-Z]{2}", content)):
+            right = r"\%" if match["percent"] else rf"\text{{ {match['scale'] or word}}}"
     whole = left + right
-    if not whole or whole.count("{") != whole.count("}") or whole.count("(") != whole.count(")") or "\\boxed" in whole:
+    braces, brackets = (
+        sum(whole.count(c) for c in o) - sum(whole.count(c) for c in e) for o, e in (("{", "}"), ("([", ")]"))
+    )
+    if not whole or braces or brackets or "\\boxed" in whole:
         return content
-    atom = re.fullmatch(r"[\w.]+|\\frac\{[^{}]*\}\{[^{}]*\}", content) and not (left and left[-1].isdigit())
+    atom = re.fullmatch(r"[\w.]+|\\frac\{[^{}]*\}\{[^{}]*\}|[(\[][^()\[\]]*[)\]]", content)
+    listed = re.search(r"(?:[,:({\[]|\\cup|\\cap|[<>]|\\[lg]eq?|\\neq?)\s*$", left) or re.match(
+        r"[,:]|\\cup|\\cap|\\setminus", right
+    )
+    sum_or_list = re.search(r"[-+,;]|\\(?:cup|pm|text|mathrm)(?![a-z])", content)
     inner = (
         content
-        if atom
-        or not left
-        and right.startswith("\\text")
-        or not (left or re.match(r"[\^!]", right))
-        and not re.search(r"[-+]", content)
+        if (atom and not (left and left[-1].isdigit()) and not (sum_or_list and right.startswith("^")))
+        or listed
+        or (not left and right.startswith((r"\text", r"\%")))
+        or not (left or re.match(r"[\^!]", right) or sum_or_list)
         else f"{{({content})}}"
     )
     if left.endswith(("\\", "_", "^")) and not inner.startswith("{"):
@@ -146,8 +166,43 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
     return f"{left}{inner}{joint}{right}".strip()
 
 
+def _within(text: str, begin: int, end: int) -> tuple[str, str]:
+    """What stands before and after a box in its formula, up to signs of equality, sentences and words."""
+    left, right = text[max(0, begin - NEAR) : begin], text[end : end + NEAR]
+    stops = [m for m in _STOP.finditer(left) if not re.match(r"[,;:]", m[0]) or not _joins(left[m.start() :])]
+    start = stops[-1] if stops else None
+    if start and _ORDER.fullmatch(start[0]):  # x > 3
+        subject = left[stops[-2].end() if len(stops) > 1 else 0 : start.start()]
+        if re.search("[a-zA-Z]", subject) and (len(stops) > 1 or len(left) < NEAR):
+            start = stops[-2] if len(stops) > 1 else None
+            stops = stops[:-1]
+    left = left[start.end() :] if start else left if len(left) < NEAR else ""
+    ends = list(_STOP.finditer(text, end, end + NEAR))
+    stop = next((m for m in ends if not re.match(r"[,;:]", m[0])), None)
+    first = ends[0] if ends else None
+    if first and first is not stop:  # a comma: the rest of a list, to the end of the formula
+        rest = text[first.start() : stop.start() if stop else end + NEAR]
+        if stop and stop[0][0] in "$\\.\n" and _SIMPLE.fullmatch(rest) and re.search(r"\w", rest):
+            first = stop
+    relation = first and re.match(r"[=<>]|\\(?:le|ge|ne|approx|equiv)", first[0])
+    right = text[end : first.start()] if first else right if len(right) < NEAR else ""
+    left, right = (_DECORATION.sub(" ", part).strip() for part in (left, right))
+    left = re.sub(
+        r"\\boxed\s*(?:\{([^{}]*)\}|(\w))",
+        lambda m: m[1] if m[1] and m[1][0] in "([" else f"{{({m[1] or m[2]})}}",
+        left,
+    )
+    left = re.sub(r"^.*\\(?:text|mathrm|textbf)\s*\{[^{}]*\}", "", left).strip()
+    return ("", "") if relation and (left or right) else (left, right)
+
+
+def _joins(left: str) -> bool:
+    """Whether what follows a comma up to a box is only more of the same list."""
+    return bool(_SIMPLE.fullmatch(left.replace(":", "")))
+
+
 def _sign(text: str, box: tuple[int, int, int, int]) -> str:
-    return "-" if re.search(r"(?:^|[\s(=$])[-−]$", text[max(0, box[0] - 2) : box[0]]) else ""
+    return "-" if re.search(r"(?:^|[\s(=$])[-−]$|=\s?[-−]\s?$", text[max(0, box[0] - 4) : box[0]]) else ""
 
 
 def _in_math(text: str, begin: int) -> bool:

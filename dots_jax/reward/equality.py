@@ -3,22 +3,28 @@
 import functools
 import itertools
 import re
+from fractions import Fraction
 
 from dots_jax.reward import answers, formula, notation
-from dots_jax.reward.agree import MINUS, agree, proportional, same_leaf
+from dots_jax.reward.agree import agree, proportional, same_leaf
 from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
-from dots_jax.reward.formula import Unreadable
+from dots_jax.reward.formula import MINUS, Unreadable
 from dots_jax.reward.quick import tolerant
 from dots_jax.reward.regions import as_interval, same_line
+
+SIDES = 8  # of a chain that count
 
 
 def same(a, b, tolerance=0) -> bool:
     """Whether an answer and a gold answer, both read, are equal."""
-    if type(a) is type(b) and a.text and compact(a.text) == compact(b.text):
+    if type(a) is type(b) and a.text and compact(a.text) == compact(b.text) and _same_units(a, b):
         return True
     a, b = _single(a), _single(b)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return same_leaf(a, b, tolerance)
+    for chain, other, mine in ((a, b, True), (b, a, False)):
+        if (ways := _ways(chain, other)) is not None:
+            return any(same(w, other, tolerance) if mine else same(other, w, tolerance) for w in ways)
     equations = [isinstance(x, Relation) and x.signs == ["="] for x in (a, b)]
     if all(equations):
         return _same_equation(a, b, tolerance)
@@ -52,15 +58,72 @@ def _single(item):
     return item
 
 
+def _ways(chain, other) -> list | None:
+    """What each side of `x = 1/3 = 0.33` says, the last where two contradict; None of what is no chain."""
+    if isinstance(chain, Many) and chain.brackets == "chain" and isinstance(other, Leaf):
+        return [chain.items[0].sides[1]]
+    if not isinstance(chain, Relation) or not set(chain.signs) <= {"=", r"\approx"}:
+        return None
+    if any(not answers.is_label(s.text) and answers.CONDITION.search(s.text) for s in chain.sides[1:]):
+        return []
+    named = _is_name(chain.sides[0])
+    constant = [
+        s for s in chain.sides[named:][-SIDES:] if isinstance(s, Leaf) and s.tree and not formula.names(s.tree) - {"i"}
+    ]
+    first = None if chain.sides[0] in constant else chain.sides[0]
+    if len(chain.signs) == 1 and (first or len(constant) < 2):
+        return None if chain.signs == ["="] else [Relation(chain.sides, ["="])]
+    about = r"\approx" in chain.signs
+    if not all(_near(x, y, about) for x, y in itertools.combinations(constant, 2)):
+        return [Relation([first, chain.sides[-1]], ["="])] if first else []
+    return [Relation([first, s], ["="]) for s in chain.sides[1:][-SIDES:]] if first else constant
+
+
+def _is_name(side) -> bool:
+    """Whether the left side of an equation is the name of what is asked for."""
+    if not isinstance(side, Leaf):
+        return False
+    infinite = re.match(r"\\(?:i{0,3}nt|oint|lim|sum|prod)(?![a-z])", side.text)
+    return (
+        answers.is_label(side.text)
+        or side.text.strip() in ("i", "e")
+        or bool(infinite and not (side.tree and agree(side.tree, side.tree)))
+    )
+
+
+_DECIMALS = re.compile(
+    r"[-+\s]*(\d*)(?:\.(\d*))?(?:e([-+]?\d+)|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?\s*(-?\d+)\s*\}?)?\s*"
+)
+
+
+def _near(x: Leaf, y: Leaf, about: bool) -> bool:
+    """Whether two values are equal, or one of them is the other, rounded."""
+    if same_leaf(x, y):
+        return True
+    steps = []
+    trees = []
+    for leaf in (x, y):
+        percent = leaf.unit is not None and leaf.unit[0] == (("%", 1),)
+        trees.append(("/", leaf.tree, ("n", Fraction(100), False)) if percent else leaf.tree)
+        match = _DECIMALS.fullmatch(leaf.value)
+        power = match and int(match[3] or match[4] or 0) - len(match[2] or "") - 2 * percent
+        rounded = match and -50 < power < 50 and (match[2] or about)
+        steps.append(Fraction(10) ** power if rounded else 0)
+    step = max(steps)
+    if steps[0] == steps[1] or (x.unit and y.unit and x.unit != y.unit):
+        return False
+    return agree(*trees, step / 2)
+
+
 def _solution(equation: Relation, mine: bool):
     """What an equation says that its left side is; None where that is no name."""
     left, right = equation.sides
-    if answers.is_label(left.text):
+    if _is_name(left):
         return right
     if not all(isinstance(x, Leaf) and x.tree for x in (left, right)) or formula.names(right.tree) - {"i"}:
         return None
     count = len(formula.names(left.tree))  # m + n = 5 says what m + n is, 2x = 10 is not solved
-    return right if count == 0 or (mine and count > 1) else None
+    return right if (mine and count > 1) or (count == 0 and agree(left.tree, right.tree)) else None
 
 
 def _renamed(tree, old: str, new: str):
@@ -86,8 +149,24 @@ def _same_equation(a: Relation, b: Relation, tolerance) -> bool:
         return True
     if any(not isinstance(s, Leaf) or s.tree is None for s in (*a.sides, *b.sides)):
         return False
+    if all(answers.is_label(r.sides[0].text) and not formula.names(r.sides[1].tree) for r in (a, b)):
+        return False  # two values, as their comparison said
     f, g = (("+", r.sides[0].tree, ("*", MINUS, r.sides[1].tree)) for r in (a, b))
-    return bool(proportional(f, g))
+    return _same_units(a, b) and bool(proportional(f, g))
+
+
+def _same_units(a, b) -> bool:
+    """Whether two answers have the same units, where both have any."""
+    x, y = ({leaf.unit for leaf in _leaves(item) if leaf.unit} for item in (a, b))
+    return x == y or not (x and y)
+
+
+def _leaves(item):
+    if isinstance(item, Leaf):
+        yield item
+        return
+    for part in item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts:
+        yield from _leaves(part)
 
 
 def _same_label(a, b) -> bool:
@@ -113,10 +192,18 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
         return len(trees) == len(a.items) and all(
             x and y and u and v and agree(("*", x, v), ("*", y, u)) for (x, y), (u, v) in itertools.pairwise(trees)
         )
+    if a.kind == b.kind == "set":
+        a, b = (Many("set", _distinct(m.items)) for m in (a, b))
     if len(a.items) != len(b.items):
         return False
     names = [[x.sides[0].text for x in m.items if isinstance(x, Relation) and x.signs == ["="]] for m in (a, b)]
     assigned = any(len(set(n)) == len(m.items) > 1 for n, m in zip(names, (a, b), strict=True)) and not all(names)
+    if any(len({re.sub(r"_\s*\{?\d+\}?\s*$", "_", n) for n in found}) == 1 for found in names if found):
+        assigned = False  # x_1 and x_2 are two solutions
+    if assigned and "or" in (a.brackets, b.brackets):
+        return False
+    if {a.brackets, b.brackets} == {"and", "or"} and any(answers.is_region(x) for x in a.items):
+        return False
     kinds = {a.kind, b.kind}
     if kinds == {"tuple"}:
         if a.brackets != b.brackets and len(a.items) == 2:
@@ -132,6 +219,14 @@ def _same_many(a: Many, b: Many, tolerance) -> bool:
             return False
         left.pop(found)
     return True
+
+
+def _distinct(items: list) -> list:
+    found: list = []
+    for item in items:
+        if not any(same(item, x) for x in found):
+            found.append(item)
+    return found
 
 
 def _same_mixed(many: Many, leaf: Leaf, tolerance) -> bool:
@@ -155,13 +250,19 @@ def _same_mixed(many: Many, leaf: Leaf, tolerance) -> bool:
 
 
 def _same_region(a, b, tolerance) -> bool:
+    if not _same_units(a, b):
+        return False
     try:
         if same_line(a, b):
             return True
     except Unreadable:
         pass
-    if isinstance(a, Relation) and isinstance(b, Relation):
+    if isinstance(a, Relation) and isinstance(b, Relation) and (a.signs == [r"\in"]) == (b.signs == [r"\in"]):
         return _same_inequality(a, b)
+    if isinstance(a, Relation) and isinstance(b, Relation):
+        inside, between = (a, b) if a.signs == [r"\in"] else (b, a)
+        if len(between.sides) != 3 or compact(inside.sides[0].text) != compact(between.sides[1].text):
+            return False
     x, y = as_interval(a), as_interval(b)
     if isinstance(x, Many) and isinstance(y, Many) and x.kind == y.kind == "tuple" and (x is not a or y is not b):
         return _same_many(x, y, tolerance)
@@ -204,8 +305,9 @@ def _same_inequality(a: Relation, b: Relation) -> bool:
 
 
 _OPTION = re.compile(
-    r"(?:(?i:option|choice|answer|case)s?\s*:?\s*)?"
-    r"(?:\(([A-Ja-j])\)|([A-Ja-j])\s*[.):](?!\d)|([A-Ea-e])(?=$)|(?<=[a-z] )([A-Ja-j])(?=$|\s))\s*[:.]?\s*(.*)",
+    r"(?:(?i:option|choice|answer|case)s?\s*:?\s*)\(?([A-Ja-j])\)?[:.]?"
+    r"|(?:\(([A-J])\)|([A-J])[.):]|([A-J])(?=$))(?:$|\s+(?=[-\d\\$]|[a-zA-Z]{2})(.*))"
+    r"|\(([a-j])\)|([a-j])[.)]",
     re.DOTALL,
 )
 _SAME_WORDS = dict(
@@ -229,14 +331,15 @@ _SPOKEN = {
     w: str(k) for k, w in enumerate(str.split("zero one two three four five six seven eight nine ten eleven twelve"))
 }
 _SPOKEN |= dict.fromkeys(("all real numbers", "all reals", "real numbers", "all real values"), r"\mathbb{R}")
-_SPOKEN |= {"infinity": r"\infty", "empty set": r"\emptyset"}
+_SPOKEN |= {"infinity": r"\infty"}
+_SPOKEN |= dict.fromkeys(("empty set", "no solution", "no solutions", "none"), r"\emptyset")
 
 
 def _words(text: str) -> tuple[str, bool] | None:
     """Words of an answer that is nothing else, and whether they were set as text; None where it is something else."""
     inside = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     inside = " ".join(re.sub(r"[(){}]", " ", inside).split()).strip(" .")
-    if not re.fullmatch(r"[A-Za-z]+(?:(?: |'|-)[A-Za-z]+)*", inside):
+    if not re.fullmatch(r"[A-Za-z]+(?:(?: |'|-)[A-Za-z]+)*", inside) or re.search(r"[a-z]\\text\{[A-Z]\}$", text):
         return None
     return inside, r"\text" in text
 
@@ -248,17 +351,14 @@ def _same_words(a: str, b: str) -> bool | None:
         return None
     if x[0] == y[0]:
         return True
-    p, q = (w[0].casefold() for w in (x, y))
-    if any(
-        len(u) == 1 and u != v and u.lower() not in "abcde" for u, v in zip(x[0].split(), y[0].split(), strict=False)
-    ):
+    p, q = (re.sub(r"^(?:[Tt]he|[Aa]n?) ", "", re.sub(r"[\s-]+", " ", w[0])) for w in (x, y))
+    if any(len(u) == 1 and u != v for u, v in zip(p.split(), q.split(), strict=False)):
         return None
-    p, q = (re.sub(r"^(?:the|an?) ", "", re.sub(r"[\s-]+", " ", w)) for w in (p, q))
-    p, q = (_SAME_WORDS.get(w, w) for w in (p, q))
+    p, q = (_SAME_WORDS.get(w.casefold(), w.casefold()) for w in (p, q))
     if p != q:
-        return False if min(len(p), len(q)) > 2 and (x[1] or y[1]) else None
-    if len(p) == 1:
-        return p in "abcde"
+        kinds = ("[A-Z]{3,}", "[a-z]{4,}|[a-z]{3,}(?: [a-z]{3,})+")  # no products of letters
+        plain = any(all(re.fullmatch(kind, w[0]) for w in (x, y)) for kind in kinds)
+        return False if plain or (min(len(p), len(q)) > 2 and (x[1] or y[1])) else None
     word = p in _ORDINARY or (len(p) > 3 and all(re.fullmatch(r"[A-Z]?[a-z]*[aeiou][a-z ]*", w[0]) for w in (x, y)))
     return True if x[1] or y[1] or word else None
 
@@ -266,20 +366,23 @@ def _same_words(a: str, b: str) -> bool | None:
 def _option(text: str) -> tuple[str, str] | None:
     """Letter and content of an answer such as `(B) 5`."""
     inside = " ".join(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text).split())
-    match = _OPTION.fullmatch(inside)
+    match = _OPTION.fullmatch(f"({inside})" if re.fullmatch(r"\\text\{ *[a-j] *\}", text) else inside)
     if not match:
         return None
-    return next(g for g in match.groups()[:4] if g).upper(), match[5].strip()
+    letter = next(g for k, g in enumerate(match.groups(), 1) if g and k != 5)
+    return letter.upper(), (match[5] or "").strip()
 
 
 def _same_option(a: str, b: str) -> bool | None:
+    """Whether an answer is the gold answer's option, or what it says; None where the two are no options."""
     x, y = _option(a), _option(b)
+    if y and not x and re.fullmatch("[a-d]", a):
+        x = a.upper(), ""
     if x and y:
         return x[0] == y[0] and (not x[1] or not y[1] or equal(x[1], y[1]))
-    if x and x[1]:
-        return equal(x[1], b)
-    if y and y[1]:
-        return equal(a, y[1])
+    for found, other in ((x, b), (y, a)):
+        if found and found[1] and equal(found[1], other):
+            return True
     return None
 
 
@@ -287,16 +390,34 @@ _MATH = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _LAST = re.compile(r"(?<![\w.,])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:[.,]\d+)?%?(?![\w.,]*\d)")
 
 
+_SAYS = re.compile(
+    r"(?:\b(?:is|are|was|equals|be|get|gives|it's|answer|result)|equal to|creas\w* by|[:=])\s*$", re.IGNORECASE
+)
+_TELLING = re.compile(
+    r"\b(?:not|n't|never|no|than|less|more|greater|fewer|least|most|over|under|above|below|between|ratio|except|wrong)\b",
+    re.IGNORECASE,
+)
+_DIRECTION = re.compile(r"\b(?:in|de)creas|\b(?:gain|los[est]|profit|up|down|left|right)", re.IGNORECASE)
+
+
 def _prose(text: str) -> str:
-    """Of a sentence the last formula, or the last number; the text itself where it is no sentence."""
+    """What a sentence says: its last formula, or its end from the last number on; the text itself of other texts."""
     found = [(m.start(), next(g for g in m.groups() if g)) for m in _MATH.finditer(text)]
     around = _MATH.sub(lambda m: " " * len(m[0]), text)
     if len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around)) < (
         1 if found else 2
     ) or (not found and "\\" in text):
         return text
-    found += [(m.start(), m[0]) for m in _LAST.finditer(around)]
-    return max(found)[1] if found else text
+    number = list(_LAST.finditer(around))[-1:]
+    if number and (not found or number[0].start() > found[-1][0]):
+        if not _SAYS.search(around[: number[0].start()]):
+            return text
+        end = re.split(r"\.\s|<\|", text[number[0].start() :])[0]
+        return number[0][0] if re.fullmatch(r"[a-zA-Z]{1,3}[²³]?", end[len(number[0][0]) :]) else end
+    if not found:
+        return text
+    clause = re.split(r"[.,:;]\s", around[: found[-1][0]])[-1] + around[found[-1][0] :]
+    return text if _TELLING.search(clause) else found[-1][1]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -317,10 +438,17 @@ def equal(answer: str, gold: str) -> bool:
     for judge in (_same_words, _same_option):
         if (verdict := judge(a, b)) is not None:
             return verdict
+    (a, numbers), (b, others) = answers.domain(a), answers.domain(b)
+    if numbers and others and numbers != others:
+        return False
     for x, y in itertools.product(_read(a), _read(b, gold=True)):
         if same(x, y, tolerance):
             return True
     shorter = tuple(t if _understood(c) else _prose(t) for t, c in ((answer, a), (gold, b)))
+    if all(s != t for s, t in zip(shorter, (answer, gold), strict=True)):
+        ways = [set(map(str.casefold, _DIRECTION.findall(t))) for t in (answer, gold)]
+        if ways[0] != ways[1]:
+            return False
     return shorter != (answer, gold) and equal(*shorter)
 
 

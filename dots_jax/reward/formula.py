@@ -40,6 +40,9 @@ _CLOSING = {
 _WORDS_OF_BASES = str.split("two three four five six seven eight nine ten")
 
 
+MINUS = ("n", Fraction(-1), False)
+
+
 class Unreadable(Exception):
     """No formula, or one without a value that can be computed."""
 
@@ -78,11 +81,11 @@ class _Parser:
     def sum(self):
         sign = self._sign()
         tree = self.product()
-        tree = ("*", ("n", Fraction(-1), False), tree) if sign < 0 else tree
+        tree = ("*", MINUS, tree) if sign < 0 else tree
         while self.peek() in ("+", "-"):
             sign = self._sign()
             term = self.product()
-            tree = ("+", tree, term if sign > 0 else ("*", ("n", Fraction(-1), False), term))
+            tree = ("+", tree, term if sign > 0 else ("*", MINUS, term))
         return tree
 
     def _sign(self) -> int:
@@ -110,6 +113,8 @@ class _Parser:
                 tree = ("/", tree, below)
             elif implicit_only and (token[1:] in FUNCTIONS or token in (r"\sum", r"\prod")):
                 break
+            elif implicit_only and names(tree) and re.match(r"\s*(?:[(\[]|e\s*\^)", self.text[self.i :]):
+                break  # sin x (1 + x)
             elif self.starts(token):
                 tree = ("*", tree, self.factor())
             else:
@@ -127,7 +132,7 @@ class _Parser:
     def signed(self):
         sign = self._sign()
         tree = self.factor()
-        return tree if sign > 0 else ("*", ("n", Fraction(-1), False), tree)
+        return tree if sign > 0 else ("*", MINUS, tree)
 
     def factor(self):
         """A primary with its exponents, factorials, degrees and percents."""
@@ -155,7 +160,7 @@ class _Parser:
         if self.peek() in ("-", "+"):
             sign = self.next()
             tree = self.exponent()
-            return tree if sign == "+" else ("*", ("n", Fraction(-1), False), tree)
+            return tree if sign == "+" else ("*", MINUS, tree)
         tree = self.script()
         if self.take("^"):
             tree = ("^", tree, self.exponent())
@@ -253,7 +258,7 @@ class _Parser:
                 self.i = mixed.end()
                 return ("n", int(token) + Fraction(top, bottom), False)
         if match := re.compile(
-            r"([A-Z0-9]*)\s*_\s*(?:\{\s*\(?\s*(?:\\text\{(\w+)\}|(\w+))\s*\)?\s*\}|\\text\{(\w+)\}|(\d+))"
+            r"([A-Z0-9]*|[a-f0-9]*(?=\s*_\s*\{?16))\s*_\s*(?:\{\s*\(?\s*(?:\\text\{(\w+)\}|(\w+))\s*\)?\s*\}|\\text\{(\w+)\}|(\d+))"
         ).match(self.text, self.i):
             word = next(x for x in match.groups()[1:] if x)
             base = int(word) if word.isdigit() else _WORDS_OF_BASES.index(word) + 2 if word in _WORDS_OF_BASES else 0
@@ -329,8 +334,8 @@ class _Parser:
         else:
             sign = self._sign() if self.peek() == "-" else 1
             tree = self.product(implicit_only=True)
-            args = [tree if sign > 0 else ("*", ("n", Fraction(-1), False), tree)]
-        if power == ("*", ("n", Fraction(-1), False), ("n", Fraction(1), False)) and name in NAMED[:12]:
+            args = [tree if sign > 0 else ("*", MINUS, tree)]
+        if power == ("*", MINUS, ("n", Fraction(1), False)) and name in NAMED[:12]:
             name, power = "arc" + name, None
         if name == "cis":
             return ("f", "exp", ("*", ("s", "i"), *args))
@@ -451,11 +456,12 @@ def walk(tree):
 
 def names(tree) -> set[str]:
     """The variables and unknown functions of a tree."""
-    return {
+    found = {
         t[1]
         for t in walk(tree)
         if (t[0] in ("s", "index") and t[1] not in ("pi", "e")) or (t[0] == "f" and t[1].startswith("apply"))
     }
+    return found - {t[2] for t in walk(tree) if t[0] == "sum"} if found else found
 
 
 def in_degrees(tree) -> tuple[tuple, bool]:

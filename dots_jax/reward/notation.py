@@ -21,7 +21,8 @@ _SIGNS = str.split(
     r"˚ \degree ° \degree º \degree ′ ' ’ ' ″ '' ∠ \angle △ \triangle ⟨ \langle ⟩ \rangle ⌊ \lfloor ⌋ \rfloor "
     r"⌈ \lceil ⌉ \rceil … \ldots ⋯ \ldots ∑ \sum ∏ \prod ∫ \int ∣ | µ \mu ℝ \mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} "
     r"ℚ \mathbb{Q} ℂ \mathbb{C} ≡ \equiv → \to ∨ \lor ∧ \land ， , ； ; ： : （ ( ） ) 、 , ℃ \degree{}C "
-    r"℉ \degree{}F ％ % € \text{euros} £ \text{pounds} 元 \text{yuan} ¥ \text{yen} “ ` ” `"
+    r"℉ \degree{}F ％ % € \text{euros} ₹ \text{rupees} Å \text{angstroms} £ \text{pounds} 元 \text{yuan} ¥ \text{yen} "
+    r"“ ` ” `"
 )
 _CHARACTERS = {
     ord(c): (f"{name} " if name[-1].isalpha() and name[0] == "\\" else name)
@@ -34,17 +35,22 @@ _TEXT = (
 )
 FUNCTIONS = str.split(
     "arcsin arccos arctan arccot arcsec arccsc arsinh arcosh artanh arcsinh arccosh arctanh sinh cosh tanh coth sech "
-    "csch sin cos tan cot sec csc cosec tg ctg asin acos atan exp log ln lg sqrt cbrt max min gcd lcm abs floor ceil"
+    "csch cis sin cos tan cot sec csc cosec tg ctg asin acos atan exp log ln lg sqrt cbrt max min gcd lcm abs floor "
+    "ceil"
 )
-_WORDS = "|".join([*FUNCTIONS, "infinity", "infty", "inf", "pi", *{w for w in _GREEK.split()[1::2] if len(w) > 2}])
+_WORDS = "|".join(
+    [*FUNCTIONS, "infinity", "infty", "inf", "pi", "hbar", *{w for w in _GREEK.split()[1::2] if len(w) > 2}]
+)
 _RENAMED = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 
+_RELATES = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![a-z])")
 _REWRITES = [
     (re.compile(p), r)
     for p, r in (
         (r"(?<!\\)\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])(?:\.(?!\d))?", " "),
-        (r"(?<!\\)\\(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill|hspace\{[^{}]*\}|,|:|;|!|>| |\n)"
-         r"(?![a-zA-Z])", lambda m: "" if m[0] == r"\!" else r"\, " if m[0] == r"\," else " "),
+        (r"(?<!\\)\\! ?", ""),
+        (r"(?<!\\)\\(?:(?:(?:display|text|script)style|limits|nolimits|quad|qquad|hfill)(?![a-zA-Z])|hspace\{[^{}]*\}"
+         r"|[,:;> \n])", lambda m: r"\, " if m[0] == r"\," else " "),
         (r"\\(?:color|textcolor)\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge|bold)(?![a-zA-Z])", " "),
         (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
         (r"(?<![a-zA-Z])\{,\}|,\\, (?=\d{3})", ","),
@@ -54,18 +60,24 @@ _REWRITES = [
         (r"\\(?:d|t)binom(?![a-z])", r"\\binom"),
         (r"\\(?:leq|leqslant|leqq)(?![a-z])|<=|&lt;=|=<", r"\\le "),
         (r"\\(?:geq|geqslant|geqq)(?![a-z])|>=|&gt;=", r"\\ge "),
-        (r"\\neq(?![a-z])|\\not\s*=|!=|/=", r"\\ne "),
+        (r"\\neq(?![a-z])|\\not\s*=|(?<!(?<!_)\d)!=|/=", r"\\ne "),
         (r"\\lt(?![a-z])|&lt;", "<"),
         (r"\\gt(?![a-z])|&gt;", ">"),
         (r"\\(?:simeq|cong|doteq)(?![a-z])|~=", r"\\approx "),
         (r"\\(?:varnothing)(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\var(epsilon|phi|theta|rho|sigma|kappa|pi)(?![a-z])", r"\\\1"),
         (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-z])|\.\.\.+", r"\\ldots "),
-        (r"\\(?:lvert|rvert|vert|mid)(?![a-z])", "|"),
+        (r"\\(?:[lr]?[vV]ert|mid)(?![a-z])|\\\|", "|"),
         (r"\\lbrace(?![a-z])", r"\\{"),
         (r"\\rbrace(?![a-z])", r"\\}"),
         (r"\\backslash(?![a-z])|\\smallsetminus(?![a-z])", r"\\setminus "),
-        (r"\\(?:bigcup|lor|vee)(?![a-z])", r"\\cup "),
+        (r"\\bigcup(?![a-z])", r"\\cup "),
+        (r"\\(?:lor|vee)(?![a-z])", lambda m: r"\text{or}" if _RELATES.search(m.string) else r"\cup "),
+        (r"\\(?:land|wedge)(?![a-z])", lambda m: r"\text{and}" if _RELATES.search(m.string) else r"\land "),
+        (r"\\(?:text|mathrm)\s*\{\s*\\AA\s*\}|\\AA(?![a-zA-Z])", r"\\text{angstroms}"),
+        (r"(?<=[\d}])\s*([MRL])\s*_\s*\{?\s*\\(odot|oplus)\s*\}?$", r"\\text{ \1\2}"),
+        (r"(?<=\d )\s*([kcdm]?m|ft|in|yd|mi)([23])$", r"\1^\2"),
+        (r"\bUS(?=\s*\\text\{dollars\})", ""),
         (r"\\colon(?![a-z])", ":"),
         (r"\\ast(?![a-z])", "*"),
         (r"\\div(?![a-z])", "/"),
@@ -84,7 +96,7 @@ _REWRITES = [
         (r"(?<=[\d}])\s*\(\s*(\\(?:text|mathrm)\s*\{[a-z ]*\})\s*\)$", r" \1"),
         (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])(?:\{([-+]?\d+)\}|([-+]?\d+))(?![\d.])", r"e\1\2"),
         (r"\(([0-9A-F]+)\)\s*(?=_\s*\{?\(?\d)", r"\1"),
-        (r"(\w)\s*(?:\\text\{)?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\}?$", r"\1_{\2}"),
+        (r"(\w)\s*(?:\\text\{)?\s*\(?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\)?\s*\}?$", r"\1_{\2}"),
         (r"(?<=[a-z])er[ -]cent", "ercent"),
         (r"(?<![a-zA-Z\\])log_?(2|10)\s*(?=\()", r"\\log_{\1}"),
         (r"(\w+) choose (\w+)", r"\\binom{\1}{\2}"),
@@ -105,7 +117,7 @@ _REWRITES = [
 
 
 _SAYING = re.compile(
-    r"(?:thus|so|hence|therefore|then)\b[,:]?\s+(?=[-\d$\\])|:\s*|"
+    r"(?:thus|so|hence|therefore|then|it is|it's)\b[,:]?\s+(?=[-\d$\\])|:\s*|"
     r"(?:(?:so|thus|hence|therefore|final|it is|is)\b[,:]?\s*)?(?:the )?(?:final |correct )?"
     r"(?:answers?|result|solutions?|value|option|choice)\s*(?:(?:is|are)\b|:)\s*:?\s*",
     re.IGNORECASE,
@@ -123,13 +135,13 @@ def clean(text: str) -> str:
         text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_halves(m[0])), text)
         text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
-    for pattern, replacement in _REWRITES[:4]:
+    for pattern, replacement in _REWRITES[:5]:
         text = pattern.sub(replacement, text)
     text = text.strip()
     said = _SAYING.match(text)
     text = re.sub(r"(?:\\\\|(?<!\\)\$|\s)+$", "", _unwrap(text[said.end() :] if said else text))
     text = _dollars(text)
-    for pattern, replacement in _REWRITES[4:]:
+    for pattern, replacement in _REWRITES[5:]:
         text = pattern.sub(replacement, text)
     for _ in range(3):  # exponents within words
         text = re.sub(r"(\\(?:text|mathrm)\s*\{[^{}]*\^)\{(-?\d)\}", r"\1\2", text)
@@ -178,7 +190,11 @@ def _words(text: str) -> str:
         text = found
     text = re.sub(rf"\\(?:{_TEXT})(?![a-zA-Z])(?=\s*\{{)", " ", text)
     parts = re.split(r"(\x02[^\x03]*\x03)", text)
+    program = "*" in text and "\\" not in text
     for k in range(0, len(parts), 2):
+        if program:
+            parts[k] = re.sub(r"(?<![a-zA-Z])(nu|mu|xi)(?![a-zA-Z])", r"\\\1 ", parts[k])
+        parts[k] = re.sub(r"(?<![a-zA-Z\\])([b-zB-Z])(?=(?:sin|cos|tan|log|ln|exp|sqrt)\()", r"\1 ", parts[k])
         part = re.sub(r"(?<![a-zA-Z\\])(?:np|numpy|math|sp|sympy|cmath)\.(?=[a-z])", "", parts[k])
         part = re.sub(
             rf"(?<![a-zA-Z\\])({_WORDS})(?=\d|[^a-zA-Z]|$)",

@@ -49,13 +49,13 @@ def _ends(x: Fraction) -> bool:
 @functools.lru_cache(maxsize=1 << 12)
 def plain(text: str) -> str:
     """An answer without what carries no meaning: spaces, dollar signs around it, a full stop, sizes."""
-    text = re.sub(r"(?<!\\)\\(?:!|(?:left|right|displaystyle)(?![a-zA-Z]))", "", text)
-    text = re.sub(r"(?<!\\)(?:\\[,;: ]|~)", " ", text).replace("{,}", ",")
+    text = re.sub(r"(?<!\\)\\(?:! ?|(?:left|right|displaystyle)(?![a-zA-Z]))", "", text)
+    text = re.sub(r"\{,\} ?", ",", re.sub(r"(?<!\\)(?:\\[,;: ]|~)", " ", text))
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = " ".join(text.split()).strip("$ ")
     if text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip("$ ")
-    return re.sub(r"(?<=\W) | (?=\W)", "", text)
+    return re.sub(r"(?<=\W) (?!(?<=\d, )\d{3}(?!\d))| (?=\W)", "", text)  # `3, 125` is a list
 
 
 def number(text: str) -> tuple[Fraction, bool, bool] | None:

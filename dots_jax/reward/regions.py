@@ -1,13 +1,13 @@
 """Sets of real numbers: intervals, unions and inequalities."""
 
+import itertools
 from fractions import Fraction
 
 from mpmath import mp
 
 from dots_jax.reward import answers, formula, value
-from dots_jax.reward.agree import MINUS
 from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
-from dots_jax.reward.formula import Unreadable
+from dots_jax.reward.formula import MINUS, Unreadable
 from dots_jax.reward.value import Point
 
 
@@ -78,7 +78,7 @@ def _lines(lines: list[_Line], item: Many) -> _Line:
         raise Unreadable("a region of several variables")
     joint = all(isinstance(x, Relation) and x.signs != ["="] for x in item.items) and item.brackets != "or"
     every = lambda t: all(line.contains(t) for line in lines)  # noqa: E731
-    if joint and any(every(t) for t in _samples(breaks)):
+    if joint and (item.brackets == "and" or any(every(t) for t in _samples(breaks))):
         return _Line(every, breaks, *variables)
     return _Line(lambda t: any(line.contains(t) for line in lines), breaks, *variables)
 
@@ -129,15 +129,51 @@ def _inequality(item: Relation) -> _Line:
 
     breaks = []
     for x, y in zip(trees, trees[1:], strict=False):
-        try:
-            h = [value.add(at(x, Fraction(t)), value.multiply(Fraction(-1), at(y, Fraction(t)))) for t in (0, 1)]
-            root = value.divide(value.multiply(Fraction(-1), h[0]), value.add(h[1], value.multiply(Fraction(-1), h[0])))
-        except Unreadable:
-            continue
-        breaks += [root, -root]
-        if _order(root, Fraction(0)) > 0:
-            breaks += [mp.sqrt(value.real(root)), -mp.sqrt(value.real(root))]
+        breaks += _zeros(lambda t, x=x, y=y: value.add(at(x, t), value.multiply(Fraction(-1), at(y, t))))
     return _Line(contains, breaks, name)
+
+
+_GRID = sorted(
+    {Fraction(s * k, 4) for k in range(121) for s in (1, -1)}
+    | {Fraction(s * 10**k) for k in range(2, 7) for s in (1, -1)}
+)
+
+
+def _zeros(h) -> list:
+    """Where a function of one variable vanishes, jumps, begins or ends."""
+
+    def sign(t):
+        try:
+            return _order(h(t), Fraction(0))
+        except Unreadable:
+            return None
+
+    try:
+        line = [h(Fraction(t)) for t in range(4)]
+        steps = [value.add(q, value.multiply(Fraction(-1), p)) for p, q in zip(line, line[1:], strict=False)]
+        if steps[0] and _order(steps[0], steps[1]) == _order(steps[1], steps[2]) == 0:
+            return [value.divide(value.multiply(Fraction(-1), line[0]), steps[0])]
+    except Unreadable:
+        pass
+    found, signs = [], [sign(t) for t in _GRID]
+    if sum(p != q for p, q in itertools.pairwise(signs)) > 16:
+        raise Unreadable("a region of many parts")
+    for low, high, below, above in zip(_GRID, _GRID[1:], signs, signs[1:], strict=False):
+        if below == 0:
+            found.append(low)
+        if below == above or 0 in (below, above):
+            continue
+        a, b = value.real(low), value.real(high)
+        for _ in range(100):
+            middle = (a + b) / 2
+            at_middle = sign(middle)
+            if at_middle == 0:
+                a = b = middle
+                break
+            a, b = (middle, b) if at_middle == below else (a, middle)
+        near = Fraction(int(mp.nint((a + b) / 2 * 10**25)), 10**25).limit_denominator(1000)
+        found.append(near if abs(value.real(near) - a) < mp.mpf(10) ** -24 else (a + b) / 2)
+    return found
 
 
 def _samples(breaks: list) -> list:
@@ -158,6 +194,8 @@ def _samples(breaks: list) -> list:
 
 def same_line(a, b) -> bool:
     """Whether two regions hold the same numbers, of the same variable where both name it."""
+    if any(isinstance(x, Leaf) and not answers.is_region(x) for x in (a, b)):
+        return False
     a, b = _line(a), _line(b)
     if a.variable and b.variable and a.variable != b.variable:
         return False

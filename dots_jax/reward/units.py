@@ -5,12 +5,13 @@ from fractions import Fraction
 
 # name -> powers of the base quantities
 _BASE = {
-    "m": "L", "g": "M", "s": "T", "A": "I", "K": "K", "mol": "n", "cd": "J", "Hz": "/T", "N": "M L /T /T",
+    "m": "L", "g": "M", "s": "T", "A": "I", "K": "K", "mol": "n", "cd": "J", "Hz": "cycle /T", "N": "M L /T /T",
     "J": "M L L /T /T", "W": "M L L /T /T /T", "Pa": "M /L /T /T", "C": "I T", "V": "M L L /T /T /T /I",
     "F": "I I T T T T /M /L /L",
     "T": "M /T /T /I", "Wb": "M L L /T /T /I", "H": "M L L /T /T /I /I", "eV": "M L L /T /T",
     "Omega": "M L L /T /T /T /I /I", "L": "L L L", "l": "L L L", "B": "byte", "bit": "bit", "cal": "M L L /T /T",
-    "pc": "L", "rad": "", "sr": "", "bar": "M /L /T /T", "Sv": "L L /T /T", "Gy": "L L /T /T", "Bq": "/T", "lm": "lm",
+    "pc": "L", "rad": "rad", "sr": "", "bar": "M /L /T /T", "Sv": "dose L L /T /T", "Gy": "energy L L /T /T",
+    "Bq": "decay /T", "lm": "lm",
 }  # fmt: skip
 _SIZE = {"g": 1e-3, "L": 1e-3, "l": 1e-3, "eV": Fraction("1.602176634e-19"), "cal": 4.184, "pc": 3.0857e16, "bar": 1e5}
 _PREFIX = {
@@ -29,7 +30,7 @@ _LONG_PREFIX = {
 }  # fmt: skip
 _OTHER = {
     "min minute minutes mins": ("T", 60), "h hr hrs hour hours": ("T", 3600), "day days d": ("T", 86400),
-    "week weeks": ("T", 604800), "month months": ("month", 1), "year years yr yrs": ("year", 1),
+    "week weeks": ("T", 604800), "month months": ("year", Fraction(1, 12)), "year years yr yrs": ("year", 1),
     "in inch inches": ("L", "0.0254"), "ft foot feet": ("L", "0.3048"), "yd yard yards": ("L", "0.9144"),
     "mile miles mi": ("L", "1609.344"), "mph": ("L /T", "0.44704"), "kph kmh kmph": ("L /T", Fraction(5, 18)),
     "lb lbs pound pounds": ("pound", 1), "oz ounce ounces": ("pound", Fraction(1, 16)),
@@ -40,18 +41,26 @@ _OTHER = {
     "ha hectare hectares": ("L L", 10000), "atm": ("M /L /T /T", 101325), "dyn dyne dynes": ("M L /T /T", "1e-5"),
     "erg ergs": ("M L L /T /T", "1e-7"), "dollar dollars USD usd bucks": ("$", 1), "cent cents ¢": ("$", "0.01"),
     "euro euros EUR": ("€", 1), "yuan RMB rmb": ("yuan", 1), "yen": ("yen", 1),
-    "rupees Rs": ("Rs", 1),
+    "rupees rupee Rs": ("Rs", 1),
     "degree degrees deg": ("degree", 1), "percent pct percentage % percents": ("%", 1), "kWh": ("M L L /T /T", 3600000),
     "degC Celsius celsius": ("degC", 1), "degF Fahrenheit fahrenheit": ("degF", 1), "rpm": ("rev /T", Fraction(1, 60)),
     "am a.m. A.M. AM a.m A.M": ("am", 1), "pm p.m. P.M. PM p.m P.M": ("pm", 1),
     "rev revolution revolutions": ("rev", 1),
     "G gauss Gauss": ("M /T /T /I", "1e-4"), "dB": ("dB", 1),
-    "fps": ("L /T", "0.3048"), "Msun": ("M", "1.989e30"), "rads": ("", 1),
+    "fps": ("L /T", "0.3048"), "Msun Modot": ("M", "1.989e30"), "Rodot": ("solar L", 1),
+    "Lodot": ("solar W", 1), "Moplus": ("earth M", 1), "Roplus": ("earth L", 1), "rads": ("rad", 1),
 }  # fmt: skip
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000} | {
     name: 1000**k for k, names in enumerate(("million mn", "billion bn", "trillion"), 2) for name in names.split()
 }
 Dimension = tuple[tuple[str, int], ...]
+_COUNTS = {"cycle", "rad", "dose", "energy", "decay"}  # what is counted, which often is not said
+
+
+def alike(a: Dimension, b: Dimension) -> bool:
+    """Whether two units measure the same: a hertz is 1/s, and so is a radian per second, but these two differ."""
+    x, y = (tuple(d for d in dims if d[0] not in _COUNTS) for dims in (a, b))
+    return a == b or (x == y and (a == x or b == y))
 
 
 def _powers(text: str, times: int = 1) -> dict[str, int]:
@@ -78,7 +87,7 @@ def _table() -> dict[str, tuple[dict[str, int], Fraction]]:
 
 UNITS = _table()
 # A letter, or two that are a product as often, is a unit only in \text or after a space.
-DOUBTFUL = {*"msgJNWVKACLlFTHhdt", "mg", "ms", "ns", "mm", "mN", "mV", "kg", "in", "pm", "am"} - {"kg", "mm"}
+DOUBTFUL = {*"msgJNWVKACLlFTHhdt", "mg", "ms", "ns", "mN", "mV", "in", "pm", "am"}
 NEVER = {*"lhdtHTcBG", "pc", "am", "cc", "cd", "fl", "au"}  # bare, these are variables whatever stands before
 _WORD = r"[A-Za-z%¢][A-Za-z-]*(?:\.[mM]\.?)?"
 _PIECE = re.compile(rf"\s*(?:([/()])|({_WORD})\.?\s*(?:\^\s*\(?([-+]?\d)\)?)?)")

@@ -114,7 +114,7 @@ def _determinant(matrix: list):
     if len(matrix) > 6 or len(matrix) != len(matrix[0]):
         raise Unreadable("a determinant")
     terms = (
-        multiply(Fraction((-1) ** k) * 1, multiply(x, _determinant([r[:k] + r[k + 1 :] for r in matrix[1:]])))
+        multiply(Fraction((-1) ** k), multiply(x, _determinant([r[:k] + r[k + 1 :] for r in matrix[1:]])))
         for k, x in enumerate(matrix[0])
     )
     return _sum(terms)

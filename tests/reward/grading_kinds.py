@@ -1018,7 +1018,6 @@ EQUAL = {
         --5 | 5
         1e3 | 1000
         5{.}5 | 5.5
-        3,14 | 3.14
         1.000.000 | 1000000
         -0.5 | -\frac12
         \frac{6}{4} | \frac32
@@ -1175,6 +1174,255 @@ EQUAL = {
         \sin x^2 | \sin(x^2)
         \sin^{-1}(x) | \arcsin x
         \log_b a^2 | 2\log_b a
+    """,
+    "units and moduli of statements": r"""
+        x=5\text{ cm} | x=0.05\text{ m}
+        v=5 \text{ m/s} | v=5
+        v=5 | v=5 \text{ m/s}
+        t = 120 \text{ min} | t = 2 \text{ h}
+        n \equiv 0, 2 \pmod 3 | n\equiv 2,0 \pmod{3}
+        n\equiv2\pmod5 | 2 \pmod 5
+        x>5\text{ cm} | x>5
+        5\text{ rad/s} | 5 \text{ s}^{-1}
+        10 Hz | 10 \text{ s}^{-1}
+        2 \text{ Gy} | 2 \text{ J/kg}
+        41.5 \text{ mm} | 4.2 \text{ cm}\tolerance{0.1}
+        4.25 | 4.2 \text{ cm}\tolerance{0.1}
+        0.0425 | 4.2\%\tolerance{0.1}
+        \pi \text{ rad} | 180^\circ
+    """,
+    "commas": r"""
+        3, 125 | 3, 125
+        125, 3 | 3, 125
+        3,125 | 3, 125
+        3,125 | 3125
+        1,\!234 | 1234
+        1,\! 234 | 1234
+        1000,99 | 1000.99
+        2,5\% | 2.5\%
+    """,
+    "letters and options": r"""
+        a | A
+        (e) | E
+        B | \text{b}
+        \text{c} | C
+        (D) \frac12 | D
+        (D) \frac12 | 0.5
+        2a:2b | a:b
+        (c)(d) | cd
+        (a)/(b) | \frac ab
+        (A)/(B) | \frac AB
+        (c)+1 | c+1
+        (B)x | Bx
+    """,
+    "branches": r"""
+        \vert x-50\vert | |50-x|
+        \max(x,100) | \max(100,x)
+        \max(a,u) | \frac{a+u+|a-u|}{2}
+        \sqrt{(x-30)^2} | |x-30|
+        \min(x,y) | x+y-\max(x,y)
+        2+3=5 | 5
+        3^2 = 9 | 9
+        x>1 \text{ and } x<2 | (1,2)
+        x<1 \text{ or } x>2 | (-\infty,1)\cup(2,\infty)
+        n=10 \text{ or } n=12 | 10, 12
+        (x-1)(x-2)(x-3)<0 | (-\infty,1) \cup (2,3)
+        x^3 > x | (-1,0) \cup (1,\infty)
+        (x-1)(x-5)\ge0 | (-\infty,1]\cup[5,\infty)
+        \frac{1}{x} < 1 | (-\infty,0)\cup(1,\infty)
+        x^2 < 2 | (-\sqrt2,\sqrt2)
+        \sqrt{x} \ge 2 | [4,\infty)
+        h*nu | h\nu
+        hbar*omega | \hbar\omega
+        mu*m*g | \mu m g
+    """,
+    "chains": r"""
+        x=\sqrt2\approx1.41 | \sqrt2
+        x=\sqrt2\approx1.41 | x = \sqrt{2}
+        x=\sqrt2\approx1.41 | 1.41
+        x \approx 1.41 | 1.41
+        \frac13\approx0.33 | \frac13
+        \frac13 = 0.333 | \frac13
+        \pi\approx3.14 | \pi
+        2\pi \approx 6.28 \text{ cm} | 2\pi
+        v=\sqrt{2gh}\approx4.4\text{ m/s} | \sqrt{2gh}
+        v=\sqrt{2gh}\approx4.4\text{ m/s} | 4.4
+        x = 1/3 = 0.333 | \frac13
+        x = \sqrt{2000} \approx 45 | \sqrt{2000}
+        \sqrt2 | \sqrt2\approx1.41
+        \frac23 | \$\dfrac23 \approx \$0.67
+        A = 1.5 \text{ h} = 90 \text{ min} | 90 \text{ min}
+        E = 1.6\times10^{-19} \approx 1.602\times10^{-19} | 1.602\times10^{-19}
+        e = \frac{\sqrt3}{2} \approx 0.866 | \frac{\sqrt3}{2}
+        m+n = 2+3 = 5 | 5
+    """,
+    "spacing": r"""
+        x\;y | xy
+        2\;x | 2x
+        x\ y | xy
+        x\:y | xy
+        x\>y | xy
+        x \, y | xy
+        \frac12\;x^2 | \frac12x^2
+        e^x\ y | ye^x
+        5\ m | 5 m
+        5\;m | 5 m
+        x=1,\ x=2 | x=1,x=2
+        a\;b\;c | abc
+        \pi\;r^2 | \pi r^2
+        \sin\;x | \sin x
+        3\:\pi\:R | 3\pi R
+    """,
+    "names of what is asked for": r"""
+        f(10)=3 | 3
+        f(2023)=5 | 5
+        f(0.5)=5 | 5
+        f(-1) = 2 | 2
+        P(n+1) = 2n | 2n
+        f'(10)=3 | 3
+        5!=120 | 120
+        \Vert v\Vert=5 | 5
+        \|v\| = 5 | 5
+        f(x+1)=x^2 | x^2
+        dy/dx=2x | 2x
+        dr/dt = \frac12 | \frac12
+        \int_0^1x^2\,dx=\frac13 | \frac13
+        \lim_{x\to0}\frac{\sin x}{x} = 1 | 1
+        \sum_{k=1}^\infty2^{-k}=1 | 1
+        i=\frac VR | \frac VR
+        i=2 | 2
+        i=2\text{ A} | 2
+        e = 0.5 | 0.5
+    """,
+    "functions without brackets": r"""
+        \sin\theta(1-\cos\theta) | (1-\cos\theta)\sin\theta
+        \ln x(x+1) | (x+1)\ln x
+        \sin x(1+x) | (1+x)\sin x
+        \cos x e^x | e^x\cos x
+        \sin 2x e^{-t} | e^{-t} \sin(2x)
+        \cos 2\pi(x+1) | \cos(2\pi x)
+        \sin 2x | 2 \sin x\cos x
+        \sin xy | \sin(yx)
+        \tan x [1+x] | (x+1)\tan x
+        mu*m*g | \mu mg
+        h*nu | h\nu
+        hbar*omega | \hbar\omega
+        xsin(x) | x\sin x
+        2*xcos(x) | 2x\cos x
+        asin(x) | \arcsin x
+    """,
+    "conditions": r"""
+        \frac\pi4+k\pi, k\in\mathbb Z | \frac\pi4+k\pi
+        2k\pi | 2k\pi, k\in\mathbb Z
+        2k\pi, k\in\mathbb{Z} | 2k\pi, k \text{ is an integer}
+        x = 2k\pi \ (k \in \mathbb{Z}) | x = 2\pi k
+        x\ge0 | x\ge0, x\in\mathbb R
+        2n+1, n \in \mathbb{N} | 2n+1
+        2n+1, \text{ where } n \in \mathbb{N} | 2n+1
+        a+b, \ a,b\in\mathbb{R} | b+a
+        0<r<R | r\in(0,R)
+        r\in(0,R) | 0<r<R
+        x \in (a, b] | a < x \le b
+    """,
+    "telling words": r"""
+        it is 5 | 5
+        so the answer is 5 | 5
+        the answer is $5$ | 5
+        the total equals 12 | 12
+        increases by 20% | 20%
+        the answer is 5 apples | 5
+        5 apple | 5 apples
+        12 \text{ apples} | 12
+        20\% \text{ increase} | 20\%
+        20\% \text{ increase} | 20\% \text{ increases}
+        10 \text{ north} | 10
+        5 \text{ units} | 5
+        5 \text{ or more} | 5 \text{ or more}
+        ABC | \text{ABC}
+        stop | \text{stop}
+        AB | BA
+        xyz | zyx
+        AB\cdot C | ABC
+    """,
+    "sets and several solutions": r"""
+        x\notin\{1,2\} | x\ne1,2
+        x \notin (0,1) | x \le 0 \text{ or } x \ge 1
+        x_1=1, x_2=2 | 2,1
+        x_{1} = 3, x_{2} = -1 | \{-1, 3\}
+        \{1,1,2\} | \{1,2\}
+        \{1,2\} | \{2,1,2\}
+        x<1 \lor x>2 | (-\infty,1)\cup(2,\infty)
+        x>1 \land x<2 | (1,2)
+        x < 1 \vee x > 2 | x<1 \text{ or } x>2
+        \text{no solution} | \emptyset
+        \text{None} | \varnothing
+        \operatorname{cis}60^\circ | \frac{1+i\sqrt3}2
+        2\operatorname{cis}\frac{\pi}{2} | 2i
+        1AF_{16} | 1af_{16}
+        101 \text{ (base 2)} | 101_2
+        101 (base 2) | 101_2
+    """,
+    "units in parts": r"""
+        2 \text{ h } 30\text{ min} | 2.5 \text{ h}
+        2 hours 30 minutes | 150 minutes
+        2 hours and 30 minutes | 2.5 hours
+        5\text{ ft }3\text{ in} | 63\text{ in}
+        3 \text{ m } 20 \text{ cm} | 3.2 \text{ m}
+        12\text{ months} | 1\text{ year}
+        27^\circ\text{C} | 300.15 K
+        300.15 \text{ K} | 27^\circ\text{C}
+        1.3\text{ \AA} | 1.3
+        2 Å | 2 \text{ angstroms}
+        2.0 M_\odot | 2.0
+        5 R_\oplus | 5
+        3 M_{\odot} | 3 M_\odot
+        ₹500 | 500
+        US\$5 | 5
+        25 cm2 | 25
+        3 m2 | 3 \text{ m}^2
+        mgh\text{ J} | mgh
+        \frac12 kx^2 \text{ J} | \frac12 kx^2
+        5 m and 3 cm | 5 m, 3 cm
+    """,
+    "further chains": r"""
+        AB = BC = 5 | 5
+        F = ma = 10 \text{ N} | 10
+        x = y = 0 | (0,0)
+        \sum_{k=1}^{10} k = 55 | 55
+        n = 2k+1, k \in \mathbb{Z} | n = 2k+1
+        A = \pi r^2 = 4\pi | 4\pi
+        F = ma = 10 \text{ N} | F = 10 \text{ N}
+    """,
+    "words around a number": r"""
+        \text{about } 5 | 5
+        \text{exactly } 5 | 5
+        \text{The answer is } 5 | 5
+        5 \text{ days per week} | 5
+    """,
+    "large and small decimals": r"""
+        y = 3x + 1.0e-9 | 3x + 1e-9
+        x > 8.43e7 | x > 84300000
+        x^2 = 8.43e7 | 8.43 \times 10^7 = x^2
+        y = 2.50e3 x + 1.0 | 2500x + 1
+        x = 5.0e-7 t | 5.0 \times 10^{-7} t
+        e^{-1.0e5 t} | e^{-100000t}
+        \frac{6.67e-11 M}{r^2} | 6.67\times10^{-11}\frac{M}{r^2}
+        x + 0.001 | x + \frac{1}{1000}
+    """,
+    "signs of logic": r"""
+        p \land q | p \wedge q
+        x = 1 \lor x = 2 | 1, 2
+        x \ge 1 \wedge x \le 2 | [1,2]
+    """,
+    "units of pairs and percents": r"""
+        (3, 4) \text{ cm} | (3,4)
+        (3, 4) \text{ cm} | (3 \text{ cm}, 4 \text{ cm})
+        \frac{1}{3} \approx 33.3\% | \frac13
+        x \in \mathbb{R}, x \ne 3 | x \ne 3
+        12\text{ cm}^2 | 12 \text{ square centimeters}
+        -\frac12 = -0.5 | -0.5
+        x = -\frac{1}{3} \approx -0.33 | -\frac13
+        \cos^2\theta(1+\sin\theta) | (1+\sin\theta)\cos^2\theta
     """,
 }
 
@@ -1838,6 +2086,270 @@ DIFFERENT = {
         \phi | \psi
         x^2\frac{1}{2} | x^{5/2}
         A^T | A
+    """,
+    "units and moduli of statements": r"""
+        v=5\text{ m/s} | v=5\text{ km/h}
+        x=5\text{ cm} | x=5\text{ m}
+        t=2 h | t=2 min
+        F = 3 \text{ kN} | F = 3 \text{ N}
+        m = 4 kg | m = 4 g
+        x=5 cm, y=2 cm | x=5 m, y=2 m
+        x = 5\text{ cm}, y = 2\text{ m} | x = 5\text{ cm}, y = 2\text{ cm}
+        n\equiv2\pmod5 | n\equiv2\pmod6
+        n \equiv 2 (mod 7) | n\equiv2\pmod{9}
+        n\equiv 0,2\pmod3 | n \equiv 0,2(\bmod 6)
+        x>5\text{ cm} | x>5\text{ m}
+        5 < x < 6 \text{ cm} | 5<x<6 \text{ m}
+        d \le 3 \text{ km} | d \le 3 \text{ m}
+        n \bmod 2 | n
+        n \bmod 2 | 2
+        5\text{ rad/s} | 5\text{ Hz}
+        3 Hz | 3 Bq
+        5\text{ Sv} | 5\text{ Gy}
+        52 \text{ mm} | 4.2 \text{ cm}\tolerance{0.1}
+        4.5 \text{ mm} | 4.2 \text{ cm}\tolerance{0.5}
+        0.05 | 4.2\%\tolerance{0.1}
+        0.06 | 4.2\%\tolerance{0.1}
+    """,
+    "commas": r"""
+        81256 | 81, 256
+        3125 | 3, 125
+        3, 125 | 3125
+        2, 300, 400 | 2300400
+        -3, 100 | -3100
+        1, 234 | 1234
+        153370371407 | 153, 370, 371, 407
+        $3, 125$ | 3125
+        11.13 | 11,13
+        69.84 | 69,84
+        12,15 | 12.15
+        3,5 | 3.5
+        3,14 | 3.14
+        0,5 | 0.5
+        5,0 | 5
+    """,
+    "letters and options": r"""
+        E | e
+        e | E
+        A | a
+        D | d
+        C | c
+        A and C | a and c
+        a | a:b
+        A:B | a:b
+        a | A:B
+        (a)^2 | a
+        (A)^2 | A
+        (a)/(b) | a
+        (A)/(B) | A
+        (a)(b) | a
+        (A)(B) | A
+        a | (a)(x+1)
+        (b)x | x
+        (B)x | x
+        (a)5 | 5
+        (B) x | x
+        (C)(x+1) | x+1
+    """,
+    "branches": r"""
+        \vert x-50\vert | 50-x
+        \vert x-50\vert | x-50
+        |x - 3000| | 3000-x
+        \max(x,100) | 100
+        \max(x,100) | x
+        \min(x,100) | x
+        \min(x, -5) | -5
+        \sqrt{(x-30)^2} | 30-x
+        \sqrt{x^2-60x+900} | 30-x
+        \max(a,u) | a
+        \max(a,b,c) | \max(a,b)
+        \min(p,q) | q
+        \vert a-u\vert | a-u
+        |a| + |b| | |a+b|
+        2+2=5 | 5
+        1=2 | 2
+        3^2 = 6 | 6
+        x<1 \text{ and } x>2 | (-\infty,1)\cup(2,\infty)
+        x < -3 and x > 3 | x<-3 \text{ or } x>3
+        n=10 \text{ or } m=12 | 10, 12
+        a = 3 or b = 4 | 3, 4
+        (x-1)(x-2)(x-3)<0 | (-\infty,1)
+        x^3 > x | (1,\infty)
+        (x-1)(x-5)>0 | (5,\infty)
+        \frac{1}{x} < 1 | (1,\infty)
+        h*nu | hun
+        mu*g | mug
+    """,
+    "chains": r"""
+        x=\sqrt2\approx1.73 | \sqrt2
+        \frac13 = 0.4 | \frac13
+        \frac13\approx0.35 | \frac13
+        2+2=4=5 | 5
+        \pi = 3 | \pi
+        x = 5 = 6 | 5
+        x = 2 = 5.0 \approx 5.1 \approx 5.2 | 5.1
+        3x = 2y = 6 | 6
+        2x = 10 = 10.0 | 10
+        x = 3 \text{ m} = 3 \text{ cm} | 3 \text{ m}
+    """,
+    "spacing": r"""
+        x\;y | x
+        x\ y | x+y
+        5\;5 | 55
+        x\;2 | x^2
+    """,
+    "names of what is asked for": r"""
+        f(10)=3 | 10
+        x(x+1)=6 | 6
+        f(10) = 3 | f(11) = 3
+        5 != 120 | 120
+        5!=12 | 12
+        \int_0^1x^2\,dx=\frac13 | \frac12
+        i = 2 | i
+        dy/dx=2x | y = 2x
+        2f(10) = 6 | 6
+    """,
+    "functions without brackets": r"""
+        \sin x(1+x) | \sin(x+x^2)
+        \ln x(x+1) | \ln(x^2+x)
+        \cos x e^x | \cos(xe^x)
+        xsin(x) | \sin x
+        xsin(x) | \sin(x^2)
+        xi*x | xix
+    """,
+    "conditions": r"""
+        2k\pi, k\in\mathbb Z | k\pi, k\in\mathbb Z
+        2k\pi, k\in\mathbb Z | 2k\pi, k\in\mathbb N
+        x\ge0, x\in\mathbb Z | x\ge0, x\in\mathbb N
+        0<r<R | r\in[0,R)
+        0<s<R | r\in(0,R)
+        x \in \mathbb{Z} | x \in \mathbb{N}
+        2k, k\in\mathbb Z | 2
+    """,
+    "telling words": r"""
+        greater than 5 | 5
+        less than 10 | 10
+        at least 5 | 5
+        at most 12 | 12
+        no more than 7 | 7
+        5 does not work | 5
+        the answer is not 5 | 5
+        the answer is not $5$ | 5
+        $x$ is greater than $5$ | 5
+        the answer is 5 or more | 5
+        the ratio is 3 to 5 | 5
+        there are 3 solutions, 1, 2 and 5 | 5
+        multiply by 5 | 5
+        5 | (7 minutes and 5 seconds)
+        increases by 20% | decreases by 20%
+        decreases by $20\%$ | increases by $20\%$
+        gain of 5 | loss of 5
+        20\% \text{ increase} | 20\% \text{ decrease}
+        10 \text{ north} | 10 \text{ south}
+        10 \text{ m upward} | 10\text{ m downward}
+        10 \text{ profit} | 10 \text{ loss}
+        3 \text{ left} | 3\text{ right}
+        5 \text{ more} | 5 \text{ less}
+        12 \text{ apples} | 12 \text{ oranges}
+        the answer is 5 apples | 5 oranges
+        5 chickens | 5 rabbits
+        5 red | 5 blue
+        5 \text{ square units} | 5 \text{ units}
+        8 \text{ cubic units} | 8 \text{ square units}
+        5 \text{ or more} | 5
+        5 or more | 5
+        5 \text{ or less} | 5
+        5 | 5 \text{ or fewer}
+        CAB | ABC
+        ACBD | ABCD
+        \text{CAB} | ABC
+        stop | pots
+        tea time | team tie
+    """,
+    "sets and several solutions": r"""
+        x\notin\{1,2\} | x = 1,2
+        x\notin\{1,2\} | x\ne1
+        a=1, b=2 | 2,1
+        x_1=1, x_2=2 | x_1=2, x_2=1
+        \{1,1,2\} | \{1,2,2,3\}
+        1, 1, 2, 2 | 1, 2, 3
+        x<1 \land x>2 | (-\infty,1)\cup(2,\infty)
+        x<1 \lor x>2 | (1,2)
+        \text{no solution} | \mathbb{R}
+        5a_{2} | 5A_{2}
+        101 \text{ (base 2)} | 101_3
+    """,
+    "units in parts": r"""
+        2 \text{ h } 30\text{ min} | 2 \text{ h}
+        2 hours 30 minutes | 30
+        2 hours 30 minutes | 2.3 hours
+        5\text{ ft }3\text{ in} | 53\text{ in}
+        1 \text{ month} | 1\text{ year}
+        27^\circ\text{C} | 27 K
+        2 M_\odot | 2 R_\odot
+        2 M_\odot | 2 M_\oplus
+        ₹500 | €500
+        25 cm2 | 25 cm
+        mgh\text{ J} | mg
+        mgh\text{ J} | mgh \text{ N}
+    """,
+    "further chains": r"""
+        AB = BC = 5 | 6
+        \sum_{k=1}^{10} k = 54 | 54
+        \sum_{k=1}^{10} k = 54 | 55
+        AB = 5, CD = 6 | 5
+        F = ma = 10 \text{ N} | 10 \text{ J}
+        x = 8.43 \times 10^7 | y = 8.43 \times 10^7
+        x = -4.5e33 | x = 4.5e33
+        x+y=5 \text{ m} | x+y=5\text{ cm}
+        \cot x^{\cot x} > \tan x^{\tan x} | \frac12
+    """,
+    "words around a number": r"""
+        \text{at least } 5 | 5
+        \text{more than } 5 | 5
+        \text{not } 5 | 5
+        x \text{ is at least } 5 | 5
+        \text{between } 3 \text{ and } 5 | 3, 5
+        3 \text{ to } 5 | 5
+        5 \text{ times } x | 5
+        5 \text{ less than } x | 5
+        5 \text{ squared} | 5
+        5 \text{ factorial} | 5
+        x = 5 \text{ if } y = 3 | 3
+        \text{the square root of } 5 | 5
+        the square of 5 | 5
+        half of 5 | 5
+        all multiples of 5 | 5
+        x is a multiple of 5 | 5
+        the result is divisible by 5 | 5
+        the answer is between 3 and 5 | 5
+        the answer is negative 5 | 5
+        the answer is the square root of 5 | 5
+    """,
+    "large and small decimals": r"""
+        y = 3x + 1.0e-9 | 3x + 2e-9
+        x + 1.0e-9 | x + 2.0e-9
+        x > 8.43e7 | x > 8.5e7
+        x^2 = 8.43e7 | x^2 = 8.5e7
+        x^2 + y^2 = 1.0e8 | x^2+2y^2=1.0e8
+        y = 2x + 1.5e9 | y = 3x + 1.5e9
+        2x + 1.5e9 | 3x + 1.5e9
+        x^2 + 0.0000001 | x^2
+    """,
+    "signs of logic": r"""
+        p \land q | p \lor q
+        p \vee q | p \wedge q
+        p \land q | p, q
+        x > 1 \lor x < 2 | (1,2)
+    """,
+    "units of pairs and percents": r"""
+        (3, 4) \text{ cm} | (3,4) \text{ m}
+        3 \text{ cm}, 4 \text{ cm} | 3 \text{ m}, 4\text{ m}
+        x = 30^\circ | x = 30 \text{ rad}
+        \frac{1}{3} = 33\% = 0.5 | \frac13
+        \frac13 \approx 34\% | \frac13
+        x = 5, 000 | 5000
+        C = 2\pi r \approx 6.28 r | 6.29 r
     """,
 }
 
