@@ -108,7 +108,7 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
 
 def same_inputs(found: dict[str, str], workdir: str) -> None:
     """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
-    began = _read(workdir)[1] if workdirs.has_begun(workdir) else found
+    began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else found
     if not began:
         raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
     for name, value in found.items():
@@ -150,7 +150,7 @@ def same_run(config, workdir: str) -> None:
     there = distributed.gather([os.path.exists(os.path.join(workdir, name)) for name in names])
     if (there != there[0]).any():
         raise UserError(f"not all processes see the same in {workdir}; --workdir must be on a file system they share")
-    if not workdirs.has_begun(workdir):  # a config.json alone, of a run that never started, says nothing
+    if not workdirs.has_begun(workdir, 1):  # a run that made no step starts anew
         if os.path.exists(os.path.join(workdir, metrics.FILE)):
             read(workdir)  # raises where it is somebody else's
         return

@@ -90,11 +90,11 @@ def _lock(workdir: str) -> IO | None:
     return file
 
 
-def has_begun(workdir: str) -> bool:
-    """Whether a run has made a step there, or an evaluation a batch."""
+def has_begun(workdir: str, step: int = 0) -> bool:
+    """Whether a run has measured something there at `step` or later, or left a checkpoint, or an evaluation a batch."""
     return bool(
         checkpoint.steps(os.path.join(workdir, CHECKPOINTS))
-        or any(row["step"] for row in metrics.read(workdir))
+        or any(row["step"] >= step for row in metrics.read(workdir))
         or metrics.read(workdir, metrics.COMPLETIONS, key="batch")
     )
 

@@ -227,7 +227,9 @@ def test_what_may_change_are_fields():
 def test_the_evaluation_before_the_first_step_is_no_beginning(tmp_path):
     """A part that failed in its first round may be mended and started again with the same command."""
     lines = metrics.Lines(str(tmp_path / metrics.FILE))
+    (tmp_path / "config.json").write_text(json.dumps({"fingerprints": {"selector": "a"}}))
     lines.write(0, {"eval/accuracy": 0.5})
-    assert not workdirs.has_begun(str(tmp_path))
+    settings.same_inputs({"selector": "b"}, str(tmp_path))
     lines.write(1, {"train/reward": 0.5})
-    assert workdirs.has_begun(str(tmp_path))
+    with pytest.raises(UserError, match="began with another selector"):
+        settings.same_inputs({"selector": "b"}, str(tmp_path))
