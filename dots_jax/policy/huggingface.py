@@ -111,8 +111,8 @@ def save(
         raise UserError(f"tokenizer directory {source} does not exist")
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         _write(partial, config, params, source, tensors, max_shard_bytes)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
