@@ -10,7 +10,7 @@ import sys
 import jax
 import numpy as np
 
-from dots_jax import reward
+from dots_jax import data, reward
 from dots_jax.core import command_line, config_rules, files, plugins, sharding
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
@@ -102,9 +102,8 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
         {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")},
     )
     try:
-        readable = evaluator.grader.readable(questions.items())
-        if readable is not None and not readable.all():
-            print(f"{(~readable).sum():,} gold answers that cannot be read match only as text", flush=True)
+        for line in data.unreadable(evaluator.grader.readable(questions.items())):
+            print(line, flush=True)
         for number, numbers, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
             new = [
                 {

@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from dots_jax import rollout
 from dots_jax.data.questions import Questions
 from dots_jax.policy.source import Policy
 from dots_jax.reward.types import Grader, Verdict
-from dots_jax.rollout.grading import GradedCompletions, Grading, concatenate
+from dots_jax.rollout.grading import GradedCompletions, concatenate, sample_graded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,21 +58,18 @@ class Evaluator:
             numbers = np.arange(start, min(start + batch, count))
             fill = np.full(batch - len(numbers), start)  # one shape to compile
             ids = self.rows[np.concatenate([numbers, fill])]
-            grading = Grading(self.grader, self.policy.tokenizer, [items[i] for i in ids], self.samples)
-            rollouts = rollout.sample(
+            _, wait = sample_graded(
                 params,
-                self.policy.config,
-                self.prompts[ids],
-                self.lengths[ids],
+                self.policy,
+                (self.prompts[ids], self.lengths[ids]),
+                [items[i] for i in ids],
                 key if batch == count else jax.random.fold_in(key, number),
+                self.grader,
                 self.samples,
                 max_tokens,
                 limits=np.repeat(room[ids, None], self.samples, 1),
-                stop_ids=self.policy.stop_ids,
-                on_chunk=grading.on_chunk if self.grader.slow else None,
                 **self.sampling,
             )
-            wait = grading.finish(rollouts)
             if pending:
                 yield _collect(*pending)
             pending = number, numbers, wait

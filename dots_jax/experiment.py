@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dots_jax import data, learner, reward, rollout, selection
+from dots_jax import data, learner, reward, selection
 from dots_jax.core import config_rules, plugins, rng, sharding
 from dots_jax.core.distributed import is_main, main_only
 from dots_jax.core.errors import UserError
@@ -22,7 +22,8 @@ from dots_jax.policy import huggingface
 from dots_jax.policy.source import Policy
 from dots_jax.policy.source import load as load_policy
 from dots_jax.reward.types import Grader, Question
-from dots_jax.rollout import GradedCompletions, Grading, Rollouts
+from dots_jax.rollout import GradedCompletions, Rollouts
+from dots_jax.rollout.grading import sample_graded
 from dots_jax.run import settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.ledger import Ledger
@@ -103,21 +104,19 @@ class Experiment:
 
     def roll_out(self, params: dict, ids: np.ndarray, key: jax.Array) -> tuple[Rollouts, GradedCompletions]:
         """G completions of each question, graded as they end."""
-        grading = Grading(self.grader, self.policy.tokenizer, [self.questions[i] for i in ids], self.group_size)
-        rollouts = rollout.sample(
+        rollouts, wait = sample_graded(
             params,
-            self.policy.config,
-            self.prompts[ids],
-            self.lengths[ids],
+            self.policy,
+            (self.prompts[ids], self.lengths[ids]),
+            [self.questions[i] for i in ids],
             key,
+            self.grader,
             self.group_size,
             self.max_tokens,
-            self.temperature,
-            self.policy.stop_ids,
-            on_chunk=grading.on_chunk if self.grader.slow else None,
+            temperature=self.temperature,
             **self.sampling,
         )
-        return rollouts, grading.finish(rollouts)()
+        return rollouts, wait()
 
 
 def check(config) -> None:
@@ -202,7 +201,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     rule = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     check_loaded(config, rule, sharding.num_row_shards(mesh), policy.config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
-    grader = reward.make(config.reward)
+    grader, questions = reward.make(config.reward), pool.items()
     sampling = {"chunk": config.rollout.chunk, "slots": config.rollout.slots, "mesh": mesh}
     evaluator = Evaluator(
         policy,
@@ -251,8 +250,8 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         pool=pool,
         prompts=prompts,
         lengths=lengths,
-        questions=pool.items(),
-        readable=grader.readable(pool.items()) if is_main() else None,
+        questions=questions,
+        readable=grader.readable(questions) if is_main() else None,
         grader=grader,
         **size,
         temperature=config.rollout.temperature,

@@ -14,9 +14,7 @@ from dots_jax.core.errors import UserError
 FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
 
 
-def find(
-    name: str, known: Mapping[str, str], field: str, test: Callable[[Any], bool] = bool, expected: str = "it"
-) -> Any:
+def find(name: str, known: Mapping[str, str], field: str, test: Callable[[Any], bool], expected: str) -> Any:
     """The object that the config's `field` names; `known` holds `module:name` of the short names.
 
     Raises UserError where there is none, its module cannot be loaded, or it does not pass the `test` for what is

@@ -37,9 +37,15 @@ def describe(questions: Questions, lengths, readable: np.ndarray | None = None) 
     ]
     parts += [", ".join(f"{count:,} {name}" for name, count in sets.items())] if sets else []
     parts += [f"{len(questions.rows()):,} rows, whose repeats are further samples"] if questions.repeats else []
-    if readable is not None and not readable.all():
-        parts.append(f"{(~readable).sum():,} gold answers that cannot be read match only as text")
+    parts += unreadable(readable)
     return "; ".join(parts + ([f"from {questions.about}"] if questions.about else []))
+
+
+def unreadable(readable: np.ndarray | None) -> list[str]:
+    """How many gold answers the grader does not understand, in a line, if any; None: it cannot say."""
+    if readable is None or readable.all():
+        return []
+    return [f"{(~readable).sum():,} gold answers that cannot be read match only as text"]
 
 
 def write(pool: Questions, workdir: str, lengths, readable: np.ndarray | None = None) -> None:

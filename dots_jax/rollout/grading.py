@@ -4,11 +4,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from dots_jax.core import distributed
 from dots_jax.policy import tokenizer as tok
+from dots_jax.policy.source import Policy
 from dots_jax.reward.types import Grader, Question
+from dots_jax.rollout.sampler import sample
 from dots_jax.rollout.types import Rollouts
 
 
@@ -25,6 +28,36 @@ class GradedCompletions:
     def __getitem__(self, index: slice | np.ndarray) -> "GradedCompletions":
         """Those of some questions."""
         return GradedCompletions(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+def sample_graded(
+    params: dict,
+    policy: Policy,
+    prompts: tuple[np.ndarray, np.ndarray],
+    questions: Sequence[Question],
+    key: jax.Array,
+    grader: Grader,
+    group_size: int,
+    max_tokens: int,
+    **sampling,
+) -> tuple[Rollouts, Callable[[], GradedCompletions]]:
+    """G completions of each of P prompts, graded as they end; the function waits for the verdicts.
+
+    `prompts` are the tokens and lengths of the questions; `sampling` are the other arguments of `sample`.
+    """
+    grading = Grading(grader, policy.tokenizer, questions, group_size)
+    rollouts = sample(
+        params,
+        policy.config,
+        *prompts,
+        key,
+        group_size,
+        max_tokens,
+        stop_ids=policy.stop_ids,
+        on_chunk=grading.on_chunk if grader.slow else None,
+        **sampling,
+    )
+    return rollouts, grading.finish(rollouts)
 
 
 def concatenate(parts: Sequence[GradedCompletions]) -> GradedCompletions:

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dots_jax import evaluate, evaluation, explore, main, pretrain, report
+from dots_jax import evaluate, explore, main, pretrain, report
 from dots_jax.core import command_line, config_rules
 from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic, real
 from dots_jax.difficulty import fit
 from dots_jax.policy import tokenizer as tok
+from dots_jax.rollout import grading
 from dots_jax.run import settings
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
@@ -464,7 +465,7 @@ def test_completions_are_no_longer_than_the_positions(tmp_path, monkeypatch):
     def sample(*args, **options):
         raise Sampled(args[6])
 
-    monkeypatch.setattr(evaluation.rollout, "sample", sample)
+    monkeypatch.setattr(grading, "sample", sample)
     with pytest.raises(Sampled) as found:
         evaluate.main(flags("evaluate", tmp_path, max_tokens=HUGE))
     assert 100 < found.value.args[0] < 128
