@@ -1,9 +1,12 @@
 """Attention: causal over whole rows, and one new token against a shared prompt and a private completion."""
 
+import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div
@@ -50,44 +53,55 @@ def _causal_block(q: jax.Array, k: jax.Array, v: jax.Array, start):
     return jnp.einsum("bkmqs,bske->bqkme", weights, v).reshape(B, Q, H, E)
 
 
-def shared_prompt(
+def decode(
     q: jax.Array,
-    prompt_k: jax.Array,
-    prompt_v: jax.Array,
-    prompt_lengths: jax.Array,
-    own_k: jax.Array,
-    own_v: jax.Array,
-    index,
+    keys: Sequence[jax.Array],
+    values: Sequence[jax.Array],
+    starts: jax.Array,
+    lengths: jax.Array,
+    recent_keys: jax.Array,
+    recent_values: jax.Array,
+    step: jax.Array,
 ) -> jax.Array:
-    """One query per row against its question's prompt and its own completion.
+    """One query for each row against its cache, and against the tokens of this chunk, which are not in it yet.
+
+    The cache comes in pieces, so that no more of them are read than the longest row needs: a branch for each number of
+    pieces. Keys lie with their positions innermost, which is what a CPU multiplies fast.
 
     Args:
-      q: [P, G, H, E].
-      prompt_k: [P, K, S, E], read once for the G rows of a question; prompt_v alike.
-      prompt_v: see prompt_k.
-      prompt_lengths: int32 [P].
-      own_k: [P, G, K, C, E]; own_v alike.
-      own_v: see own_k.
-      index: int32 [P], the last slot of the completion that exists.
+      q: [R, H, E].
+      keys: pieces [R, K, E, C_i] of the cache, one after the other.
+      values: pieces [R, K, C_i, E].
+      starts: int32 [R], the first slot of the cache that is the row's.
+      lengths: int32 [R], the slot after its last; 0 for a dead row.
+      recent_keys: [R, K, E, W].
+      recent_values: [R, K, W, E].
+      step: int32 [], the last of the recent tokens that exists.
 
     Returns:
-      [P, G, H, E].
+      [R, H, E].
     """
-    P, G, H, E = q.shape
-    K = prompt_k.shape[1]
-    q = q.reshape(P, G, K, H // K, E)
-    s_prompt = jnp.einsum("pgkme,pkse->pgkms", q, prompt_k, preferred_element_type=_F32)
-    s_own = jnp.einsum("pgkme,pgkce->pgkmc", q, own_k, preferred_element_type=_F32)
+    R, H, E = q.shape
+    q = (q / math.sqrt(E)).reshape(R, keys[0].shape[1], -1, E)
+    ends = np.cumsum([piece.shape[-1] for piece in keys])
 
-    def mask(scores: jax.Array, count):
-        real = jnp.arange(scores.shape[-1]) < count[:, None]
-        return jnp.where(real[:, None, None, None, :], scores / math.sqrt(E), -jnp.inf)
+    def scores(keys: jax.Array, real: jax.Array) -> jax.Array:  # real [R or 1, C]
+        x = jnp.einsum("rkme,rkec->rkmc", q, keys, preferred_element_type=_F32)
+        return jnp.where(real[:, None, None], x, -jnp.inf)
 
-    s_prompt, s_own = mask(s_prompt, prompt_lengths), mask(s_own, index + 1)
-    top = jnp.maximum(s_prompt.max(-1, keepdims=True), s_own.max(-1, keepdims=True))
-    e_prompt, e_own = jnp.exp(s_prompt - top), jnp.exp(s_own - top)
-    total = e_prompt.sum(-1) + e_own.sum(-1)
-    # Values first: in the other order XLA cannot run it in bfloat16 on a CPU.
-    out = jnp.einsum("pkse,pgkms->pgkme", prompt_v, e_prompt.astype(prompt_v.dtype), preferred_element_type=_F32)
-    out += jnp.einsum("pgkmc,pgkce->pgkme", e_own.astype(own_v.dtype), own_v, preferred_element_type=_F32)
-    return (out / total[..., None]).reshape(P, G, H, E).astype(q.dtype)
+    def attend(count: int):
+        parts = [scores(recent_keys, (jnp.arange(recent_keys.shape[-1]) <= step)[None])]
+        for piece, end in zip(keys[:count], ends, strict=False):
+            slot = jnp.arange(end - piece.shape[-1], end)
+            parts.append(scores(piece, (starts[:, None] <= slot) & (slot < lengths[:, None])))
+        top = functools.reduce(jnp.maximum, [x.max(-1, keepdims=True) for x in parts])
+        parts = [jnp.exp(x - top) for x in parts]
+        # Values first: in the other order XLA cannot run it in bfloat16 on a CPU.
+        out = sum(
+            jnp.einsum("rkce,rkmc->rkme", v, x.astype(v.dtype), preferred_element_type=_F32)
+            for v, x in zip([recent_values, *values[:count]], parts, strict=True)
+        )
+        return (out / sum(x.sum(-1, keepdims=True) for x in parts)).reshape(R, H, E).astype(q.dtype)
+
+    count = jnp.searchsorted(ends, lengths.max()) + (lengths.max() > 0)
+    return jax.lax.switch(count, [functools.partial(attend, n) for n in range(len(keys) + 1)])

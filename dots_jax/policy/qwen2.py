@@ -270,43 +270,35 @@ def decode_step(
     config: Config,
     tokens: jax.Array,
     positions: jax.Array,
-    prompt,
-    prompt_lengths: jax.Array,
-    cache: dict,
-    index,
-    write,
-):
-    """One token for every row: hidden states [P, G, D] after the final norm, and the cache with the token in it.
+    cache: list,
+    starts: jax.Array,
+    lengths: jax.Array,
+    recent: list,
+    step: jax.Array,
+) -> tuple[jax.Array, list]:
+    """One token for every row: hidden states [R, D] after the final norm, and `recent` with the token in it.
 
     Args:
       weights: from `decode_weights`.
       config: shape of the model.
-      tokens: int32 [P, G], the latest token of each row.
-      positions: int32 [P], its position in the sequence.
-      prompt: list over layers of (keys, values) [P, K, S, E], one per question, read by its G rows.
-      prompt_lengths: int32 [P].
-      cache: list over layers of (keys, values) [P, G, K, C, E], the completion so far of each row.
-      index: int32 [] or [P], the slot of this token in the cache; slots up to it are read.
-      write: `(cache, new [P, G, K, E], index) -> cache`.
+      tokens: int32 [R], the latest token of each row.
+      positions: int32 [R], its position in the sequence.
+      cache: list over layers of (keys, values), which `attention.decode` describes.
+      starts: int32 [R], the first slot of the cache that is the row's.
+      lengths: int32 [R], the slot after its last.
+      recent: list over layers of this chunk's (keys [R, K, E, W], values [R, K, W, E]).
+      step: int32 [], where among them this token goes.
     """
     rotary = _rotary(positions[:, None], config)
-    x = weights["embed"][tokens]
-    index_rows = jnp.broadcast_to(index, positions.shape)
-    new_cache = []
-    for w, (pk, pv), (ck, cv) in zip(weights["layers"], prompt, cache, strict=True):
+    x = weights["embed"][tokens][:, None]
+    new_recent = []
+    for w, (keys, values), (recent_keys, recent_values) in zip(weights["layers"], cache, recent, strict=True):
 
-        def attend(
-            q: jax.Array,
-            k: jax.Array,
-            v: jax.Array,
-            pk: jax.Array = pk,
-            pv: jax.Array = pv,
-            ck: jax.Array = ck,
-            cv: jax.Array = cv,
-        ):
-            k, v = write(ck, k, index), write(cv, v, index)
-            return attention.shared_prompt(q, pk, pv, prompt_lengths, k, v, index_rows), (k, v)
+        def attend(q, k, v, keys=keys, values=values, rk=recent_keys, rv=recent_values):
+            rk = jax.lax.dynamic_update_slice_in_dim(rk, k.transpose(0, 2, 3, 1), step, axis=3)
+            rv = jax.lax.dynamic_update_slice_in_dim(rv, v.swapaxes(1, 2), step, axis=2)
+            return attention.decode(q[:, 0], keys, values, starts, lengths, rk, rv, step)[:, None], (rk, rv)
 
         x, kept = _block(x, w, config, rotary, attend)
-        new_cache.append(kept)
-    return _norm(x, weights["norm"], config.norm_eps), new_cache
+        new_recent.append(kept)
+    return _norm(x, weights["norm"], config.norm_eps)[:, 0], new_recent

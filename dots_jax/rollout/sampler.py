@@ -1,16 +1,17 @@
-"""The sampler: prefill once per question, then decode all rows in jitted chunks.
+"""The sampler: prompts are prefilled in blocks, and rows are decoded in jitted chunks.
 
-Every device decodes its own rows in its own while loop: sampling is data-parallel with copied weights, and only a
-`tensor` axis of the mesh makes devices talk within a step. The keys and values of a prompt exist once per question and
-are read by its G completions. The completion cache grows between chunks, so that attention costs what the
-longest live row needs. With fewer slots than questions, a question whose G rows have all ended hands its slot
-to a waiting one at the next chunk; nothing of that needs the host, which looks one chunk late whether rows are left.
+A slot holds one row: one completion of one question, with its prompt's keys and values. When a row ends, its slot goes
+to the next row at the end of the chunk; when no row waits, those that are left move together and fewer slots
+are decoded. Every device decodes its own rows in its own loop: sampling is data-parallel with copied weights, and only
+a `tensor` axis of the mesh makes devices talk within a step.
+
+No shape depends on the number of questions or completions, so that all calls of a run share their programs: one that
+prefills, and one that decodes for each of three numbers of slots.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,83 +23,118 @@ from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout import draw
 from dots_jax.rollout.types import Rollouts
 
-PREFILL_TOKENS = 32768  # prompt tokens per device and forward pass
-PROMPT_STEP = 64  # at least; what every decode step reads, against a compilation for each length
 
-
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Prefilled:
-    """All P questions after prefill, the first token of each completion drawn."""
+class SamplerSpec:
+    """What the programs are compiled for."""
 
-    ids: jax.Array  # int32 [P], names the question's random stream
-    lengths: jax.Array  # int32 [P]
-    kv: list  # over layers: (keys, values) [P, K, S, E]
-    limits: jax.Array  # int32 [P, G], the most tokens of each row
-    token: jax.Array  # int32 [P, G]
-    done: jax.Array  # bool [P, G]
+    model_config: qwen2.Config
+    mesh: jax.sharding.Mesh
+    dtype: jnp.dtype
+    slots: int  # rows decoded at a time, of one device
+    prompt_width: int  # tokens
+    max_tokens: int  # of a completion
+    chunk: int  # decode steps between two looks at the rows
+
+    @property
+    def unit(self) -> int:
+        """What lengths are multiples of."""
+        return sharding.length_unit(sharding.platform(self.mesh))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of slots, of one device, that there are programs for; ascending."""
+        return tuple(sorted({ceil_div(self.slots, n) for n in (1, 2, 4)}))
+
+    @property
+    def padded_width(self) -> int:
+        """Tokens of a prompt as prefill takes it."""
+        return round_up(self.prompt_width, self.unit)
+
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """Slots of each piece of a row's cache: all tokens but those of its last chunk, in whole chunks."""
+        capacity = round_up(self.prompt_width - 1, self.chunk) + round_up(self.max_tokens, self.chunk) - self.chunk
+        size, pieces = round_up(max(self.unit, 64), self.chunk), []
+        while capacity > 0:
+            pieces.append(min(size, capacity))
+            capacity, size = capacity - pieces[-1], max(size, sum(pieces))
+        return tuple(pieces)
+
+    @property
+    def prefill_questions(self) -> int:
+        """Questions of one device that are prefilled at a time."""
+        return max(1, (512 if sharding.platform(self.mesh) == "cpu" else 2048) // self.padded_width)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Slots:
-    """Q questions being decoded."""
+    """R rows being decoded."""
 
-    question: jax.Array  # int32 [Q], index into the device's questions; past their number: empty
-    count: jax.Array  # int32 [Q], tokens drawn so far
-    token: jax.Array  # int32 [Q, G], the latest
-    done: jax.Array  # bool [Q, G]
-    cache: list  # over layers: (keys, values) [Q, G, K, C, E]
-    waiting: jax.Array  # int32 [1], the next question without a slot
+    row: jax.Array  # int32 [R], where it stands in the output; past its end: an empty slot
+    question: jax.Array  # int32 [R], names the random stream together with the next
+    completion: jax.Array  # int32 [R], its number in the group
+    limit: jax.Array  # int32 [R], the most tokens of it
+    token: jax.Array  # int32 [R], the latest
+    position: jax.Array  # int32 [R], where that stands in the row
+    start: jax.Array  # int32 [R], the slot of its cache where the prompt begins, so that chunks begin at whole ones
+    count: jax.Array  # int32 [R], tokens drawn so far
+    done: jax.Array  # bool [R]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Queue:
+    """Rows that may be admitted, at most R of one device."""
+
+    rows: _Slots  # as they start
+    source: jax.Array  # int32 [R], the prompt's place in the prefilled block
+    size: jax.Array  # int32 [1]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """What a chunk has drawn."""
+
+    row: jax.Array  # int32 [R], of the output
+    start: jax.Array  # int32 [R], tokens that it had before
+    count: jax.Array  # int32 [R], tokens that it has now
+    tokens: jax.Array  # int32 [R, W], 0 past the end
+    logprobs: jax.Array  # float32 [R, W]
+    finished: jax.Array  # bool [R], a stop id has been drawn
+    done: jax.Array  # bool [R]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Output:
-    """What has been drawn, for all P questions."""
+    """All N rows."""
 
-    tokens: jax.Array  # int32 [P, G, T], rounded up to whole chunks
-    logprobs: jax.Array  # float32 [P, G, T]
-    lengths: jax.Array  # int32 [P, G]
-    finished: jax.Array  # bool [P, G]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Static:
-    """What the compiled functions are specialised to."""
-
-    config: qwen2.Config
-    mesh: jax.sharding.Mesh
-    group_size: int
-    max_tokens: int
-    chunk: int
-    slots: int  # per device; 0: as many as questions
-    stop_ids: tuple[int, ...]
-    greedy: bool
-    top_p: float = 1.0
-
-    def capacity(self, tokens: int) -> int:
-        """Slots of a completion's cache that holds `tokens` but the last, in whole chunks."""
-        unit = sharding.length_unit(sharding.platform(self.mesh))
-        return round_up(round_up(max(tokens - 1, 1), self.chunk), unit)
+    tokens: jax.Array  # int32 [N, T]
+    logprobs: jax.Array  # float32 [N, T]
+    lengths: jax.Array  # int32 [N]
+    finished: jax.Array  # bool [N]
 
 
 def sample(
     params: dict,
     config: qwen2.Config,
-    prompts: jax.Array,
-    prompt_lengths: jax.Array,
+    prompts: np.ndarray,
+    prompt_lengths: np.ndarray,
     key: jax.Array,
     group_size: int,
     max_tokens: int,
     temperature: float,
     stop_ids: tuple[int, ...],
     *,
-    chunk: int = 128,
+    chunk: int = 32,
     slots: int = 0,
-    limits: jax.Array | None = None,
+    capacity: tuple[int, int] = (0, 0),
+    limits: np.ndarray | None = None,
     top_p: float = 1.0,
-    on_chunk: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
+    on_rows: Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Rollouts:
     """G completions of every prompt from softmax(logits / temperature) over the tokenizer's ids.
@@ -116,293 +152,326 @@ def sample(
       max_tokens: T; a row without a stop id by then is truncated.
       temperature: 0 takes the likeliest token, and log-probs are then those of temperature 1.
       stop_ids: each of them ends a row and is kept as its last token.
-      chunk: decode steps between looks at finished rows.
-      slots: questions decoded at a time over all devices, 0 for all.
+      chunk: decode steps between looks at the rows.
+      slots: rows decoded at a time over all devices, 0 for all.
+      capacity: tokens of prompt and completion that the programs are compiled for, if more than the call's: calls that
+        have it, `slots`, `chunk` and the number of stop ids in common share their programs.
       limits: int32 [P, G], a lower T for single rows.
       top_p: below 1, tokens are drawn from the fewest most probable ones whose mass reaches it, and from all that tie
         with the last of them. The log-probs stay those of the whole distribution, which is then not the one that
         was sampled from: for evaluation, not for training.
-      on_chunk: called as `on_chunk(tokens [P, G, T], lengths [P, G], done bool [P, G])` on the host while rows are
-        left, so that completions which have ended can be graded meanwhile. Rows that are done will not change, and stay
-        done; of the others nothing is promised. The arrays are read-only, one chunk old, and of all questions on every
-        process. One chunk is queued on the device during a call: a longer one holds it up. There is no call for
-        the rows that end last, and none at all where a chunk is enough: those are in the returned rollouts alone.
+      on_rows: called as `on_rows(rows [n], tokens [n, T], lengths [n])` on the host with the rows that have ended in a
+        chunk, p * G + g for completion g of question p, on every process, while the next chunk runs; rows that end in
+        the last chunk are in the returned rollouts alone. The arrays are read-only.
       mesh: where the parameters lie; by default their own.
     """
     if mesh is None:
         params = jax.tree.map(jnp.asarray, params)
         leaf = jax.tree.leaves(params)[0]
         mesh = getattr(leaf.sharding, "mesh", None) or sharding.make_mesh(devices=list(leaf.devices()))
-    shards, questions = sharding.num_row_shards(mesh), len(prompts)
-    per_shard = ceil_div(questions, shards)
-    whole_prompts = jnp.asarray(prompts)
-    unit = sharding.length_unit(sharding.platform(mesh))
-    prompts = prompts[:, : round_up(int(np.max(prompt_lengths)), max(unit, PROMPT_STEP))]
-    prompts = _pad(prompts, per_shard * shards, -prompts.shape[1] % unit)
-    prompt_lengths = _pad(prompt_lengths, per_shard * shards)
-    limits = np.full((questions, group_size), max_tokens, np.int32) if limits is None else limits
-    limits = _pad(limits, per_shard * shards).clip(1, max_tokens)
-    slots = ceil_div(slots, shards) if 0 < slots < per_shard * shards else 0
-    chunk = min(chunk, max(max_tokens - 1, 1))
-    static = _Static(
-        config, mesh, group_size, max_tokens, chunk, slots, tuple(sorted(stop_ids)), temperature == 0, top_p
-    )
-    temperature = jnp.float32(temperature or 1.0)
+    shards, (P, S) = sharding.num_row_shards(mesh), prompts.shape
+    rows = ceil_div(P, shards) * group_size  # of one device
+    width, longest = max(S, capacity[0]), max(max_tokens, capacity[1])
+    dtype = jax.tree.leaves(params)[0].dtype
+    spec = SamplerSpec(config, mesh, dtype, ceil_div(slots, shards) or rows, width, longest, min(chunk, longest))
+    limits = np.full((P, group_size), max_tokens) if limits is None else np.asarray(limits).clip(1, max_tokens)
+    batch = _Batch(spec, np.asarray(prompts), np.asarray(prompt_lengths), limits, params)
+    greedy, temperature, top_p = np.bool_(temperature == 0), np.float32(temperature or 1.0), np.float32(top_p)
+    weights = _decode_weights(params, spec)
+    stop_ids = np.array(sorted(stop_ids), np.int32)
 
-    weights = _decode_weights(params, static)
-    prompts, prompt_lengths, limits = jax.device_put((prompts, prompt_lengths, limits), sharding.rows(mesh))
-    count = jnp.int32(questions)
-    prefilled, output = _prefill(params, prompts, prompt_lengths, limits, key, temperature, count, static)
-    state = _start(prefilled, static)
-
-    capacity, top, late, seen = static.capacity(chunk), 1, None, None
+    size = next((n for n in spec.sizes if n >= rows), spec.slots)
+    slots, cache, output = _start(size, rows, max_tokens, spec)
+    ended = None
     while True:
-        # The newest count that the host knows is one chunk old: it bounds what this chunk writes.
-        need = min(top + chunk * (1 if late is None else 2), max_tokens) - 1
-        while capacity < need:
-            capacity = min(2 * capacity, static.capacity(max_tokens))
-            grown = [_grow(kv, capacity, static) for kv in _release(state)]
-            state = dataclasses.replace(state, cache=grown)
-        state, output, flags = _decode(weights, prefilled, state, output, key, temperature, static)
-        if late is not None:
-            alive, top = (int(x) for x in jax.device_get(late))
-            if not alive:
-                break
-            if on_chunk:
-                on_chunk(*jax.device_get(seen))
-        late = flags
-        seen = _look(output, prefilled.limits, questions, static) if on_chunk else None
-    return _finish(whole_prompts, prompt_lengths, output, questions, max_tokens)
+        slots, cache = batch.admit(slots, cache)
+        if not batch.alive.any():
+            break
+        size = next(n for n in spec.sizes if n >= batch.alive.max())
+        if size < len(slots.row) // shards and not batch.waiting:
+            order = _order(slots, size, spec)
+            slots = _take(slots, order, spec)
+            cache = [_take(cache.pop(0), order, spec) for _ in range(len(cache))]
+        slots, cache, drawn, flags = _decode(weights, slots, cache, key, temperature, greedy, top_p, stop_ids, spec)
+        output = _store(output, drawn, spec)
+        if ended is not None:
+            row, is_new, tokens, lengths = jax.device_get(ended)
+            device = np.arange(len(row)) // (len(row) // shards)
+            on_rows((device * rows + row)[is_new], tokens[is_new], lengths[is_new])
+        ended = _ended(output, drawn, spec) if on_rows else None
+        batch.alive = np.array(flags)
+    return _finish(jnp.asarray(prompts), jnp.asarray(prompt_lengths), output, group_size, spec)
 
 
-def _pad(x: jax.Array, rows, columns=0):
-    """`x` with so many rows of ones, and so many columns more."""
-    missing = rows - len(x), columns
-    if not any(missing):
-        return x
-    xp = jnp if isinstance(x, jax.Array) else np
-    return xp.pad(x, [(0, n) for n in missing[: x.ndim]], constant_values=1)
+class _Batch:
+    """The questions of a call, on the host: which are prefilled, which rows have slots, and how many are alive."""
+
+    def __init__(self, spec: SamplerSpec, prompts: np.ndarray, lengths: np.ndarray, limits: np.ndarray, params: dict):
+        self.spec, self.params = spec, params
+        self.prompts, self.lengths, self.limits = prompts, lengths, limits
+        self.shards = sharding.num_row_shards(spec.mesh)
+        self.group_size = limits.shape[1]
+        self.per_shard = ceil_div(len(prompts), self.shards)  # questions of a device
+        # Of each device: its questions, how many are prefilled, rows that have had a slot, rows alive.
+        self.questions = (len(prompts) - np.arange(self.shards) * self.per_shard).clip(0, self.per_shard)
+        self.prefilled, self.block = 0, None
+        self.admitted, self.alive = np.zeros(self.shards, int), np.zeros(self.shards, int)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a row of any device has had no slot."""
+        return bool((self.admitted < self.questions * self.group_size).any())
+
+    def admit(self, slots: _Slots, cache: list) -> tuple[_Slots, list]:
+        """Fills free slots with rows that wait, prefilling their questions."""
+        size = len(slots.row) // self.shards
+        while True:
+            ready = np.minimum(self.questions, self.prefilled) * self.group_size - self.admitted
+            count = np.minimum(ready, size - self.alive)
+            if count.any():
+                slots, cache = _admit(slots, cache, self.block, self.queue(count, size), self.spec)
+                self.admitted, self.alive = self.admitted + count, self.alive + count
+            elif self.waiting and not ready.any() and (self.alive < size).any():
+                self.prefill()
+            else:
+                return slots, cache
+
+    def prefill(self) -> None:
+        """The keys and values of the next block of each device's questions."""
+        n, S = self.spec.prefill_questions, self.spec.padded_width
+        tokens, lengths = np.zeros((self.shards, n, S), np.int32), np.ones((self.shards, n), np.int32)
+        for device, count in enumerate(self.questions):
+            ids = device * self.per_shard + np.arange(self.prefilled, min(self.prefilled + n, count))
+            tokens[device, : len(ids), : self.prompts.shape[1]] = self.prompts[ids]
+            lengths[device, : len(ids)] = self.lengths[ids]
+        prompts = jax.device_put((tokens.reshape(-1, S), lengths.ravel()), sharding.rows(self.spec.mesh))
+        self.block = _prefill(self.params, *prompts, self.spec)
+        self.prefilled += n
+
+    def queue(self, count: np.ndarray, size: int) -> _Queue:
+        """The next `count` [devices] rows of each device."""
+        index = np.arange(size)
+        row = np.minimum(self.admitted[:, None] + index, self.per_shard * self.group_size - 1)
+        local, completion = np.divmod(row, self.group_size)
+        question = np.minimum(np.arange(self.shards)[:, None] * self.per_shard + local, len(self.prompts) - 1)
+        last = self.lengths[question] - 1
+        rows = _Slots(
+            row, question, completion, self.limits[question, completion], self.prompts[question, last], last,
+            -last % self.spec.chunk, np.zeros_like(row), row < 0,
+        )  # fmt: skip
+        source = local % self.spec.prefill_questions
+        queue = _Queue(rows, source, count[:, None])
+        queue = jax.tree.map(lambda x: x.reshape(-1).astype(bool if x.dtype == bool else np.int32), queue)
+        return jax.device_put(queue, sharding.rows(self.spec.mesh))
 
 
-def _release(state):
-    """Yields the layers' caches one by one, so that each old one is freed before the next grows."""
-    while state.cache:
-        yield state.cache.pop(0)
+def _kv_sharding(spec: SamplerSpec) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(spec.mesh, jax.sharding.PartitionSpec(sharding.BATCH, "tensor"))
 
 
-@functools.partial(jax.jit, static_argnames=("questions", "static"))
-def _look(output: _Output, limits: jax.Array, questions: int, static: _Static):
-    """Copies for `on_chunk`, since `_decode` overwrites its output: tokens, lengths, and which rows have ended."""
-    done = output.finished | (output.lengths >= limits)
-    seen = output.tokens[:questions, :, : static.max_tokens], output.lengths[:questions], done[:questions]
-    return jax.lax.with_sharding_constraint(seen, sharding.replicated(static.mesh))
+@functools.partial(jax.jit, static_argnames="spec")
+def _decode_weights(params: dict, spec: SamplerSpec):
+    return jax.lax.with_sharding_constraint(*qwen2.decode_weights(params, spec.model_config, spec.mesh))
 
 
-@functools.partial(jax.jit, static_argnames=("questions", "max_tokens"))
-def _finish(
-    prompts: jax.Array, prompt_lengths: jax.Array, output: _Output, questions: int, max_tokens: int
-) -> Rollouts:
-    return Rollouts(
-        prompts,
-        prompt_lengths[:questions],
-        output.tokens[:questions, :, :max_tokens],
-        output.lengths[:questions],
-        output.logprobs[:questions, :, :max_tokens],
-        output.finished[:questions],
-    )
+@functools.partial(jax.jit, static_argnames="spec")
+def _prefill(params: dict, prompts: jax.Array, lengths: jax.Array, spec: SamplerSpec) -> list:
+    """The caches of prompts [B, S]: over layers (keys, values), as many pieces as prompts reach into."""
+    with jax.sharding.use_abstract_mesh(spec.mesh.abstract_mesh):
+        _, kv = qwen2.hidden(params, spec.model_config, prompts, keep_kv=True)
+    W, ends = spec.chunk, np.cumsum(spec.pieces)
+    width = min(round_up(spec.prompt_width - 1, W), sum(spec.pieces))
+
+    def shift(x: jax.Array, start: jax.Array):  # [L, K, S, E] of a question, which then begins at `start`
+        x = jnp.pad(x, ((0, 0), (0, 0), (W, W), (0, 0)))
+        return jax.lax.dynamic_slice_in_dim(x, W - start, width, axis=2)
+
+    def cut(x: jax.Array, axis: int):
+        bounds = [end for end in ends if end < width]
+        return tuple(jnp.split(x, bounds, axis))
+
+    keys, values = (jax.vmap(shift, (1, 0))(x, -(lengths - 1) % W) for x in kv)
+    cache = [(cut(k.swapaxes(2, 3), 3), cut(v, 2)) for k, v in zip(keys.swapaxes(0, 1), values.swapaxes(0, 1))]
+    return jax.lax.with_sharding_constraint(cache, _kv_sharding(spec))
 
 
-@functools.partial(jax.jit, static_argnames="static")
-def _decode_weights(params: dict, static: _Static):
-    return jax.lax.with_sharding_constraint(*qwen2.decode_weights(params, static.config, static.mesh))
+def _empty_cache(slots: int, spec: SamplerSpec) -> list:
+    """Over layers: the pieces of keys [R, K, E, C_i], and of values [R, K, C_i, E]."""
+    c = spec.model_config
+    shape = (slots, c.num_kv_heads)
+    keys = tuple(jnp.zeros((*shape, c.head_width, n), spec.dtype) for n in spec.pieces)
+    return [(keys, tuple(x.swapaxes(2, 3) for x in keys)) for _ in range(c.num_layers)]
 
 
-@functools.partial(jax.jit, static_argnames="static")
-def _prefill(
-    params: dict,
-    prompts: jax.Array,
-    lengths: jax.Array,
-    limits: jax.Array,
-    key: jax.Array,
-    temperature: float,
-    questions,
-    static: _Static,
-):
-    """Keys and values of every prompt, and the first token of each of its completions."""
-    config, mesh, G = static.config, static.mesh, static.group_size
-    P, S = prompts.shape
-    shards = sharding.num_row_shards(mesh)
-    block = max(1, min(P // shards, PREFILL_TOKENS // S))
-    blocks = ceil_div(P // shards, block)
-    pad = blocks * block - P // shards
-
-    def split(x: jax.Array):  # [P, ...] -> [blocks, shards * block, ...], each shard keeping its own rows
-        x = jnp.pad(x.reshape(shards, P // shards, *x.shape[1:]), ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 1))
-        return x.reshape(shards, blocks, block, *x.shape[2:]).swapaxes(0, 1).reshape(blocks, -1, *x.shape[2:])
-
-    def join(x: jax.Array):  # back
-        x = x.reshape(blocks, shards, block, *x.shape[2:]).swapaxes(0, 1).reshape(shards, -1, *x.shape[2:])
-        return x[:, : P // shards].reshape(P, *x.shape[2:])
-
-    def one(x: jax.Array):
-        tokens, lengths = x
-        hidden, (k, v) = qwen2.hidden(params, config, tokens, keep_kv=True)
-        last = jnp.maximum(lengths - 1, 0)
-        return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], k.swapaxes(0, 1), v.swapaxes(0, 1)
-
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        last, k, v = (join(x) for x in jax.lax.map(one, (split(prompts), split(lengths))))
-    kv = [(k[:, i], v[:, i]) for i in range(config.num_layers)]
-    x = scoring.distribution(last, qwen2.head(params), temperature, config.num_tokens)
-    x = jnp.broadcast_to(x[:, None], (P, G, x.shape[-1]))
-    ids = jnp.arange(P)
-    token, logp = draw.choose(
-        x, draw.uniform(draw.row_keys(key, ids, G), jnp.zeros_like(ids)), static.greedy, static.top_p
-    )
-    real = jnp.broadcast_to((ids < questions)[:, None], (P, G))
-    stopped = real & jnp.isin(token, jnp.array(static.stop_ids))
-    length = 1 + round_up(static.max_tokens - 1, static.chunk)
-
-    def first(x: jax.Array):
-        return jnp.zeros((P, G, length), x.dtype).at[:, :, 0].set(jnp.where(real, x, 0))
-
-    output = _Output(first(token), first(logp), real.astype(jnp.int32), stopped)
-    done = stopped | ~real | (limits <= 1)
-    return jax.lax.with_sharding_constraint(
-        (_Prefilled(ids, lengths, kv, limits, token, done), output), sharding.rows(mesh)
-    )
+@functools.partial(jax.jit, static_argnames=("slots", "rows", "max_tokens", "spec"))
+def _start(slots: int, rows: int, max_tokens: int, spec: SamplerSpec) -> tuple[_Slots, list, _Output]:
+    """Empty slots and room for the output, so many of each device."""
+    shards = sharding.num_row_shards(spec.mesh)
+    zeros, out = jnp.zeros(slots * shards, jnp.int32), jnp.zeros((rows * shards, max_tokens), jnp.int32)
+    empty = _Slots(zeros + rows, *[zeros] * 7, zeros == 0)
+    cache = _empty_cache(slots * shards, spec)
+    output = _Output(out, out.astype(jnp.float32), out[:, 0], out[:, 0] > 0)
+    empty, output = jax.lax.with_sharding_constraint((empty, output), sharding.rows(spec.mesh))
+    return empty, jax.lax.with_sharding_constraint(cache, _kv_sharding(spec)), output
 
 
-@functools.partial(jax.jit, static_argnames="static")
-def _start(prefilled: _Prefilled, static: _Static) -> _Slots:
-    """Empty slots where there are fewer than questions, else every question in its own."""
+@functools.partial(jax.jit, static_argnames="spec", donate_argnames=("slots", "cache"))
+def _admit(slots: _Slots, cache: list, block: list, queue: _Queue, spec: SamplerSpec) -> tuple[_Slots, list]:
+    """Hands free slots to the first rows of the queue."""
 
-    def start(prefilled):
-        P, G = prefilled.token.shape
-        Q, capacity = static.slots or P, static.capacity(static.chunk)
-        cache = [tuple(jnp.zeros((Q, G, x.shape[1], capacity, x.shape[3]), x.dtype) for x in kv) for kv in prefilled.kv]
-        if static.slots == 0:
-            return _Slots(jnp.arange(P), jnp.ones(P, jnp.int32), prefilled.token, prefilled.done, cache, jnp.full(1, P))
-        ones, rows = jnp.ones(Q, jnp.int32), jnp.zeros((Q, G), jnp.int32)
-        return _Slots(P * ones, ones, rows, rows == 0, cache, jnp.zeros(1, jnp.int32))
+    def admit(slots: _Slots, cache: list, block: list, queue: _Queue):
+        free = jnp.argsort(~slots.done)  # stable: free slots first
+        taken = jnp.arange(len(free)) < queue.size
+        at = jnp.where(taken, free, len(free))
+        slots = jax.tree.map(lambda old, new: old.at[at].set(new, mode="drop"), slots, queue.rows)
 
-    return sharding.per_device(start, static.mesh)(prefilled)
+        def copy(i: jax.Array, cache: list):
+            def place(x, prompts):
+                prompt = jax.lax.dynamic_slice_in_dim(prompts, queue.source[i], 1)
+                return jax.lax.dynamic_update_slice(x, prompt, (free[i], 0, 0, 0))
 
+            def fill(pieces, prompts):
+                n = len(prompts)
+                return (*map(place, pieces[:n], prompts), *pieces[n:])
 
-@functools.partial(jax.jit, static_argnames=("capacity", "static"))
-def _grow(kv: Any, capacity: int, static: _Static):
-    """One layer's completion cache with more slots."""
+            return [tuple(map(fill, kv, prompts)) for kv, prompts in zip(cache, block, strict=True)]
 
-    def grow(kv: Any):
-        return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, capacity - x.shape[3]), (0, 0))), kv)
+        return slots, jax.lax.fori_loop(0, queue.size[0], copy, cache)
 
-    return sharding.per_device(grow, static.mesh)(kv)
-
-
-def _admit(prefilled: _Prefilled, slots: _Slots) -> _Slots:
-    """Hands the slots whose rows have all ended to waiting questions."""
-    P = len(prefilled.ids)
-    free = slots.done.all(1)
-    question = jnp.where(free, slots.waiting + jnp.cumsum(free) - 1, slots.question)
-    take = free & (question < P)
-    source = jnp.minimum(question, P - 1)
-    return dataclasses.replace(
-        slots,
-        question=question,
-        count=jnp.where(take, 1, slots.count),
-        token=jnp.where(take[:, None], prefilled.token[source], slots.token),
-        done=jnp.where(take[:, None], prefilled.done[source], slots.done),
-        waiting=slots.waiting + take.sum(),
-    )
+    slots, cache = sharding.per_device(admit, spec.mesh)(slots, cache, block, queue)
+    return slots, jax.lax.with_sharding_constraint(cache, _kv_sharding(spec))
 
 
-def _write(cache: jax.Array, new, index: jax.Array):
-    """New [Q, G, K, E] into cache [Q, G, K, C, E] at a common index [], or at one per question [Q]."""
-    new = new[..., None, :]
-    if index.ndim == 0:
-        return jax.lax.dynamic_update_slice_in_dim(cache, new, index, axis=3)
-    return jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=2))(cache, new, index)
+@functools.partial(jax.jit, static_argnames=("size", "spec"))
+def _order(slots: _Slots, size: int, spec: SamplerSpec) -> jax.Array:
+    """The slots [devices * size] of rows that live, longest first."""
+    key = jnp.where(slots.done, 1, -slots.position)
+    return sharding.per_device(lambda key: jnp.argsort(key)[:size], spec.mesh)(key)
 
 
-@functools.partial(jax.jit, static_argnames="static", donate_argnames=("slots", "output"))
+@functools.partial(jax.jit, static_argnames="spec")
+def _take(tree, order: jax.Array, spec: SamplerSpec):
+    """Some of each device's slots."""
+    take = sharding.per_device(lambda tree, order: jax.tree.map(lambda x: x[order], tree), spec.mesh)
+    return take(tree, order)
+
+
+def _put(pieces: tuple, recent: jax.Array, at: jax.Array, axis: int) -> tuple:
+    """The pieces of a cache with a chunk [.., W, ..] of each row at slot `at` [R], a whole number of chunks."""
+    W, out, first = recent.shape[axis], [], 0
+    for piece in pieces:
+        count = piece.shape[axis] // W
+        chunk = at // W - first
+        chunk = jnp.where(chunk < 0, count, chunk)  # past the end, as in a later piece: dropped
+        blocks = piece.reshape(*piece.shape[:axis], count, W, *piece.shape[axis + 1 :])
+        index = (jnp.arange(len(piece)), *[slice(None)] * (axis - 1), chunk)
+        out.append(blocks.at[index].set(recent, mode="drop").reshape(piece.shape))
+        first += count
+    return tuple(out)
+
+
+@functools.partial(jax.jit, static_argnames="spec", donate_argnames=("slots", "cache"))
 def _decode(
     weights: dict,
-    prefilled: _Prefilled,
     slots: _Slots,
-    output: _Output,
+    cache: list,
     key: jax.Array,
-    temperature: float,
-    static: _Static,
-):
-    """Up to `chunk` tokens for every live row; also (rows or questions are left, highest count), for the host."""
+    temperature: jax.Array,
+    greedy: jax.Array,
+    top_p: jax.Array,
+    stop_ids: jax.Array,
+    spec: SamplerSpec,
+) -> tuple[_Slots, list, _Drawn, jax.Array]:
+    """Up to `chunk` tokens for every live row; also how many live, of each device, for the host."""
 
-    def decode(
-        weights: dict, key: jax.Array, temperature: float, prefilled: _Prefilled, slots: _Slots, output: _Output
-    ):
-        config, G = static.config, static.group_size
-        P, Q = len(prefilled.ids), len(slots.question)
-        refill = static.slots > 0
-        if refill:
-            slots = _admit(prefilled, slots)
-            source = jnp.minimum(slots.question, P - 1)
-            prefilled = jax.tree.map(lambda x: x[source], prefilled)
-        ids, lengths, kv = prefilled.ids, prefilled.lengths, prefilled.kv
-        start, stop_ids, keys = slots.count, jnp.array(static.stop_ids), draw.row_keys(key, ids, G)
+    def decode(weights, key, temperature, greedy, top_p, stop_ids, slots: _Slots, cache: list):
+        config, W = spec.model_config, spec.chunk
+        keys = draw.row_keys(key, slots.question, slots.completion)
+        start, length = slots, slots.start + slots.position
 
-        def live(carry: Any):
+        def live(carry):
             step, slots, *_ = carry
             rows_left = ~slots.done.all()
-            if static.mesh.shape["tensor"] > 1:
+            if spec.mesh.shape["tensor"] > 1:
                 # The body then holds collectives, and XLA wants every device to run them equally often.
                 rows_left = jax.lax.pmax(rows_left.astype(jnp.int32), sharding.BATCH) > 0
-            return (step < static.chunk) & rows_left
+            return (step < W) & rows_left
 
-        def body(carry: Any):
-            step, slots, tokens, logprobs, added, finished = carry
-            # Without refills all rows are equally long: one slice is written instead of one per question.
-            index = (slots.count if refill else slots.count[0]) - 1
-            hidden, cache = qwen2.decode_step(
-                weights, config, slots.token, lengths + slots.count - 1, kv, lengths, slots.cache, index, _write
-            )
-            x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
-            token, logp = draw.choose(x, draw.uniform(keys, slots.count), static.greedy, static.top_p)
+        def body(carry):
+            step, slots, recent, tokens, logprobs, finished = carry
             alive = ~slots.done
+            hidden, recent = qwen2.decode_step(
+                weights, config, slots.token, start.position + step, cache, start.start, jnp.where(alive, length, 0),
+                recent, step,
+            )  # fmt: skip
+            x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
+            token, logp = draw.choose(x, draw.uniform(keys, slots.count), greedy, top_p)
             token = jnp.where(alive, token, 0)
             stopped = alive & jnp.isin(token, stop_ids)
-            count = slots.count + 1
-            done = slots.done | stopped | (count[:, None] >= prefilled.limits)
-            slots = dataclasses.replace(slots, count=count, token=token, done=done, cache=cache)
-            return (
-                step + 1,
-                slots,
-                tokens.at[step].set(token),
-                logprobs.at[step].set(jnp.where(alive, logp, 0.0)),
-                added + alive,
-                finished | stopped,
-            )
+            count = slots.count + alive
+            slots = dataclasses.replace(
+                slots, token=token, position=slots.position + alive, count=count,
+                done=slots.done | stopped | (count >= slots.limit),
+            )  # fmt: skip
+            logp = jnp.where(alive, logp, 0.0)
+            return step + 1, slots, recent, tokens.at[step].set(token), logprobs.at[step].set(logp), finished | stopped
 
-        shape = (static.chunk, Q, G)
+        R, K, E = len(slots.row), config.num_kv_heads, config.head_width
+        recent = [(jnp.zeros((R, K, E, W), spec.dtype), jnp.zeros((R, K, W, E), spec.dtype)) for _ in cache]
         carry = (
-            jnp.int32(0),
-            slots,
-            jnp.zeros(shape, jnp.int32),
-            jnp.zeros(shape, jnp.float32),
-            jnp.zeros((Q, G), jnp.int32),
-            jnp.zeros((Q, G), bool),
-        )
-        _, slots, tokens, logprobs, added, finished = jax.lax.while_loop(live, body, carry)
-        where, columns = slots.question, start[:, None] + jnp.arange(static.chunk)
-        at = (where[:, None, None], jnp.arange(G)[:, None], columns[:, None, :])
-        output = _Output(
-            output.tokens.at[at].set(tokens.transpose(1, 2, 0), mode="drop"),
-            output.logprobs.at[at].set(logprobs.transpose(1, 2, 0), mode="drop"),
-            output.lengths.at[where].add(added, mode="drop"),
-            output.finished.at[where].max(finished, mode="drop"),
-        )
-        left = ~slots.done.all() | (slots.waiting[0] < P)
-        top = jnp.where(slots.done.all(1), 1, slots.count).max()
-        return slots, output, jnp.stack([left.astype(jnp.int32), top])[None]
+            jnp.int32(0), slots, recent, jnp.zeros((W, R), jnp.int32), jnp.zeros((W, R), jnp.float32),
+            jnp.zeros(R, bool),
+        )  # fmt: skip
+        _, slots, recent, tokens, logprobs, finished = jax.lax.while_loop(live, body, carry)
+        cache = [
+            (_put(keys, recent_keys, length, 3), _put(values, recent_values, length, 2))
+            for (keys, values), (recent_keys, recent_values) in zip(cache, recent, strict=True)
+        ]
+        drawn = _Drawn(start.row, start.count, slots.count, tokens.T, logprobs.T, finished, slots.done)
+        return slots, cache, drawn, (~slots.done).sum()[None]
 
-    decode = sharding.per_device(decode, static.mesh, 3)
-    slots, output, flags = decode(weights, key, temperature, prefilled, slots, output)
-    return slots, output, jax.lax.with_sharding_constraint(flags.max(0), sharding.replicated(static.mesh))
+    decode = sharding.per_device(decode, spec.mesh, 6)
+    slots, cache, drawn, alive = decode(weights, key, temperature, greedy, top_p, stop_ids, slots, cache)
+    cache = jax.lax.with_sharding_constraint(cache, _kv_sharding(spec))
+    return slots, cache, drawn, jax.lax.with_sharding_constraint(alive, sharding.replicated(spec.mesh))
+
+
+@functools.partial(jax.jit, static_argnames="spec", donate_argnames="output")
+def _store(output: _Output, drawn: _Drawn, spec: SamplerSpec) -> _Output:
+    """The output with what a chunk has drawn."""
+
+    def store(output: _Output, drawn: _Drawn):
+        row = jnp.where(drawn.count > drawn.start, drawn.row, len(output.lengths))
+        step = jnp.arange(drawn.tokens.shape[1])
+        column = jnp.where(step < (drawn.count - drawn.start)[:, None], drawn.start[:, None] + step, output.tokens.shape[1])
+        at = row[:, None], column
+        return _Output(
+            output.tokens.at[at].set(drawn.tokens, mode="drop"),
+            output.logprobs.at[at].set(drawn.logprobs, mode="drop"),
+            output.lengths.at[row].set(drawn.count, mode="drop"),
+            output.finished.at[row].set(drawn.finished, mode="drop"),
+        )
+
+    return sharding.per_device(store, spec.mesh)(output, drawn)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def _ended(output: _Output, drawn: _Drawn, spec: SamplerSpec):
+    """Rows of each device that have ended in a chunk, whether a slot holds one, and its tokens and length."""
+
+    def ended(output: _Output, drawn: _Drawn):
+        row = jnp.minimum(drawn.row, len(output.lengths) - 1)
+        return row, drawn.done & (drawn.count > drawn.start), output.tokens[row], output.lengths[row]
+
+    out = sharding.per_device(ended, spec.mesh)(output, drawn)
+    return jax.lax.with_sharding_constraint(out, sharding.replicated(spec.mesh))
+
+
+@functools.partial(jax.jit, static_argnames=("group_size", "spec"))
+def _finish(prompts: jax.Array, lengths: jax.Array, output: _Output, group_size: int, spec: SamplerSpec) -> Rollouts:
+    P = len(prompts)
+    tokens, logprobs, counts, finished = (
+        x.reshape(-1, group_size, *x.shape[1:])[:P]
+        for x in (output.tokens, output.logprobs, output.lengths, output.finished)
+    )
+    return Rollouts(prompts, lengths, tokens, counts, logprobs, finished)

@@ -105,11 +105,19 @@ def test_logprobs_are_the_learners(draw, tiny_config, tiny_params, prompts, temp
 
 @pytest.mark.parametrize(
     "how",
-    [{"chunk": 3}, {"chunk": 4, "slots": 2}, {"sizes": (4, 1, 1)}, {"sizes": (2, 2, 2), "chunk": 5, "slots": 4}],
+    [
+        {"chunk": 3},
+        {"chunk": 4, "slots": 5},
+        {"capacity": (20, 70)},
+        {"sizes": (4, 1, 1)},
+        {"sizes": (2, 2, 2), "chunk": 5, "slots": 8},
+    ],
     ids=str,
 )
 def test_sample_does_not_depend_on(draw, base, how):
-    """Chunk size and so cache growth, slots handed on, device count (6 questions do not divide by 4), tensor axis."""
+    """Chunk size and so when slots are handed on or given up, slots, what the programs are compiled for, device count (6
+    questions do not divide by 4), tensor axis.
+    """
     assert_same(draw(**how), base)
 
 
@@ -121,14 +129,13 @@ def test_sample_does_not_depend_on_padding_and_neighbours(draw, base, prompts):
     assert_same(a, b)
 
 
-@pytest.mark.parametrize("how", [{}, {"chunk": 4, "slots": 2}], ids=str)
-def test_the_padding_of_accelerators_changes_nothing(draw, base, monkeypatch, how):
-    """Prompts of 9 tokens padded to 128, and caches of 13."""
+def test_the_padding_of_accelerators_changes_nothing(draw, base, monkeypatch):
+    """Prompts of 9 tokens padded to 128."""
     monkeypatch.setattr(sharding, "length_unit", lambda platform: 128)
     shapes, prefill = [], sampler._prefill
     monkeypatch.setattr(sampler, "_prefill", lambda *args: shapes.append(args[1].shape) or prefill(*args))
-    assert_same(draw(**how), base)
-    assert shapes == [(P, 128)]
+    assert_same(draw(chunk=4, slots=5), base)
+    assert shapes == [(4, 128), (4, 128)]
 
 
 @pytest.mark.parametrize("tied", ["qwen2_tied", "qwen2_untied"])
@@ -196,10 +203,10 @@ def test_two_level_inverse_cdf(size):
     x = rng.normal(0, 2, size).astype(np.float32)
     x[rng.random(size) < 0.3] = -np.inf
     u = np.append(rng.random(20000).astype(np.float32), [0.0, np.nextafter(np.float32(1), 0)])
-    token, logp = drawing.choose(jnp.broadcast_to(x, (len(u), 1, size)), jnp.asarray(u)[:, None], False, 1.0)
-    token, p = np.asarray(token)[:, 0], np.asarray(jax.nn.softmax(x), np.float64)
+    token, logp = drawing.choose(jnp.broadcast_to(x, (len(u), size)), jnp.asarray(u), False, jnp.float32(1))
+    token, p = np.asarray(token), np.asarray(jax.nn.softmax(x), np.float64)
     assert (p[token] > 0).all()
-    np.testing.assert_allclose(logp[:, 0], np.log(p[token]), atol=1e-5)
+    np.testing.assert_allclose(logp, np.log(p[token]), atol=1e-5)
     assert abs(chi_square(np.bincount(token, minlength=size), p)) < 4
     assert (np.diff(token[np.argsort(u)]) >= 0).all()  # an inverse CDF is monotone
 
@@ -224,49 +231,58 @@ def test_nucleus_keeps_ties_with_its_last_token_and_nothing_near():
 
 
 def test_top_p(draw, base):
-    compiled = sampler._decode._cache_size()
-    np.testing.assert_array_equal(draw(top_p=1.0).tokens, base.tokens)
-    assert sampler._decode._cache_size() == compiled  # the program without
     out = draw(top_p=0.5)
     assert (out.tokens != base.tokens).any()
-    assert_same(draw(sizes=(2, 2, 2), chunk=5, slots=4, top_p=0.5), out)
+    assert_same(draw(sizes=(2, 2, 2), chunk=5, slots=8, top_p=0.5), out)
     np.testing.assert_array_equal(draw(top_p=1e-6).tokens, draw(temperature=0).tokens)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [{"chunk": 3}, {"chunk": 4, "max_tokens": 13}, {"chunk": 4, "slots": 2}, {"sizes": (2, 2, 2), "chunk": 2}],
-    ids=str,
-)
-def test_on_chunk(draw, how):
-    """The second: nothing is cut off, and the fourth: questions do not divide by shards."""
+@pytest.mark.parametrize("how", [{"chunk": 3}, {"chunk": 4, "slots": 5}, {"sizes": (2, 2, 2), "chunk": 5, "slots": 8}], ids=str)
+def test_on_rows(draw, how):
+    """Every row is handed over once, as it is in the end, but for those that end last."""
     seen = []
     limits = np.random.default_rng(3).integers(1, T + 3, (P, G))
     plain = draw(limits=limits, **how)
-    out = draw(limits=limits, on_chunk=lambda *state: seen.append(state), **how)
+    out = draw(limits=limits, on_rows=lambda *rows: seen.append(rows), **how)
     for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(plain), strict=True):
         np.testing.assert_array_equal(a, b)
-    before = np.zeros((P, G), bool)
-    for tokens, lengths, done in seen:
-        assert tokens.shape == out.tokens.shape and (done | ~before).all()
-        np.testing.assert_array_equal(tokens[done], out.tokens[done])
-        np.testing.assert_array_equal(lengths[done], out.lengths[done])
-        assert (lengths[~done] < out.lengths[~done]).all()  # a row is done as soon as it has ended
-        before = done
-    assert 0 < seen[0][2].sum() < before.sum() < P * G
+    rows, tokens, lengths = (np.concatenate(x) for x in zip(*seen, strict=True))
+    assert len(set(rows)) == len(rows)
+    assert P * G / 2 < len(rows) < P * G
+    np.testing.assert_array_equal(tokens, out.tokens.reshape(-1, T)[rows])
+    np.testing.assert_array_equal(lengths, out.lengths.ravel()[rows])
+
+
+def test_calls_of_a_run_share_their_programs(tiny_config, tiny_params, prompts):
+    """Calls of all sizes, greedy or not, with and without top-p and limits: one program prefills and three decode."""
+    jax.clear_caches()
+    shared = {"slots": 16, "chunk": 4, "capacity": (12, 20)}
+    for count, group, temperature, top_p in ((6, 4, 1.0, 1.0), (2, 8, 0.8, 1.0), (1, 3, 0.8, 1.0), (6, 1, 0, 1.0), (5, 2, 1.0, 0.9)):
+        rollout.sample(
+            tiny_params, tiny_config, prompts[0][:count], prompts[1][:count], jax.random.key(count), group, T - count,
+            temperature, STOP, top_p=top_p, **shared,
+        )  # fmt: skip
+    assert sampler._prefill._cache_size() == 1
+    assert sampler._decode._cache_size() == 3
+
+
+def test_rows_that_ended_cost_no_steps(draw, monkeypatch):
+    """When no row waits, fewer slots are decoded."""
+    sizes, decode = [], sampler._decode
+    monkeypatch.setattr(sampler, "_decode", lambda *args: sizes.append(len(args[1].row)) or decode(*args))
+    limits = np.repeat(np.arange(1, P + 1)[:, None] * 2, G, 1)
+    draw(limits=limits, stop=(), chunk=2, slots=16)
+    assert sizes == [16, 16, 16, 16, 8, 8, 4, 4]
 
 
 def test_cache_is_updated_in_place(tiny_config, tiny_params):
-    """A decode chunk's temporary memory is a fraction of the completion cache: donated, and no copy per step."""
+    """A decode chunk's temporary memory is a fraction of the cache: donated, and no copy per step."""
     params, mesh = place(tiny_params, tiny_config, 1, 1, 1)
-    static = sampler._Static(tiny_config, mesh, 8, 1024, 1024, 0, STOP, False)
-    key, one = jax.random.key(0), jnp.float32(1)
-    prompts, lengths = np.ones((16, 8), np.int32), np.full(16, 8, np.int32)
-    args = (params, prompts, lengths, np.full((16, 8), 1024), key, one, jnp.int32(16), static)
-    prefilled, output = jax.eval_shape(sampler._prefill, *args[:-1], static=static)
-    slots = jax.eval_shape(functools.partial(sampler._start, static=static), prefilled)
-    weights = jax.eval_shape(functools.partial(sampler._decode_weights, static=static), params)
-    memory = sampler._decode.lower(weights, prefilled, slots, output, key, one, static).compile().memory_analysis()
-    cache = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(slots.cache))
-    assert memory.alias_size_in_bytes >= cache
-    assert memory.temp_size_in_bytes < cache / 2, (memory.temp_size_in_bytes, cache)
+    spec = sampler.SamplerSpec(tiny_config, mesh, jnp.dtype(jnp.float32), 128, 8, 1024, 16)
+    slots, cache, _ = jax.eval_shape(functools.partial(sampler._start, 128, 128, 1024, spec))
+    weights = jax.eval_shape(functools.partial(sampler._decode_weights, spec=spec), params)
+    scalars = jax.random.key(0), np.float32(1), np.bool_(False), np.float32(1), np.array(STOP)
+    memory = sampler._decode.lower(weights, slots, cache, *scalars, spec).compile().memory_analysis()
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
+    assert memory.alias_size_in_bytes >= size
+    assert memory.temp_size_in_bytes < size / 2, (memory.temp_size_in_bytes, size)
