@@ -5,7 +5,9 @@ width, V vocabulary, P questions, G completions per question, S prompt tokens, C
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from dots_jax.core import config_rules, sharding
+from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.policy import attention
 
@@ -204,22 +207,33 @@ def _rotate(x: jax.Array, rotary):
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def _block(x: jax.Array, w, config: Config, rotary, attend):
-    """One layer on x [B, T, D]; `attend(q, k, v) -> (values [B, T, H, E], anything)`."""
-    y = _norm(x, w["attn_norm"], config.norm_eps)
-    if "qkv" in w:
-        qkv = jnp.einsum("btd,dhe->bthe", y, w["qkv"]) + w["qkv_bias"]
-        q, k, v = jnp.split(qkv, (config.num_heads, config.num_heads + config.num_kv_heads), axis=2)
-    else:
-        q, k, v = (jnp.einsum("btd,dhe->bthe", y, w[n]) + w[f"{n}_bias"] for n in "qkv")
-    values, kept = attend(_rotate(q, rotary), _rotate(k, rotary), v)
-    x = x + jnp.einsum("bthe,hed->btd", values, w["o"])
-    y = _norm(x, w["mlp_norm"], config.norm_eps)
-    if "gate_up" in w:
-        gate, up = jnp.split(y @ w["gate_up"], 2, axis=-1)
-    else:
-        gate, up = y @ w["gate"], y @ w["up"]
-    return x + (jax.nn.silu(gate) * up) @ w["down"], kept
+def _block(x: jax.Array, w: dict, config: Config, rotary: tuple, attend: Callable, on_rows: Callable = None):
+    """One layer on x [B, T, D]; `attend(q, k, v) -> (values [B, T, H, E], anything)`.
+
+    `on_rows(function, *arrays)` applies a function of arrays [B, ..]; by default it calls it.
+    """
+
+    def project(x: jax.Array, *rotary):
+        y = _norm(x, w["attn_norm"], config.norm_eps)
+        if "qkv" in w:
+            qkv = jnp.einsum("btd,dhe->bthe", y, w["qkv"]) + w["qkv_bias"]
+            q, k, v = jnp.split(qkv, (config.num_heads, config.num_heads + config.num_kv_heads), axis=2)
+        else:
+            q, k, v = (jnp.einsum("btd,dhe->bthe", y, w[n]) + w[f"{n}_bias"] for n in "qkv")
+        return _rotate(q, rotary), _rotate(k, rotary), v
+
+    def combine(x: jax.Array, values: jax.Array):
+        x = x + jnp.einsum("bthe,hed->btd", values, w["o"])
+        y = _norm(x, w["mlp_norm"], config.norm_eps)
+        if "gate_up" in w:
+            gate, up = jnp.split(y @ w["gate_up"], 2, axis=-1)
+        else:
+            gate, up = y @ w["gate"], y @ w["up"]
+        return x + (jax.nn.silu(gate) * up) @ w["down"]
+
+    on_rows = on_rows or (lambda function, *arrays: function(*arrays))
+    values, kept = attend(*on_rows(project, x, *rotary))
+    return on_rows(combine, x, values), kept
 
 
 def hidden(params: dict, config: Config, tokens: jax.Array, *, remat: bool = False, keep_kv: bool = False):
@@ -265,6 +279,31 @@ def decode_weights(params: dict, config: Config, mesh: jax.sharding.Mesh) -> tup
     return {**params, "layers": layers}, {**places, "layers": [place] * config.num_layers}
 
 
+def live_sizes(slots: int) -> list[int]:
+    """The numbers of rows, from the first on, that `on_live_rows` may be asked to compute."""
+    return sorted({ceil_div(slots * n, 8) for n in (5, 6, 7, 8)})
+
+
+def on_live_rows(num_live: jax.Array | None, function: Callable, *arrays):
+    """`function(*arrays)`, of arrays [R, ..] to arrays [R, ..], row by row; zeros for rows that it spares.
+
+    `num_live` int32 [] says behind how many rows all are dead; `live_sizes` are spared as far as they allow. None: all
+    rows are computed, which is faster where products of many rows cost what those of a few do.
+    """
+    if num_live is None:
+        return function(*arrays)
+
+    def first(n: int):
+        out = function(*(x[:n] for x in arrays))
+        return jax.tree.map(lambda y: jnp.pad(y, [(0, R - n)] + [(0, 0)] * (y.ndim - 1)), out)
+
+    R = len(arrays[0])
+    sizes = live_sizes(R)
+    return jax.lax.switch(
+        jnp.searchsorted(jnp.array(sizes), num_live), [functools.partial(first, n) for n in sizes]
+    )
+
+
 def decode_step(
     weights: dict,
     config: Config,
@@ -275,6 +314,7 @@ def decode_step(
     lengths: jax.Array,
     recent: list,
     step: jax.Array,
+    num_live: jax.Array | None,
 ) -> tuple[jax.Array, list]:
     """One token for every row: hidden states [R, D] after the final norm, and `recent` with the token in it.
 
@@ -288,10 +328,12 @@ def decode_step(
       lengths: int32 [R], the slot after its last.
       recent: list over layers of this chunk's (keys [R, K, E, W], values [R, K, W, E]).
       step: int32 [], where among them this token goes.
+      num_live: as in `on_live_rows`.
     """
     rotary = _rotary(positions[:, None], config)
     x = weights["embed"][tokens][:, None]
     new_recent = []
+    on_rows = functools.partial(on_live_rows, num_live)
     for w, (keys, values), (recent_keys, recent_values) in zip(weights["layers"], cache, recent, strict=True):
 
         def attend(q, k, v, keys=keys, values=values, rk=recent_keys, rv=recent_values):
@@ -299,6 +341,6 @@ def decode_step(
             rv = jax.lax.dynamic_update_slice_in_dim(rv, v.swapaxes(1, 2), step, axis=2)
             return attention.decode(q[:, 0], keys, values, starts, lengths, rk, rv, step)[:, None], (rk, rv)
 
-        x, kept = _block(x, w, config, rotary, attend)
+        x, kept = _block(x, w, config, rotary, attend, on_rows)
         new_recent.append(kept)
     return _norm(x, weights["norm"], config.norm_eps)[:, 0], new_recent

@@ -47,6 +47,17 @@ class SamplerSpec:
         return tuple(sorted({ceil_div(self.slots, n) for n in (1, 2, 4)}))
 
     @property
+    def spares_rows(self) -> bool:
+        """Whether dead rows behind the live ones are not computed: on CPUs, where products cost what their rows do."""
+        # With a tensor axis the branches would hold collectives, which devices must run equally often.
+        return sharding.platform(self.mesh) == "cpu" and self.mesh.shape["tensor"] == 1
+
+    def live_bound(self, live: int) -> int:
+        """The number of leading slots, of one device, that are computed where so many of them live."""
+        sizes = [n for size in self.sizes for n in (qwen2.live_sizes(size) if self.spares_rows else [size])]
+        return min(n for n in sizes if n >= live)
+
+    @property
     def padded_width(self) -> int:
         """Tokens of a prompt as prefill takes it."""
         return round_up(self.prompt_width, self.unit)
@@ -182,13 +193,13 @@ def sample(
 
     size = next((n for n in spec.sizes if n >= rows), spec.slots)
     slots, cache, output = _start(size, rows, max_tokens, spec)
-    ended = None
+    live, ended = size, None
     while True:
         slots, cache = batch.admit(slots, cache)
         if not batch.alive.any():
             break
-        size = next(n for n in spec.sizes if n >= batch.alive.max())
-        if size < len(slots.row) // shards and not batch.waiting:
+        if not batch.waiting and (bound := spec.live_bound(batch.alive.max())) < live:
+            live, size = bound, next(n for n in spec.sizes if n >= bound)
             order = _order(slots, size, spec)
             slots = _take(slots, order, spec)
             cache = [_take(cache.pop(0), order, spec) for _ in range(len(cache))]
@@ -388,6 +399,7 @@ def _decode(
         config, W = spec.model_config, spec.chunk
         keys = draw.row_keys(key, slots.question, slots.completion)
         start, length = slots, slots.start + slots.position
+        num_live = jnp.where(slots.done, 0, jnp.arange(1, len(slots.done) + 1)).max() if spec.spares_rows else None
 
         def live(carry):
             step, slots, *_ = carry
@@ -402,10 +414,14 @@ def _decode(
             alive = ~slots.done
             hidden, recent = qwen2.decode_step(
                 weights, config, slots.token, start.position + step, cache, start.start, jnp.where(alive, length, 0),
-                recent, step,
+                recent, step, num_live,
             )  # fmt: skip
-            x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
-            token, logp = draw.choose(x, draw.uniform(keys, slots.count), greedy, top_p)
+
+            def choose(hidden, u):
+                x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
+                return draw.choose(x, u, greedy, top_p)
+
+            token, logp = qwen2.on_live_rows(num_live, choose, hidden, draw.uniform(keys, slots.count))
             token = jnp.where(alive, token, 0)
             stopped = alive & jnp.isin(token, stop_ids)
             count = slots.count + alive
