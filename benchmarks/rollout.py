@@ -17,26 +17,29 @@ import numpy as np
 from benchmarks import common
 from dots_jax import rollout
 from dots_jax.core import sharding
+from dots_jax.core.arithmetic import ceil_div
 from dots_jax.policy import qwen2
+from dots_jax.rollout import sampler
 
 
-def decode_steps(lengths: np.ndarray, slots: int, chunk: int) -> int:
-    """Decode steps that one device takes for its questions, from lengths [P, G].
+def decode_steps(lengths: np.ndarray, spec: sampler.SamplerSpec) -> tuple[int, int]:
+    """Decode steps that one device takes for completions of these lengths [P, G], and rows computed in them.
 
-    The first token of a completion comes from prefill. With `slots` > 0 only so many questions are decoded at a
-    time; between chunks those whose rows have all ended make room for the next, and a chunk ends early where no row
-    is left in it (as the sampler does).
+    As the sampler does: a slot is handed on at the end of a chunk, a chunk ends early where no row is left in it, and
+    when no row waits fewer slots are computed.
     """
-    need = lengths.max(1) - 1
-    if not slots:
-        return int(need.max())
-    waiting, left, steps = deque(need.tolist()), [0] * slots, 0
+    waiting, steps, rows = deque(lengths.ravel().tolist()), 0, 0
+    computed = spec.live_bound(min(spec.slots, len(waiting)))
+    left = [0] * next(n for n in spec.sizes if n >= computed)
     while waiting or any(left):
         left = [x or (waiting.popleft() if waiting else 0) for x in left]
-        took = min(chunk, max(left))
+        if not waiting:
+            computed = min(computed, spec.live_bound(sum(x > 0 for x in left)))
+            left = sorted(left, reverse=True)[:computed]
+        took = min(spec.chunk, max(left))
         left = [max(x - took, 0) for x in left]
-        steps += took
-    return steps
+        steps, rows = steps + took, rows + took * computed
+    return steps, rows
 
 
 def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: float, itemsize: int) -> int:
@@ -44,14 +47,14 @@ def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: float, it
 
     In each of `steps` decode steps the weights of all layers, the last norm and the output matrix, once (of the input
     embedding only the rows of the drawn tokens, not counted). In each step of a question with a live row the keys
-    and values of its prompt, once for all its rows. For a row's j-th decode step, j = 1 .. length - 1, those of its
-    j tokens so far (the newest written, the others read). A token's keys and values are 2 L K E numbers. Nothing
+    and values of its prompt, once for all its rows. For a row's j-th decode step, j = 1 .. length, those of its
+    j - 1 tokens so far (the newest written, the others read). A token's keys and values are 2 L K E numbers. Nothing
     for activations, logits, prefill, dead rows, padding, or cache slots that are not filled yet.
     """
     lengths = np.asarray(lengths, np.int64)
     weights = common.count(config, embeddings=False) + config.vocab_size * config.width
     kv = 2 * config.num_layers * config.num_kv_heads * config.head_width
-    prompts = (np.asarray(prompt_lengths, np.int64) * (lengths.max(1) - 1)).sum()
+    prompts = (np.asarray(prompt_lengths, np.int64) * lengths.max(1)).sum()
     own = (lengths * (lengths - 1) // 2).sum()
     return int(steps * weights + kv * (prompts + own)) * itemsize
 
@@ -66,7 +69,7 @@ def limit_seconds(
     layers and the output matrix, 4 H E per token, layer and key that it sees.
     """
     s, n = np.asarray(prompt_lengths, np.int64)[:, None], np.asarray(lengths, np.int64)
-    tokens, keys = int((n - 1).sum()), int(((n - 1) * s + n * (n - 1) // 2).sum())
+    tokens, keys = int(n.sum()), int((n * s + n * (n - 1) // 2).sum())
     flops = 2 * tokens * (common.count(config, embeddings=False) + config.vocab_size * config.width)
     flops += 4 * config.num_layers * config.num_heads * config.head_width * keys
     moved = decode_bytes(config, prompt_lengths, lengths, tokens / rows, itemsize)
@@ -77,11 +80,11 @@ def main(argv=None) -> dict:
     """Measures, prints and returns the record."""
     p = common.parser(__doc__.splitlines()[0])
     p.add_argument("--lengths", choices=("full", "geometric", "lognormal"), default="full")
-    p.add_argument("--slots", type=int, default=0, help="questions decoded at a time; 0: all")
-    p.add_argument("--chunk", type=int, default=128, help="decode steps between looks at finished rows")
+    p.add_argument("--slots", type=int, default=0, help="rows decoded at a time; 0: all")
+    p.add_argument("--chunk", type=int, default=32, help="decode steps between looks at finished rows")
     p.add_argument("--bandwidth", type=float, help="GB/s of a device's memory; measured where not given")
     p.add_argument("--peak", type=float, help="TFLOP/s of a device's matrix products; measured where not given")
-    p.add_argument("--prefill", action=BooleanOptionalAction, default=True, help="time prefill alone: compiles again")
+    p.add_argument("--prefill", action=BooleanOptionalAction, default=True, help="time prefill alone")
     args = p.parse_args(argv)
     config, mesh, record = common.setup(args)
     P, G, S, T = args.questions, args.group, args.prompt, args.max_tokens
@@ -102,7 +105,7 @@ def main(argv=None) -> dict:
     def run(key, max_tokens=T, **more):
         return rollout.sample(
             params, config, prompts, prompt_lengths, key, G, max_tokens, args.temperature, stop_ids,
-            chunk=args.chunk, slots=args.slots, mesh=mesh, **more,
+            chunk=args.chunk, slots=args.slots, capacity=(S, T), mesh=mesh, **more,
         )  # fmt: skip
 
     keys = jax.random.split(key, 2)
@@ -122,17 +125,17 @@ def main(argv=None) -> dict:
 
     # Every shard of the rows reads its own copy of the weights (split over `tensor`) in its own decode loop.
     shards = sharding.num_row_shards(mesh)
-    per_shard = -(-P // shards)
-    slots = -(-args.slots // shards) if 0 < args.slots < per_shard * shards else 0
-    chunk = min(args.chunk, max(T - 1, 1))
-    steps = [[decode_steps(x[i : i + per_shard], slots, chunk) for i in range(0, P, per_shard)] for x in lengths]
+    per_shard = ceil_div(P, shards)
+    rows = ceil_div(args.slots, shards) or per_shard * G  # of a device
+    spec = sampler.SamplerSpec(config, mesh, jnp.dtype(args.dtype), rows, S, T, min(args.chunk, T))
+    counts = [[decode_steps(x[i : i + per_shard], spec) for i in range(0, P, per_shard)] for x in lengths]
+    steps, computed = ([[c[i] for c in x] for x in counts] for i in (0, 1))
     itemsize = jnp.dtype(args.dtype).itemsize
     needed = [decode_bytes(config, prompt_lengths, x, sum(s), itemsize) for x, s in zip(lengths, steps, strict=True)]
     bandwidth = args.bandwidth * 1e9 if args.bandwidth else common.measure_bandwidth()
     peak = args.peak * 1e12 if args.peak else common.measure_matmul(jnp.dtype(args.dtype))
     least = [b / (bandwidth * mesh.size) for b in needed]  # seconds
-    rows = (slots or per_shard) * G  # of a device
-    alive = [(x - 1).sum() / max(sum(s) * rows, 1) for x, s in zip(lengths, steps, strict=True)]
+    alive = [x.sum() / sum(n) for x, n in zip(lengths, computed, strict=True)]
     whole = (itemsize, bandwidth * mesh.size, peak * mesh.size)
     limit = [limit_seconds(config, prompt_lengths, x, rows, *whole) for x in lengths]
 

@@ -54,7 +54,7 @@ def sample_graded(
         group_size,
         max_tokens,
         stop_ids=policy.stop_ids,
-        on_chunk=grading.on_chunk if grader.slow else None,
+        on_rows=grading.on_rows if grader.slow else None,
         **sampling,
     )
     return rollouts, grading.finish(rollouts)
@@ -67,31 +67,33 @@ def concatenate(parts: Sequence[GradedCompletions]) -> GradedCompletions:
 
 
 class Grading:
-    """Grades the completions of P questions, G each; `on_chunk` is for `rollout.sample`."""
+    """Grades the completions of P questions, G each; `on_rows` is for `rollout.sample`."""
 
     def __init__(self, grader: Grader, tokenizer: Any, questions: Sequence[Question], group_size: int):
-        shape = (len(questions), group_size)
         self._grader, self._tokenizer, self._questions = grader, tokenizer, questions
+        self._shape = len(questions), group_size
         self._pending = []  # (rows, function that waits for their rewards and verdicts)
-        self._submitted, self._texts = np.zeros(shape, bool), np.full(shape, "", object)
+        self._submitted, self._texts = np.zeros(len(questions) * group_size, bool), np.full(self._shape, "", object)
 
-    def on_chunk(self, tokens: np.ndarray, lengths: np.ndarray, done: np.ndarray) -> None:
-        """Hands those completions to the grader that are `done` and have not been handed over."""
-        rows = np.nonzero(done & ~self._submitted)
-        if len(rows[0]) and distributed.is_main():
-            texts = tok.decode(self._tokenizer, tokens[rows], lengths[rows])
-            self._pending.append((rows, self._grader.submit(texts, [self._questions[i] for i in rows[0]])))
-            self._submitted[rows], self._texts[rows] = True, texts
+    def on_rows(self, rows: np.ndarray, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Hands completions to the grader: rows [n] p * G + g, tokens [n, T], lengths [n]."""
+        self._submitted[rows] = True
+        if len(rows) and distributed.is_main():
+            texts = tok.decode(self._tokenizer, tokens, lengths)
+            questions = [self._questions[i] for i in rows // self._shape[1]]
+            self._pending.append((rows, self._grader.submit(texts, questions)))
+            self._texts.flat[rows] = texts
 
     def finish(self, rollouts: Rollouts) -> Callable[[], GradedCompletions]:
         """Hands over the rest; the function that it returns waits for the verdicts."""
         tokens, lengths, finished = distributed.to_host((rollouts.tokens, rollouts.lengths, rollouts.finished))
-        self.on_chunk(tokens, lengths, np.ones_like(self._submitted))
+        rest = np.flatnonzero(~self._submitted)
+        self.on_rows(rest, tokens.reshape(-1, tokens.shape[-1])[rest], lengths.flat[rest])
         rewards, verdicts = np.zeros(lengths.shape, np.float32), np.zeros(lengths.shape, np.int8)
 
         def collect():
             for rows, result in self._pending:
-                rewards[rows], verdicts[rows] = result()
+                rewards.flat[rows], verdicts.flat[rows] = result()
             return rewards, verdicts
 
         def wait():

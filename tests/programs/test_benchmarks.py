@@ -9,6 +9,7 @@ import pytest
 from benchmarks import common, rollout, update
 from dots_jax.core.files import ROOT
 from dots_jax.policy import qwen2
+from dots_jax.rollout import sampler
 
 # D 4, L 2, H 2, K 1, E 2, F 6, V 10. A layer: q 4x4 + 4, k and v 4x2 + 2 each, o 4x4, MLP 3 x 4x6, norms 2 x 4.
 CONFIG = qwen2.Config(10, 4, 2, 2, 1, 6, 1e4, 1e-6, False, 64, 10)
@@ -43,32 +44,38 @@ def test_useful_flops_by_hand():
 def test_decode_bytes_by_hand():
     # Two questions with two rows each, prompts of 5 and 3 tokens. Keys and values of a token: 2 x 2 layers x 1 x 2 = 8.
     lengths = np.array([[3, 1], [2, 2]])
-    steps = rollout.decode_steps(lengths, slots=0, chunk=4)
-    assert steps == 2  # tokens 2 and 3 of the longest row
-    weights = 2 * (BODY + 40)
-    prompts = 8 * (2 * 5 + 1 * 3)  # the first question lives for two steps, the second for one
+    weights = 3 * (BODY + 40)
+    prompts = 8 * (3 * 5 + 2 * 3)  # the first question lives for three steps, the second for two
     own = 8 * ((1 + 2) + 0 + 1 + 1)
-    assert rollout.decode_bytes(CONFIG, [5, 3], lengths, steps, itemsize=2) == 2 * (weights + prompts + own)
+    assert rollout.decode_bytes(CONFIG, [5, 3], lengths, 3, itemsize=2) == 2 * (weights + prompts + own)
 
 
 def test_limit_by_hand():
-    # Two questions with two rows each: 2, 0, 1 and 1 decode steps, so two ideal steps of two rows.
+    # Two questions with two rows each: 3, 1, 2 and 2 decode steps, so four ideal steps of two rows.
     lengths = np.array([[3, 1], [2, 2]])
-    moved = rollout.decode_bytes(CONFIG, [5, 3], lengths, 2, itemsize=2)
-    keys = (6 + 7) + 4 + 4  # seen by each: the prompt, and the row's tokens so far
-    flops = 2 * 4 * (BODY + 40) + 2 * (4 * 4) * keys
+    moved = rollout.decode_bytes(CONFIG, [5, 3], lengths, 4, itemsize=2)
+    keys = (5 + 6 + 7) + 5 + (3 + 4) + (3 + 4)  # seen by each: the prompt, and the row's tokens so far
+    flops = 2 * 8 * (BODY + 40) + 2 * (4 * 4) * keys
     args = (CONFIG, [5, 3], lengths, 2, 2)
     assert rollout.limit_seconds(*args, bandwidth=10.0, peak=1e9) == moved / 10
     assert rollout.limit_seconds(*args, bandwidth=1e9, peak=10.0) == flops / 10
 
 
-def test_decode_steps_with_slots_by_hand():
-    # Steps needed: 4, 1, 3, 0. One slot: each in its own chunks, and chunks end early.
-    lengths = np.array([[5, 2], [2, 1], [1, 4], [1, 1]])
-    assert rollout.decode_steps(lengths, slots=1, chunk=2) == 4 + 1 + 3
-    # Two slots, chunks of 2: (4, 1) -> (2, 3) -> (0, 1), then the last question needs none.
-    assert rollout.decode_steps(lengths, slots=2, chunk=2) == 2 + 2 + 1
-    assert rollout.decode_steps(lengths, slots=0, chunk=2) == 4
+def test_decode_steps_by_hand(monkeypatch):
+    lengths = np.array([[5, 2], [2, 1]])
+
+    def steps(slots, spares):
+        monkeypatch.setattr(sampler.SamplerSpec, "spares_rows", spares)
+        return rollout.decode_steps(lengths, sampler.SamplerSpec(CONFIG, None, None, slots, 1, 5, 2))
+
+    # All four in chunks of 2: (5, 2, 2, 1) -> (3, 0, 0, 0) -> (1) with one row computed.
+    assert steps(4, False) == (5, 4 * 2 + 2 + 1)
+    # Two slots: (5, 2) -> (3, 2), and no row waits when the last has a slot -> (1, 1) -> none is left.
+    assert steps(2, False) == (5, 2 * 5)
+    # Eight slots for rows that live 1 to 5 chunks: 8, 6 of 8 and so on where eighths are spared.
+    lengths = np.array([[2, 2, 4, 4, 4, 6, 6, 10]])
+    assert steps(8, False) == (10, 2 * (8 + 8 + 4 + 2 + 2))
+    assert steps(8, True) == (10, 2 * (8 + 6 + 3 + 2 + 2))
 
 
 def test_lognormal_lengths():
@@ -121,7 +128,7 @@ def test_rollout_of_full_length(model, monkeypatch, capsys, tmp_path):
     _check(record, capsys)
     assert json.loads(out.read_text()) == record
     assert record["generated_tokens"]["median"] == 2 * 2 * 5
-    assert record["decode_steps"]["median"] == 4 and record["alive_share"]["median"] == 1
+    assert record["decode_steps"]["median"] == 5 and record["alive_share"]["median"] == 1
     assert record["prefill_seconds"] is None and record["step_milliseconds"] is None
 
 

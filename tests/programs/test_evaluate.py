@@ -164,10 +164,8 @@ def test_grading_keeps_rows_in_place():
     tokens, lengths = rng.integers(0, 3, (5, 4, 3)), rng.integers(1, 4, (5, 4))
     answers = ["0", "1,1", "2", "0,0,1", "1"]
     grading = Grading(Slow(), Words(), answers, 4)
-    done = np.zeros((5, 4), bool)
-    for _ in range(3):
-        done |= rng.random((5, 4)) < 0.3
-        grading.on_chunk(np.where(done[..., None], tokens, 9), lengths, done)
+    for rows in ([3, 12, 4], [], [19, 5]):
+        grading.on_rows(np.array(rows, int), tokens.reshape(-1, 3)[rows], lengths.ravel()[rows])
     rollouts = type("", (), {"tokens": tokens, "lengths": lengths, "finished": lengths > 1})
     found = grading.finish(rollouts)()
     texts = [[",".join(map(str, tokens[p, g, : lengths[p, g]])) for g in range(4)] for p in range(5)]
