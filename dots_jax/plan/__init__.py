@@ -20,7 +20,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.plan import advice
 from dots_jax.plan.footprint import Footprint
-from dots_jax.policy import qwen2, shapes
+from dots_jax.policy import shapes, transformer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
         return self.peak <= self.device_bytes
 
 
-def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platform: str = "gpu") -> Plan:
+def plan(config, model: transformer.ModelConfig, devices: int, device_bytes: float, platform: str = "gpu") -> Plan:
     """The plan of a run of `config` with a policy of shape `model`, with advice where it does not fit.
 
     Args:

@@ -14,7 +14,7 @@ from dots_jax.core.arithmetic import ceil_div, round_up
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
 from dots_jax.learner import losses, replay
-from dots_jax.policy import attention, qwen2, shapes
+from dots_jax.policy import attention, shapes, transformer
 from dots_jax.rollout import sampler
 
 UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
@@ -25,7 +25,7 @@ class Footprint:
     """A run on a mesh: what its parts hold on each device, in bytes."""
 
     config: ConfigDict
-    model: qwen2.Config
+    model: transformer.ModelConfig
     mesh: jax.sharding.AbstractMesh
     rule: replay.ReplaySpec
     size: int  # bytes of a number of the policy
@@ -78,13 +78,13 @@ class Footprint:
 
     def numbers(self, rules=sharding.RULES, names=None) -> int:
         """Numbers of all or some parameters on one device."""
-        tree = qwen2.declare(self.model)
+        tree = transformer.declare(self.model)
         tree = {name: part for name, part in tree.items() if names is None or name in names}
         places = jax.tree.leaves(
-            qwen2.map_declared(lambda p: sharding.spec(self.mesh, p.shape, p.axes, rules), tree),
+            transformer.map_declared(lambda p: sharding.spec(self.mesh, p.shape, p.axes, rules), tree),
             is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
         )
-        declared = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
+        declared = jax.tree.leaves(tree, is_leaf=transformer.is_parameter)
         return sum(
             math.prod(p.shape) // math.prod(self.mesh.shape[axis] for axis in place if axis)
             for p, place in zip(declared, places, strict=True)
@@ -115,7 +115,7 @@ class Footprint:
         return phases
 
     def table(self, size: int) -> int:
-        """The embedding whole and in float32, as `qwen2.hidden` looks it up, where it does not lie so."""
+        """The embedding whole and in float32, as `transformer.hidden` looks it up, where it does not lie so."""
         whole = self.mesh.shape["fsdp"] * self.mesh.shape["tensor"] == 1 and size == 4
         return 0 if whole else 4 * self.model.vocab_size * self.model.width
 

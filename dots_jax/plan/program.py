@@ -12,7 +12,7 @@ from dots_jax.core.text import gib
 from dots_jax.data import sources
 from dots_jax.plan import Plan, changed, plan
 from dots_jax.plan.footprint import UNKNOWN
-from dots_jax.policy import qwen2, shapes, source
+from dots_jax.policy import families, shapes, source
 
 GIB = 2**30
 UNITS = {"GB": 10**9, "GiB": GIB}
@@ -25,10 +25,11 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
     experiment.check(config)
     path, shape = config.policy.path, config.policy.random.to_dict()
+    family = families.find(config.policy.family)
     if shape["width"]:
-        model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)
+        model_config = source.random_shape(shape, shapes.TOKENS, family)
     else:
-        model = shapes.find(source.local(path, sources.root(config.data.root)) or path)
+        model_config = shapes.find(source.local(path, sources.root(config.data.root)) or path, family)
     if not config.data.num_questions:  # all that there are
         known = sources.POOLS.get(config.data.name)
         config = changed(config, {"data.num_questions": known.size if known else UNKNOWN})
@@ -52,7 +53,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         if platform == "gpu":
             notes.append(f"a run takes {runtime.MEMORY_FRACTION:.0%} of the {gib(memory)} ({runtime.MEMORY_VARIABLE})")
             memory *= runtime.MEMORY_FRACTION
-    made = plan(config, model, devices, memory, platform)
+    made = plan(config, model_config, devices, memory, platform)
     print(*notes, sep="\n")
     print(report(made), end="")
     return 0 if made.fits else 3

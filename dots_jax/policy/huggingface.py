@@ -17,7 +17,9 @@ from safetensors import SafetensorError, safe_open
 from dots_jax.core import distributed, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import read_json
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
+from dots_jax.policy.families import Family
+from dots_jax.policy.transformer import ModelConfig, Parameter
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -35,13 +37,17 @@ _COPIED = (
 
 
 def load(
-    directory: str | os.PathLike, mesh: jax.sharding.Mesh | None = None, dtype=jnp.float32
-) -> tuple[qwen2.Config, dict]:
-    """The model in `directory` as (config, params), converted to `dtype`.
+    directory: str | os.PathLike,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype=jnp.float32,
+    family: Family | None = None,
+) -> tuple[ModelConfig, dict]:
+    """The model in `directory` as (model_config, params), converted to `dtype`.
 
-    With `mesh` every parameter lies as `qwen2.shardings` says, and only the parts that this host's devices hold are
-    read; otherwise all lie on the default device. The host holds about one parameter (of all layers) at a time.
-    `config.num_tokens` is the number of ids of the tokenizer in the directory, or V where there is none.
+    With `mesh` every parameter lies as `transformer.shardings` says, and only the parts that this host's devices hold
+    are read; otherwise all lie on the default device. The host holds about one parameter (of all layers) at a time.
+    The model is of the `family`, or of the one that its config.json names. `model_config.num_tokens` is the number of
+    ids of the tokenizer in the directory, or V where there is none.
 
     Raises:
       UserError: a file or tensor is missing, damaged, of another architecture or of another shape, or the mesh splits
@@ -50,14 +56,20 @@ def load(
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"policy directory {directory} does not exist; give a Hugging Face model directory")
-    config = read_config(directory)
+    model_config = read_config(directory, family)
     if mesh is not None:
-        sharding.check_heads(mesh, config.num_kv_heads)
+        sharding.check_heads(mesh, model_config.num_kv_heads)
     weights = _Weights(directory)
-    tree = qwen2.declare(config)
-    for p in _leaves(tree):
-        for name, part in _stored(p):
-            weights.check(name, part)
+    tree = transformer.declare(model_config)
+    stored = dict(tensor for p in _leaves(tree) for tensor in _stored(p))
+    for name, part in stored.items():
+        weights.check(name, part)
+    family = model_config.family
+    for parameter, tensor in family.tensors.items():
+        if parameter != "head" and (name := tensor.format(0)) not in stored and name in weights:
+            raise UserError(
+                f"{directory} has the tensor {name}, which models of the family {family.model_type} have not"
+            )
     dtype = np.dtype(dtype)
 
     def make(p, where):
@@ -77,13 +89,13 @@ def load(
         return array.block_until_ready()  # the next parameter is read when this one has left the host
 
     if mesh is None:
-        return config, qwen2.map_declared(lambda p: make(p, None), tree)
-    return config, qwen2.map_declared(make, tree, qwen2.shardings(config, mesh))
+        return model_config, transformer.map_declared(lambda p: make(p, None), tree)
+    return model_config, transformer.map_declared(make, tree, transformer.shardings(model_config, mesh))
 
 
 def save(
     directory: str | os.PathLike,
-    config: qwen2.Config,
+    model_config: ModelConfig,
     params: dict,
     tokenizer_dir: str | os.PathLike | None = None,
     *,
@@ -99,7 +111,7 @@ def save(
     Raises:
       UserError: `directory` holds something else than an export, or `tokenizer_dir` does not exist.
     """
-    tensors = list(_tensors(config, params))
+    tensors = list(_tensors(model_config, params))
     if not distributed.is_main():
         for *_, fetch in tensors:
             fetch()
@@ -113,7 +125,7 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        _write(partial, config, params, source, tensors, max_shard_bytes)
+        _write(partial, model_config, params, source, tensors, max_shard_bytes)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -126,9 +138,14 @@ def save(
 
 
 def _write(
-    directory: Path, config: qwen2.Config, params: dict, source: Path | None, tensors: list, max_shard_bytes: int
+    directory: Path,
+    model_config: ModelConfig,
+    params: dict,
+    source: Path | None,
+    tensors: list,
+    max_shard_bytes: int,
 ) -> None:
-    fields = config.to_hf(np.dtype(params["embed"].dtype).name)
+    fields = model_config.to_hf(np.dtype(params["embed"].dtype).name)
     if source is not None:
         for name in _COPIED:
             if (source / name).is_file():
@@ -156,14 +173,14 @@ def _digest(file: Path, size: int, changed: int) -> str:
 
 
 def _leaves(tree):
-    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
+    return jax.tree.leaves(tree, is_leaf=transformer.is_parameter)
 
 
 def _write_json(path: Path, fields: dict) -> None:
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
-def read_config(directory: str | os.PathLike) -> qwen2.Config:
+def read_config(directory: str | os.PathLike, family: Family | None = None) -> ModelConfig:
     """The shape of the model in `directory`; neither weights nor tokenizer need be there. Raises UserError."""
     directory = Path(directory)
     path = directory / "config.json"
@@ -171,15 +188,15 @@ def read_config(directory: str | os.PathLike) -> qwen2.Config:
         raise UserError(f"{directory} has no config.json; give a Hugging Face model directory")
     count = _count_tokens(directory)
     try:
-        config = qwen2.Config.from_hf(read_json(path), count)
+        model_config = ModelConfig.from_hf(read_json(path), count, family)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
-    if count is not None and count > config.vocab_size:
+    if count is not None and count > model_config.vocab_size:
         raise UserError(
             f"the tokenizer in {directory} has ids up to {count - 1}, but the model's vocabulary only "
-            f"{config.vocab_size} rows; they do not belong together"
+            f"{model_config.vocab_size} rows; they do not belong together"
         )
-    return config
+    return model_config
 
 
 def _count_tokens(directory: Path) -> int | None:
@@ -205,7 +222,7 @@ def _count_tokens(directory: Path) -> int | None:
         raise UserError(f"cannot read the tokenizer in {directory}: {error!r}; copy its files again") from error
 
 
-def _stored(p: qwen2.Parameter) -> list[tuple[str, qwen2.Parameter]]:
+def _stored(p: Parameter) -> list[tuple[str, Parameter]]:
     """(name, declaration without the layer axis) of every tensor on disk that `p` is made of."""
     if p.axes[0] != "layer":
         return [(p.name, p)]
@@ -213,7 +230,7 @@ def _stored(p: qwen2.Parameter) -> list[tuple[str, qwen2.Parameter]]:
     return [(p.name.format(i), layer) for i in range(p.shape[0])]
 
 
-def _stored_index(part: qwen2.Parameter, index: tuple[slice, ...]) -> tuple[slice, ...]:
+def _stored_index(part: Parameter, index: tuple[slice, ...]) -> tuple[slice, ...]:
     """Where `index` into a tensor of ours lies in the one on disk.
 
     There heads and head width are one axis: an axis without a name belongs to the one at its left, and is whole.
@@ -227,7 +244,7 @@ def _stored_index(part: qwen2.Parameter, index: tuple[slice, ...]) -> tuple[slic
     return tuple(merged[::-1] if part.transpose else merged)
 
 
-def _stored_shape(part: qwen2.Parameter) -> list[int]:
+def _stored_shape(part: Parameter) -> list[int]:
     return [s.stop for s in _stored_index(part, tuple(slice(0, n) for n in part.shape))]
 
 
@@ -257,6 +274,9 @@ class _Weights:
                 raise UserError(f"{path} is damaged or cut short ({error}); copy the file again") from error
         return self._files[path]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._path
+
     def _tensor(self, name: str):
         if name not in self._path:
             raise UserError(f"{self._source} lacks the tensor {name}; the model is incomplete")
@@ -268,7 +288,7 @@ class _Weights:
         except SafetensorError as error:
             raise UserError(f"{path} lacks the tensor {name}; the model is incomplete") from error
 
-    def check(self, name: str, part: qwen2.Parameter) -> None:
+    def check(self, name: str, part: Parameter) -> None:
         """Raises UserError unless tensor `name` exists with the declared shape and a dtype that can be read."""
         tensor = self._tensor(name)
         shape, wanted = list(tensor.get_shape()), _stored_shape(part)
@@ -278,7 +298,7 @@ class _Weights:
             readable = ", ".join(_CODES.values())
             raise UserError(f"{self._path[name]}: {name} has dtype {code}; only {readable} can be read")
 
-    def read(self, p: qwen2.Parameter, index: tuple[slice, ...], dtype: np.dtype) -> np.ndarray:
+    def read(self, p: Parameter, index: tuple[slice, ...], dtype: np.dtype) -> np.ndarray:
         """Part `index` of parameter `p`."""
         out = np.empty([s.stop - s.start for s in index], dtype)
         stacked = p.axes[0] == "layer"
@@ -301,7 +321,7 @@ def check_target(directory: str | os.PathLike) -> None:
         raise UserError(f"{directory} exists and is not an exported policy; export to another directory")
 
 
-def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int], np.dtype, Callable]]:
+def _tensors(model_config: ModelConfig, params: dict) -> Iterator[tuple[str, list[int], np.dtype, Callable]]:
     """(name, shape, dtype, function that fetches it) of every tensor on disk, layer after layer."""
 
     def one(name: str, part, array: jax.Array, layer: int):
@@ -314,9 +334,9 @@ def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int
 
         return name, _stored_shape(part), np.dtype(array.dtype), fetch
 
-    tree = qwen2.declare(config)
+    tree = transformer.declare(model_config)
     layers = tree.pop("layers")
-    for i in range(config.num_layers):
+    for i in range(model_config.num_layers):
         for key, p in layers.items():
             name, part = _stored(p)[i]
             yield one(name, part, params["layers"][key], i)

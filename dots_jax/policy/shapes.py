@@ -6,17 +6,18 @@ import os
 import jax
 
 from dots_jax.core.errors import UserError
-from dots_jax.policy import huggingface, qwen2
-from dots_jax.policy.qwen2 import Config
+from dots_jax.policy import huggingface, transformer
+from dots_jax.policy.families import Family
+from dots_jax.policy.transformer import ModelConfig
 
 TOKENS = 151665  # ids of the tokenizer that all of them share; the embedding has rows to spare
 
 
 def _published(
-    vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, theta: float, positions: jax.Array
-) -> Config:
+    vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, theta: float, positions: int
+) -> ModelConfig:
     tied = width < 3584
-    return Config(vocab, width, layers, heads, kv_heads, mlp_width, theta, 1e-6, tied, positions, TOKENS)
+    return ModelConfig(vocab, width, layers, heads, kv_heads, mlp_width, theta, 1e-6, tied, positions, TOKENS)
 
 
 SHAPES = {  # V, D, L, H, K, F, rotary base, positions
@@ -29,14 +30,14 @@ SHAPES = {  # V, D, L, H, K, F, rotary base, positions
 }
 
 
-def find(path: str) -> Config:
+def find(path: str, family: Family | None = None) -> ModelConfig:
     """The shape of the model that `path` names: by the `config.json` in it, else the published one of that name.
 
     Raises:
       UserError: a damaged config.json, or a name that is not in `SHAPES`.
     """
     if os.path.isfile(os.path.join(path, "config.json")):
-        return huggingface.read_config(path)
+        return huggingface.read_config(path, family)
     name = os.path.basename(path.rstrip("/")).lower()
     if name not in SHAPES:
         raise UserError(
@@ -46,9 +47,9 @@ def find(path: str) -> Config:
     return SHAPES[name]
 
 
-def count(config: Config, embeddings: bool = True) -> int:
+def count(model_config: ModelConfig, embeddings: bool = True) -> int:
     """Parameters of the model; without `embeddings` neither the input nor the output matrix."""
-    tree = qwen2.declare(config)
+    tree = transformer.declare(model_config)
     if not embeddings:
         tree = {name: part for name, part in tree.items() if name not in ("embed", "head")}
-    return sum(math.prod(p.shape) for p in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter)))
+    return sum(math.prod(p.shape) for p in jax.tree.leaves(tree, is_leaf=transformer.is_parameter))

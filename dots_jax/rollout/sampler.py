@@ -18,7 +18,7 @@ import numpy as np
 
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div, round_up
-from dots_jax.policy import qwen2, scoring
+from dots_jax.policy import scoring, transformer
 from dots_jax.rollout import draw
 from dots_jax.rollout.types import Rollouts
 
@@ -67,7 +67,7 @@ class _Output:
 class _Static:
     """What the compiled functions are specialised to."""
 
-    config: qwen2.Config
+    model_config: transformer.ModelConfig
     mesh: jax.sharding.Mesh
     group_size: int
     max_tokens: int
@@ -85,7 +85,7 @@ class _Static:
 
 def sample(
     params: dict,
-    config: qwen2.Config,
+    model_config: transformer.ModelConfig,
     prompts: jax.Array,
     prompt_lengths: jax.Array,
     key: jax.Array,
@@ -108,7 +108,7 @@ def sample(
 
     Args:
       params: the policy's parameters.
-      config: their shape.
+      model_config: their shape.
       prompts: int32 [P, S], right-padded.
       prompt_lengths: int32 [P], at least 1.
       key: PRNG key.
@@ -145,7 +145,7 @@ def sample(
     slots = ceil_div(slots, shards) if 0 < slots < per_shard * shards else 0
     chunk = min(chunk, max(max_tokens - 1, 1))
     static = _Static(
-        config, mesh, group_size, max_tokens, chunk, slots, tuple(sorted(stop_ids)), temperature == 0, top_p
+        model_config, mesh, group_size, max_tokens, chunk, slots, tuple(sorted(stop_ids)), temperature == 0, top_p
     )
     temperature = jnp.float32(temperature or 1.0)
 
@@ -214,7 +214,7 @@ def _finish(
 
 @functools.partial(jax.jit, static_argnames="static")
 def _decode_weights(params: dict, static: _Static):
-    return jax.lax.with_sharding_constraint(*qwen2.decode_weights(params, static.config, static.mesh))
+    return jax.lax.with_sharding_constraint(*transformer.decode_weights(params, static.model_config, static.mesh))
 
 
 @functools.partial(jax.jit, static_argnames="static")
@@ -229,7 +229,7 @@ def _prefill(
     static: _Static,
 ):
     """Keys and values of every prompt, and the first token of each of its completions."""
-    config, mesh, G = static.config, static.mesh, static.group_size
+    model_config, mesh, G = static.model_config, static.mesh, static.group_size
     P, S = prompts.shape
     shards = sharding.num_row_shards(mesh)
     block = max(1, min(P // shards, PREFILL_TOKENS // S))
@@ -246,14 +246,14 @@ def _prefill(
 
     def one(x: jax.Array):
         tokens, lengths = x
-        hidden, (k, v) = qwen2.hidden(params, config, tokens, keep_kv=True)
+        hidden, (k, v) = transformer.hidden(params, model_config, tokens, keep_kv=True)
         last = jnp.maximum(lengths - 1, 0)
         return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0], k.swapaxes(0, 1), v.swapaxes(0, 1)
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         last, k, v = (join(x) for x in jax.lax.map(one, (split(prompts), split(lengths))))
-    kv = [(k[:, i], v[:, i]) for i in range(config.num_layers)]
-    x = scoring.distribution(last, qwen2.head(params), temperature, config.num_tokens)
+    kv = [(k[:, i], v[:, i]) for i in range(model_config.num_layers)]
+    x = scoring.distribution(last, transformer.head(params), temperature, model_config.num_tokens)
     x = jnp.broadcast_to(x[:, None], (P, G, x.shape[-1]))
     ids = jnp.arange(P)
     token, logp = draw.choose(
@@ -339,7 +339,7 @@ def _decode(
     def decode(
         weights: dict, key: jax.Array, temperature: float, prefilled: _Prefilled, slots: _Slots, output: _Output
     ):
-        config, G = static.config, static.group_size
+        model_config, G = static.model_config, static.group_size
         P, Q = len(prefilled.ids), len(slots.question)
         refill = static.slots > 0
         if refill:
@@ -361,10 +361,10 @@ def _decode(
             step, slots, tokens, logprobs, added, finished = carry
             # Without refills all rows are equally long: one slice is written instead of one per question.
             index = (slots.count if refill else slots.count[0]) - 1
-            hidden, cache = qwen2.decode_step(
-                weights, config, slots.token, lengths + slots.count - 1, kv, lengths, slots.cache, index, _write
+            hidden, cache = transformer.decode_step(
+                weights, model_config, slots.token, lengths + slots.count - 1, kv, lengths, slots.cache, index, _write
             )
-            x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
+            x = scoring.distribution(hidden, transformer.head(weights), temperature, model_config.num_tokens)
             token, logp = draw.choose(x, draw.uniform(keys, slots.count), static.greedy, static.top_p)
             alive = ~slots.done
             token = jnp.where(alive, token, 0)

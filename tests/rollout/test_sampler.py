@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from dots_jax import policy, rollout
 from dots_jax.core import sharding
+from dots_jax.policy import families
 from dots_jax.rollout import draw as drawing
 from dots_jax.rollout import sampler
 
@@ -24,7 +26,7 @@ def prompts():
 
 def place(params, config, *sizes):
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    return jax.device_put(params, policy.qwen2.shardings(config, mesh)), mesh
+    return jax.device_put(params, policy.transformer.shardings(config, mesh)), mesh
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +272,20 @@ def test_cache_is_updated_in_place(tiny_config, tiny_params):
     cache = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(slots.cache))
     assert memory.alias_size_in_bytes >= cache
     assert memory.temp_size_in_bytes < cache / 2, (memory.temp_size_in_bytes, cache)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 1, 2)])
+def test_other_families(tiny_config, prompts, sizes):
+    """No biases, norms of queries and keys, heads of their own width, scaled rotary frequencies."""
+    family = families.Family("mine", "Mine", qk_norm=True)
+    scaling = families.RopeScaling(8.0, 1.0, 4.0, 16)
+    config = dataclasses.replace(tiny_config, family=family, head_dim=6, rope_scaling=scaling)
+    params = jax.tree.map(lambda x: 5 * x, policy.init(config, jax.random.key(0)))
+    params, mesh = place(params, config, *sizes)
+    score = jax.jit(policy.token_logprobs, static_argnums=1)
+    out = rollout.sample(params, config, *prompts, jax.random.key(2), 1, T, 0.8, (), mesh=mesh, chunk=8)
+    for tokens, n, drawn, logp in zip(*prompts, out.tokens[:, 0], out.logprobs[:, 0], strict=True):
+        row = np.concatenate([tokens[:n], drawn])[None]
+        row = np.pad(row, ((0, 0), (0, S - n)))
+        scored, _ = score(params, config, row, np.array([n + T]), 0.8)
+        np.testing.assert_allclose(scored[0, n : n + T], logp, atol=1e-4)
