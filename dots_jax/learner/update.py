@@ -122,7 +122,7 @@ def update(
     advantages = losses.advantages(batch.rewards, spec.advantage_std)
     if buffer is not None and replaying.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
-    rows = _rows(batch.rollouts, advantages, age, sharding.length_unit(sharding.platform(mesh)))
+    rows = _rows(batch.rollouts, advantages, age, sharding.platform(mesh))
     scored = jnp.float32(0)
     if buffer is not None and losses.needs_proximal(spec.loss) and spec.minibatches > 1:
         rows, scored = _with_proximal(state.params, rows, model_config, spec, mesh)
@@ -160,7 +160,12 @@ def update(
     return TrainState(*carry, state.step + 1), buffer, info
 
 
-def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, unit: int) -> Rows:
+def row_length(prompt_tokens: int, max_tokens: int, platform: str) -> int:
+    """Tokens of a whole padded row: a prompt and its completion."""
+    return round_up(prompt_tokens + max_tokens, sharding.length_unit(platform))
+
+
+def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, platform: str) -> Rows:
     P, G, T = rollouts.tokens.shape
 
     def each(x: jax.Array):  # [P, ...] -> [R, ...]
@@ -168,7 +173,7 @@ def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, unit: int) 
 
     prompts, prompt_lengths = each(rollouts.prompts), each(rollouts.prompt_lengths)
     completions = rollouts.tokens.reshape(P * G, T)
-    width = round_up(prompts.shape[1] + T, unit)
+    width = row_length(prompts.shape[1], T, platform)
     at = jnp.arange(width) - prompt_lengths[:, None]
     after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
     before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))
