@@ -116,5 +116,5 @@ def tiny_config():
 def tiny_params(tiny_config):
     """Random parameters without zeros, on the host."""
     rng = np.random.default_rng(0)
-    leaves, treedef = jax.tree.flatten(transformer.declare(tiny_config), is_leaf=transformer.is_parameter)
+    leaves, treedef = jax.tree.flatten(transformer.declare(tiny_config))
     return treedef.unflatten([0.2 * rng.standard_normal(p.shape, np.float32) + (p.std is None) for p in leaves])

@@ -80,17 +80,13 @@ class Footprint:
     @property
     def _num_references(self) -> int:
         """Questions that a selection round measures."""
-        return self._selector.num_queries(self.config)
-
-    @property
-    def _selector(self) -> type[selection.Selector]:
-        return selection.find(self.config.selection.name)
+        return selection.find(self.config.selection.name).num_queries(self.config)
 
     def _numbers(self, rules=sharding.RULES, names=None) -> int:
         """Numbers of all or some parameters on one device."""
         declared = transformer.declare(self.model_config)
         places = transformer.shardings(self.model_config, self.mesh, rules)
-        held = transformer.map_declared(lambda p, place: math.prod(place.shard_shape(p.shape)), declared, places)
+        held = jax.tree.map(lambda p, place: math.prod(place.shard_shape(p.shape)), declared, places)
         return sum(jax.tree.leaves([held[name] for name in names or held]))
 
     def _groups(self, count: int) -> int:
@@ -112,7 +108,7 @@ class Footprint:
         # The loop's variables keep a step's rollouts until the next ones are there.
         counts = [spec.batch_size, self._num_references, *([fresh] if spec.num_replayed else [])]
         kept = sum(map(self._groups, counts))
-        phases = {"score": resident | self._score()} if self._selector.embeds else {}
+        phases = {"score": resident | self._score()} if selection.find(c.selection.name).embeds else {}
         for name, parts in (self._sampling() | self._update()).items():
             phases[name] = resident | parts | {"rollouts": parts.get("rollouts", 0) + kept}
         return phases

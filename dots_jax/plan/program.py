@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 
 import jax
 
@@ -94,23 +95,14 @@ def report(plan: Plan) -> str:
     lines += ["", f"peak {gib(plan.peak)} in {where}, {share:.0%} of a device"]
     left = plan.device_bytes - plan.peak
     lines[-1] += f": fits, {gib(left)} are left" if plan.fits else f": does not fit, {gib(-left)} are lacking"
+    how = {"subsequent_indent": " " * 6, "break_long_words": False, "break_on_hyphens": False}
     for line in plan.advice:
-        lines += _wrap(f"  {line}")
+        lines += textwrap.wrap(f"  {line}", 100, **how)
     lines += ["", "a training step, if all completions are as long as they may be"]
     lines += [f"  tokens {name}".ljust(34) + f"{value:>16,.0f}" for name, value in plan.tokens.items() if value]
     flops = dict(plan.flops)
-    exam = flops.pop("evaluation")
+    evaluation = flops.pop("evaluation")
     lines += [f"  FLOPs of {name}".ljust(34) + f"{value:>16.3g}" for name, value in flops.items() if value]
     lines.append("  FLOPs in all".ljust(34) + f"{sum(flops.values()):>16.3g}")
-    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{exam:>14.3g}")
+    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{evaluation:>14.3g}")
     return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def _wrap(line: str, width: int = 100) -> list[str]:
-    """Lines of at most `width`, cut at spaces, the later ones further in."""
-    out = [""]
-    for word in re.findall(r"\s*\S+", line):
-        if len(out[-1]) + len(word) > width:
-            out.append("     ")
-        out[-1] += word
-    return out

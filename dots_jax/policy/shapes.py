@@ -11,22 +11,13 @@ from dots_jax.policy.families import Family
 from dots_jax.policy.transformer import ModelConfig
 
 TOKENS = 151665  # ids of the tokenizer that all of them share; the embedding has rows to spare
-
-
-def _published(
-    vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, theta: float, positions: int
-) -> ModelConfig:
-    tied = width < 3584
-    return ModelConfig(vocab, width, layers, heads, kv_heads, mlp_width, theta, 1e-6, tied, positions, TOKENS)
-
-
-SHAPES = {  # V, D, L, H, K, F, rotary base, positions
-    "qwen2.5-0.5b": _published(151936, 896, 24, 14, 2, 4864, 1e6, 32768),
-    "qwen2.5-1.5b": _published(151936, 1536, 28, 12, 2, 8960, 1e6, 131072),
-    "qwen2.5-3b": _published(151936, 2048, 36, 16, 2, 11008, 1e6, 32768),
-    "qwen2.5-7b": _published(152064, 3584, 28, 28, 4, 18944, 1e6, 131072),
-    "qwen2.5-math-1.5b": _published(151936, 1536, 28, 12, 2, 8960, 1e4, 4096),
-    "qwen2.5-math-7b": _published(152064, 3584, 28, 28, 4, 18944, 1e4, 4096),
+SHAPES = {  # V, D, L, H, K, F, rotary base, epsilon of norms, tied, positions
+    "qwen2.5-0.5b": ModelConfig(151936, 896, 24, 14, 2, 4864, 1e6, 1e-6, True, 32768, TOKENS),
+    "qwen2.5-1.5b": ModelConfig(151936, 1536, 28, 12, 2, 8960, 1e6, 1e-6, True, 131072, TOKENS),
+    "qwen2.5-3b": ModelConfig(151936, 2048, 36, 16, 2, 11008, 1e6, 1e-6, True, 32768, TOKENS),
+    "qwen2.5-7b": ModelConfig(152064, 3584, 28, 28, 4, 18944, 1e6, 1e-6, False, 131072, TOKENS),
+    "qwen2.5-math-1.5b": ModelConfig(151936, 1536, 28, 12, 2, 8960, 1e4, 1e-6, True, 4096, TOKENS),
+    "qwen2.5-math-7b": ModelConfig(152064, 3584, 28, 28, 4, 18944, 1e4, 1e-6, False, 4096, TOKENS),
 }
 
 
@@ -50,6 +41,5 @@ def find(path: str, family: Family | None = None) -> ModelConfig:
 def count(model_config: ModelConfig, embeddings: bool = True) -> int:
     """Parameters of the model; without `embeddings` neither the input nor the output matrix."""
     tree = transformer.declare(model_config)
-    if not embeddings:
-        tree = {name: part for name, part in tree.items() if name not in ("embed", "head")}
-    return sum(math.prod(p.shape) for p in jax.tree.leaves(tree, is_leaf=transformer.is_parameter))
+    tree = {name: part for name, part in tree.items() if embeddings or name not in ("embed", "head")}
+    return sum(math.prod(p.shape) for p in jax.tree.leaves(tree))

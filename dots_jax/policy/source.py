@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -55,9 +56,9 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
     With `tokenizer_only` no weights are needed; `directory`/tokenizer/FAMILY then serves for owner/FAMILY-SIZE.
     Raises UserError where there is none.
     """
-    found = local(path, directory, tokenizer_only)
-    if found or path.endswith(".npy") or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-        return found or path  # who loads it says what is wrong
+    here = local(path, directory, tokenizer_only)
+    if here or path.endswith(".npy") or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        return here or path  # who loads it says what is wrong
     try:
         from huggingface_hub import snapshot_download
 
@@ -106,7 +107,4 @@ def random(directory: str, tokenizer: str, shape: dict, seed: int, family: Famil
 
 
 def _reads(path: str, text: str) -> bool:
-    if not os.path.isfile(path):
-        return False
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read() == text
+    return os.path.isfile(path) and Path(path).read_text(encoding="utf-8", errors="replace") == text

@@ -6,7 +6,6 @@ width, V vocabulary, P questions, G completions per question, S prompt tokens, C
 
 import dataclasses
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +59,8 @@ class ModelConfig:
         return self.family.write(self, dtype)
 
 
-class Parameter(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Parameter:
     """One parameter: how it is stored, made, and laid over a mesh."""
 
     name: str  # of the tensor, with {} for the layer
@@ -102,37 +102,26 @@ def declare(model_config: ModelConfig) -> dict:
     }
 
 
-def is_parameter(x) -> bool:
-    """Whether `x` is a leaf of what `declare` returns."""
-    return isinstance(x, Parameter)
-
-
-def map_declared(function, *trees):
-    """`jax.tree.map` over trees whose first is one of `Parameter`."""
-    return jax.tree.map(function, *trees, is_leaf=is_parameter)
-
-
 def shardings(model_config: ModelConfig, mesh: jax.sharding.Mesh, rules=sharding.RULES) -> dict:
     """The tree of NamedShardings of the parameters on `mesh`."""
 
     def place(p):
         return jax.sharding.NamedSharding(mesh, sharding.spec(mesh, p.shape, p.axes, rules))
 
-    return map_declared(place, declare(model_config))
+    return jax.tree.map(place, declare(model_config))
 
 
 def init(model_config: ModelConfig, key: jax.Array, dtype=jnp.float32, mesh: jax.sharding.Mesh | None = None) -> dict:
     """Random parameters of any shape, made where they will lie."""
-    tree = declare(model_config)
-    leaves, treedef = jax.tree.flatten(tree, is_leaf=is_parameter)
+    leaves, treedef = jax.tree.flatten(declare(model_config))
+
+    def draw(key: jax.Array, p: Parameter):
+        if not p.std:
+            return jnp.full(p.shape, p.std is None, dtype)
+        return (p.std * jax.random.normal(key, p.shape, _F32)).astype(dtype)
 
     def make(key: jax.Array):
-        def one(i, p):
-            if not p.std:
-                return jnp.full(p.shape, p.std is None, dtype)
-            return (p.std * jax.random.normal(jax.random.fold_in(key, i), p.shape, _F32)).astype(dtype)
-
-        return treedef.unflatten([one(i, p) for i, p in enumerate(leaves)])
+        return treedef.unflatten([draw(jax.random.fold_in(key, i), p) for i, p in enumerate(leaves)])
 
     return jax.jit(make, out_shardings=None if mesh is None else shardings(model_config, mesh))(key)
 

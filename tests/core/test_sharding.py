@@ -42,7 +42,7 @@ def test_axes_that_do_not_divide_are_copied(mesh):
 
 
 def test_every_parameter_divides_or_is_copied(mesh, tiny_config):
-    declared = jax.tree.leaves(transformer.declare(tiny_config), is_leaf=transformer.is_parameter)
+    declared = jax.tree.leaves(transformer.declare(tiny_config))
     for p, s in zip(declared, jax.tree.leaves(transformer.shardings(tiny_config, mesh)), strict=True):
         s.shard_shape(p.shape)  # raises where it does not divide
         wanted = sum(sharding.RULES.get(axis) is not None for axis in p.axes)

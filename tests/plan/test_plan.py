@@ -71,7 +71,7 @@ def params_of(mesh, dtype):
     def one(p, place):
         return jax.ShapeDtypeStruct(p.shape, dtype, sharding=place)
 
-    return transformer.map_declared(one, transformer.declare(MODEL), transformer.shardings(MODEL, mesh))
+    return jax.tree.map(one, transformer.declare(MODEL), transformer.shardings(MODEL, mesh))
 
 
 def compile_update(c, mesh):
