@@ -239,12 +239,7 @@ def _gradients(
 
 
 def completion_logprobs(
-    params: dict,
-    model_config: ModelConfig,
-    tokens: jax.Array,
-    prompt_lengths: jax.Array,
-    completions,
-    spec: UpdateSpec,
+    params: dict, model_config: ModelConfig, tokens: jax.Array, prompt_lengths: jax.Array, completions, spec: UpdateSpec
 ):
     """Log-probs and entropies, float32 [R, T], of completions [R, T] within rows `tokens` [R, S + T]."""
     hidden = transformer.hidden(params, model_config, tokens, remat=spec.remat)

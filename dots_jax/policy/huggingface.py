@@ -38,10 +38,7 @@ _COPIED = (
 
 
 def load(
-    directory: str | os.PathLike,
-    mesh: jax.sharding.Mesh | None = None,
-    dtype=jnp.float32,
-    family: Family | None = None,
+    directory: str | os.PathLike, mesh: jax.sharding.Mesh | None = None, dtype=jnp.float32, family: Family | None = None
 ) -> tuple[ModelConfig, dict]:
     """The model in `directory` as (model_config, params), converted to `dtype`.
 

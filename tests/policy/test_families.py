@@ -106,5 +106,7 @@ def test_a_family_of_ones_own(tmp_path, monkeypatch, tiny_config):
     with pytest.raises(UserError, match="config.policy.family=mine.py:OTHER: OTHER is not a dots_jax.policy"):
         families.find("mine.py:OTHER")
     without = families.Family("mine", "Mine")
-    with pytest.raises(UserError, match="has the tensor model.layers.0.self_attn.q_proj.bias, which the family mine lacks"):
+    with pytest.raises(
+        UserError, match="has the tensor model.layers.0.self_attn.q_proj.bias, which the family mine lacks"
+    ):
         policy.load(tmp_path / "out", family=without)
