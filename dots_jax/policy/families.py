@@ -59,8 +59,15 @@ class Family:
     qkv_bias: bool = False  # of queries, keys and values
     qk_norm: bool = False  # RMS norm of each query and key, one scale for all heads
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of config.json; other values are refused
-    fields: Mapping[str, str] = dataclasses.field(default_factory=FIELDS.copy)  # with "head_dim": E may differ from D/H
-    tensors: Mapping[str, str] = dataclasses.field(default_factory=TENSORS.copy)
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)  # unlike FIELDS; "head_dim" where there is one
+    tensors: Mapping[str, str] = dataclasses.field(default_factory=dict)  # unlike TENSORS
+
+    def __post_init__(self):
+        for name, known in (("fields", FIELDS | {"head_dim": "head_dim"}), ("tensors", TENSORS)):
+            if unknown := sorted(getattr(self, name).keys() - known.keys()):
+                raise ValueError(f"{name} has {unknown[0]!r}, but is of {', '.join(known)}")
+        object.__setattr__(self, "fields", FIELDS | self.fields)
+        object.__setattr__(self, "tensors", TENSORS | self.tensors)
 
     def read(self, fields: dict) -> dict:
         """The fields of `ModelConfig` that those of a config.json mean, rotary base and scaling in either spelling.
@@ -69,7 +76,7 @@ class Family:
           UserError: another architecture, a field that is missing or impossible, or a feature that is not supported.
         """
         if (model_type := fields.get("model_type")) != self.model_type:
-            raise UserError(f"model_type is {model_type!r}, but config.policy.family is for {self.model_type!r}")
+            raise UserError(f"model_type is {shortened(model_type)}, but the named family is for {self.model_type!r}")
         for name, value in self.fixed.items():
             if fields.get(name, value) != value:
                 given = shortened(fields[name])
@@ -132,13 +139,13 @@ QWEN3 = Family(
     "Qwen3ForCausalLM",
     qk_norm=True,
     fixed={"hidden_act": "silu", "use_sliding_window": False, "attention_bias": False},
-    fields=FIELDS | {"head_dim": "head_dim"},
+    fields={"head_dim": "head_dim"},
 )
 LLAMA = Family(
     "llama",
     "LlamaForCausalLM",
     fixed={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
-    fields=FIELDS | {"head_dim": "head_dim"},
+    fields={"head_dim": "head_dim"},
 )
 
 

@@ -37,7 +37,7 @@ def score(
     """
     B, T, D = hidden.shape
 
-    def part(hidden: jax.Array, targets: jax.Array):
+    def score_chunk(hidden: jax.Array, targets: jax.Array):
         x = distribution(hidden, head, temperature, num_tokens)
         norm = jax.nn.logsumexp(x, axis=-1)
         # A masked sum instead of a gather: it fuses, and needs no collective where V is split.
@@ -46,14 +46,14 @@ def score(
         y = jax.lax.stop_gradient(x - norm[..., None])
         return logp, -jnp.where(jnp.isfinite(y), jnp.exp(y) * y, 0.0).sum(-1)
 
-    part = jax.checkpoint(part)
+    score_chunk = jax.checkpoint(score_chunk)
     if chunk >= T:
-        return part(hidden, targets)
+        return score_chunk(hidden, targets)
     n = ceil_div(T, chunk)
     pad = n * chunk - T
     hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, n, chunk, D).swapaxes(0, 1)
     targets = jnp.pad(targets, ((0, 0), (0, pad))).reshape(B, n, chunk).swapaxes(0, 1)
-    _, out = jax.lax.scan(lambda _, x: (None, part(*x)), None, (hidden, targets))
+    _, out = jax.lax.scan(lambda _, x: (None, score_chunk(*x)), None, (hidden, targets))
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, n * chunk)[:, :T], out)
 
 

@@ -101,10 +101,13 @@ def test_a_family_of_ones_own(tmp_path, monkeypatch, tiny_config):
     assert policy.load(tmp_path / "out", family=mine)[0].family is mine
     with pytest.raises(UserError, match="model_type is 'mine': known are qwen2, qwen3, llama; "):
         policy.load(tmp_path / "out")
-    with pytest.raises(UserError, match="model_type is 'mine', but config.policy.family is for 'llama'"):
+    with pytest.raises(UserError, match="model_type is 'mine', but the named family is for 'llama'"):
         policy.load(tmp_path / "out", family=families.LLAMA)
     with pytest.raises(UserError, match="config.policy.family=mine.py:OTHER: OTHER is not a dots_jax.policy"):
         families.find("mine.py:OTHER")
+    (tmp_path / "wrong.py").write_text(code.replace("qkv_bias=True", "tensors={'query': 'q'}"))
+    with pytest.raises(UserError, match="wrong.py cannot be loaded .ValueError: tensors has 'query', but is of embed"):
+        families.find("wrong.py:MINE")
     without = families.Family("mine", "Mine")
     with pytest.raises(
         UserError, match="has the tensor model.layers.0.self_attn.q_proj.bias, which the family mine lacks"
