@@ -9,7 +9,6 @@ Letters as in `transformer`: P questions, G completions of each, S prompt and T 
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -70,18 +69,16 @@ def plan(
     made = _plan(config, model_config, devices, device_bytes, platform)
     if made.fits:
         return made
-    attempt = functools.partial(_attempt, config, model_config, device_bytes, platform)
+
+    def attempt(changes: dict, devices: int) -> Plan | None:
+        try:
+            other = changed(config, changes)
+            experiment.check(other)
+            return _plan(other, model_config, devices, device_bytes, platform)
+        except UserError:
+            return None
+
     return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
-
-
-def _attempt(config, model_config, memory, platform, changes: dict, devices: int) -> Plan | None:
-    """The plan with `changes` on so many devices; None where they do not go together."""
-    try:
-        other = changed(config, changes)
-        experiment.check(other)
-        return _plan(other, model_config, devices, memory, platform)
-    except UserError:
-        return None
 
 
 def changed(config, changes: dict):

@@ -37,6 +37,7 @@ def score(
     """
     B, T, D = hidden.shape
 
+    @jax.checkpoint
     def score_chunk(hidden: jax.Array, targets: jax.Array):
         x = distribution(hidden, head, temperature, num_tokens)
         norm = jax.nn.logsumexp(x, axis=-1)
@@ -46,7 +47,6 @@ def score(
         y = jax.lax.stop_gradient(x - norm[..., None])
         return logp, -jnp.where(jnp.isfinite(y), jnp.exp(y) * y, 0.0).sum(-1)
 
-    score_chunk = jax.checkpoint(score_chunk)
     if chunk >= T:
         return score_chunk(hidden, targets)
     n = ceil_div(T, chunk)

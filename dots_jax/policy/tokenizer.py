@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import read_json, whole
+from dots_jax.core.files import read_json, shortened, whole
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
 ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both
@@ -43,10 +43,6 @@ def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     if not texts:  # transformers rejects an empty batch
         return []
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]:
@@ -97,7 +93,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = 
     for text in texts:
         if len(text) > _room(tokenizer, max_tokens):
             raise UserError(
-                f"question {_short(text)} has {len(text):,} characters, too many for the {max_tokens} tokens that "
+                f"question {shortened(text)} has {len(text):,} characters, too many for the {max_tokens} tokens that "
                 "there is room for; remove the question"
             )
     rows = _ids(tokenizer, texts)
@@ -106,14 +102,14 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = 
     for text, row in zip(texts, rows, strict=True):
         if not lacking.isdisjoint(text):
             raise UserError(
-                f"question {_short(text)} has {min(lacking & set(text))!r}, which the policy's tokenizer lacks; "
+                f"question {shortened(text)} has {min(lacking & set(text))!r}, which the policy's tokenizer lacks; "
                 "use another policy or pool"
             )
         if not row:
-            raise UserError(f"question {_short(text)} has no tokens; remove it from the pool")
+            raise UserError(f"question {shortened(text)} has no tokens; remove it from the pool")
         if len(row) > max_tokens:
             raise UserError(
-                f"question {_short(text)} has {len(row)} tokens, but config.data.max_prompt_tokens is "
+                f"question {shortened(text)} has {len(row)} tokens, but config.data.max_prompt_tokens is "
                 f"{max_tokens}; raise the limit or remove the question"
             )
     lengths = np.array([len(row) for row in rows], np.int32)
