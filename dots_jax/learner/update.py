@@ -102,18 +102,10 @@ def update(
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)
     if buffer is not None:
         shards, is_fresh = len(buffer.ids), replay.spread_mask(fresh, B, len(buffer.ids))
-        draws = rng.stream(key, rng.Purpose.REPLAY, state.step)
+        replay_key = rng.stream(key, rng.Purpose.REPLAY, state.step)
         allowed = (fresh < B) & (replaying.start != "full" or replay.size(buffer) >= replaying.num_replayed)
-        drawn, there, buffer = replay.sample(
-            buffer,
-            draws,
-            replaying.num_replayed,
-            now,
-            mesh,
-            max_age=replaying.max_age,
-            once=replaying.draw_once,
-            allowed=allowed,
-        )
+        how = {"max_age": replaying.max_age, "once": replaying.draw_once, "allowed": allowed}
+        drawn, there, buffer = replay.sample(buffer, replay_key, replaying.num_replayed, now, mesh, **how)
         batch = replay.fill_with_replayed(groups, drawn, there, shards)
         # Dealt out in turn, those that exist first: every minibatch has as many of them.
         absent = (batch.rollouts.lengths == 0).all(1)
@@ -134,9 +126,8 @@ def update(
     def optimizer_step(carry: Any, rows):
         params, master, opt_state = carry
         weights = losses.aggregation_weights(rows.lengths, spec.aggregation, rows.completions.shape[1])
-        grads, stats = _gradients(
-            params, dataclasses.replace(rows, weights=weights), model_config, spec, reference, mesh
-        )
+        rows = dataclasses.replace(rows, weights=weights)
+        grads, stats = _gradients(params, rows, model_config, spec, reference, mesh)
         target = params if master is None else master
         updates, opt_state = optimizer.update(grads, opt_state, target)
         target = optax.apply_updates(target, updates)
@@ -177,18 +168,10 @@ def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, platform: s
     at = jnp.arange(width) - prompt_lengths[:, None]
     after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
     before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))
+    tokens, weights = jnp.where(at < 0, before, after), jnp.zeros(P * G, jnp.float32)
     lengths, behaviour = rollouts.lengths.reshape(-1), rollouts.logprobs.reshape(P * G, T)
-    return Rows(
-        jnp.where(at < 0, before, after),
-        prompt_lengths,
-        completions,
-        lengths,
-        behaviour,
-        behaviour,
-        each(age),
-        advantages.reshape(-1),
-        jnp.zeros(lengths.shape, jnp.float32),
-    )
+    policies = (behaviour, behaviour)  # that sampled, and before this step's updates
+    return Rows(tokens, prompt_lengths, completions, lengths, *policies, each(age), advantages.reshape(-1), weights)
 
 
 def _with_proximal(
