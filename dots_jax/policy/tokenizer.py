@@ -137,13 +137,13 @@ def stop_ids(directory: str | os.PathLike, tokenizer: Any) -> tuple[int, ...]:
     added = tokenizer.get_added_vocab()
     ids = {tokenizer.eos_token_id, *(added[end] for end in ENDS if end in added)}
     for name in ("generation_config.json", "config.json"):
-        path, last = Path(directory) / name, len(tokenizer) - 1
+        path = Path(directory) / name
         named = read_json(path).get("eos_token_id") if path.is_file() else None
         named = named if isinstance(named, list) else [named]
-        if not all(x is None or whole(0, last).test(x) for x in named):
+        if not all(x is None or whole(0, len(tokenizer) - 1).test(x) for x in named):
             raise UserError(
                 f"eos_token_id in {path} is {str(named)[:60]}, but the tokenizer's ids are whole numbers from 0 to "
-                f"{last}; mend or remove it"
+                f"{len(tokenizer) - 1}; mend or remove it"
             )
         ids.update(named)
     ids.discard(None)
