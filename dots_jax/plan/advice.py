@@ -76,16 +76,14 @@ def lines(config, made, attempt) -> Iterator[str]:
             if len(changes) > 1:
                 yield f"together {_flags(changes)} fit: {gib(done.peak)}"
             return
-    base = bases[-1]
-    for factor in itertools.count(1):
-        count = devices * 2**factor
-        if count > _MOST_DEVICES:
-            yield f"nothing that was tried fits, not even {_MOST_DEVICES} such devices"
-            return
-        if found := together(base | {"mesh.data": 1, "mesh.fsdp": count, "mesh.tensor": 1}, count):
+    count = 2 * devices
+    while count <= _MOST_DEVICES:
+        if found := together(bases[-1] | {"mesh.data": 1, "mesh.fsdp": count, "mesh.tensor": 1}, count):
             changes, done = found
             yield f"{count} such devices are needed: --devices={count} {_flags(changes)} fits: {gib(done.peak)}"
             return
+        count *= 2
+    yield f"nothing that was tried fits, not even {_MOST_DEVICES} such devices"
 
 
 def _singles(config, made, names):
