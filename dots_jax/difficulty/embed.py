@@ -202,7 +202,7 @@ def _read_block(path: str, shape: tuple):
     return block if block.shape == shape and block.dtype == np.float32 else None
 
 
-def _key(directory: str, texts: Sequence[str], dtype: str, max_tokens: int, family: Family | None) -> str:
+def _key(directory: str, texts: Sequence[str], dtype: str, max_tokens: int, family: Family | None = None) -> str:
     digest = hashlib.sha256(f"{dtype} {max_tokens} {_digest(texts)}".encode())
     digest.update(json.dumps(huggingface.fingerprint(directory)).encode())
     digest.update(repr(family).encode() if family else b"")
