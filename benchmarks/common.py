@@ -13,11 +13,13 @@ import numpy as np
 
 from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
-from dots_jax.policy import qwen2, shapes
+from dots_jax.policy import shapes, transformer
 
 SHAPES = {
-    "tiny": qwen2.Config(22, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 128, 22),  # the quickstart's policy
-    "least": qwen2.Config(40, 16, 1, 4, 2, 24, 1e4, 1e-6, True, 128, 37),  # shows that a program works, no more
+    "tiny": transformer.ModelConfig(22, 96, 3, 4, 2, 256, 1e4, 1e-6, True, 128, 22),  # the quickstart's policy
+    "least": transformer.ModelConfig(
+        40, 16, 1, 4, 2, 24, 1e4, 1e-6, True, 128, 37
+    ),  # shows that a program works, no more
     **{name.removeprefix("qwen2.5-"): shape for name, shape in shapes.SHAPES.items()},
 }
 
@@ -45,7 +47,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     return p
 
 
-def setup(args) -> tuple[qwen2.Config, jax.sharding.Mesh, dict]:
+def setup(args) -> tuple[transformer.ModelConfig, jax.sharding.Mesh, dict]:
     """The model's shape, the mesh, and the part of the record that is known before measuring.
 
     Raises:
@@ -58,7 +60,7 @@ def setup(args) -> tuple[qwen2.Config, jax.sharding.Mesh, dict]:
     config = SHAPES[args.shape]
     if args.model:
         with open(args.model) as f:
-            config = qwen2.Config.from_hf(json.load(f))
+            config = transformer.ModelConfig.from_hf(json.load(f))
     try:
         sizes = [int(x) for x in args.mesh.split(",")]
         data, fsdp, tensor = sizes

@@ -30,7 +30,7 @@ import optax
 from benchmarks import common, decode_attention, rollout, update
 from dots_jax import learner, policy
 from dots_jax.core import sharding
-from dots_jax.policy import attention, qwen2, scoring
+from dots_jax.policy import attention, scoring, transformer
 from dots_jax.rollout import draw, sampler
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,14 +103,14 @@ _token_logprobs = jax.jit(policy.token_logprobs, static_argnums=1)
 
 
 def check_sampler(
-    config: qwen2.Config, questions: int, group: int, prompt: int, tokens: int, chunk: int, slots: int
+    config: transformer.ModelConfig, questions: int, group: int, prompt: int, tokens: int, chunk: int, slots: int
 ) -> dict:
     """Log-probs that cached decoding drew with against `token_logprobs` of the same rows, in bfloat16.
 
     The weights are larger than those of `init`, so that attention is no average and a wrong key shows.
     """
     P, G, mesh, rng = questions, group, _mesh(), np.random.default_rng(0)
-    params = qwen2.init(config, jax.random.key(0), jnp.float32, mesh)
+    params = transformer.init(config, jax.random.key(0), jnp.float32, mesh)
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     scale = (1536 / config.width) ** 0.5  # matrices of every width as those of 1,536
     params["embed"] *= jnp.bfloat16(scale)
@@ -163,7 +163,7 @@ def attend(lines, small: bool) -> None:
 # ---- Head and sampling ---------------------------------------------------------------------------------------------
 
 
-def time_head(config: qwen2.Config, rows: int, how: str, calls: int) -> dict:
+def time_head(config: transformer.ModelConfig, rows: int, how: str, calls: int) -> dict:
     """Time to form the distribution of each row, draw from it and look the token up, as a decode step does."""
     greedy, top_p = {"greedy": (True, 1.0), "sample": (False, 1.0), "top-p 0.95": (False, 0.95)}[how]
     keys = jax.random.split(jax.random.key(0), 3)
@@ -233,7 +233,7 @@ def check_update(flags: list[str], folder: str | None = None) -> dict:
     args = update.parse(flags)
     config, mesh, _ = common.setup(args)
     hyper = update.hyper_of(args)
-    params = qwen2.init(config, jax.random.key(args.seed), jnp.dtype(args.dtype), mesh)
+    params = transformer.init(config, jax.random.key(args.seed), jnp.dtype(args.dtype), mesh)
     shapes = {x.shape for x in jax.tree.leaves(params)}
     state = jax.block_until_ready(learner.init_state(params, config, hyper, mesh))
     del params
@@ -265,7 +265,7 @@ def check_update(flags: list[str], folder: str | None = None) -> dict:
     }
 
 
-def _planned(args, config: qwen2.Config, hyper: learner.UpdateSpec) -> dict:
+def _planned(args, config: transformer.ModelConfig, hyper: learner.UpdateSpec) -> dict:
     """Bytes that `dots_jax.plan` expects of the same update, beside its arguments."""
     if missing := lacking("ml_collections", "absl"):
         return {"planned_bytes": None, "planned": f"needs {missing}"}

@@ -22,10 +22,10 @@ import numpy as np
 from benchmarks import common
 from dots_jax import policy, rollout
 from dots_jax.core.errors import UserError
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
 from dots_jax.policy import tokenizer as tok
 
-SHAPE = qwen2.Config(4096, 384, 6, 6, 2, 1024, 1e4, 1e-6, True, 4096, 4096)  # 11M parameters
+SHAPE = transformer.ModelConfig(4096, 384, 6, 6, 2, 1024, 1e4, 1e-6, True, 4096, 4096)  # 11M parameters
 
 
 def ours(params, config, prompts, lengths, stop_ids, args):
@@ -90,7 +90,7 @@ class Numbers:
         return -3
 
 
-def tunix(directory: str, config: qwen2.Config, prompts, lengths, stop_ids, args):
+def tunix(directory: str, config: transformer.ModelConfig, prompts, lengths, stop_ids, args):
     """`call(seed) -> lengths [P, G]` of Tunix's sampler, each prompt given G times."""
     from tunix.generate import sampler
     from tunix.models.qwen2 import model, params
@@ -109,9 +109,7 @@ def tunix(directory: str, config: qwen2.Config, prompts, lengths, stop_ids, args
 
     def call(seed: int):
         with jax.set_mesh(mesh):
-            out = sample(
-                texts, args.max_tokens, size, temperature=1.0, top_p=1.0, seed=seed, eos_tokens=list(stop_ids)
-            )
+            out = sample(texts, args.max_tokens, size, temperature=1.0, top_p=1.0, seed=seed, eos_tokens=list(stop_ids))
         rows = [np.asarray(x)[: args.max_tokens] for x in out.tokens]
         return np.array([useful(x[None], stop_ids)[0] if len(x) else 0 for x in rows]).reshape(len(prompts), -1)
 
@@ -136,7 +134,7 @@ def main(argv=None) -> dict:
             tokenizer = tok.load(directory)
             stop_ids = tok.stop_ids(directory, tokenizer)
         else:
-            config, params = SHAPE, qwen2.init(SHAPE, jax.random.key(args.seed))
+            config, params = SHAPE, transformer.init(SHAPE, jax.random.key(args.seed))
             policy.save(directory, config, params)
             # Random weights give nearly uniform distributions: a share of 1 / mean of the ids ends a row as often.
             stop_ids = rng.choice(config.vocab_size, round(config.vocab_size / args.mean), replace=False)

@@ -18,7 +18,7 @@ from benchmarks import common
 from dots_jax import rollout
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
 from dots_jax.rollout import sampler
 
 
@@ -42,7 +42,7 @@ def decode_steps(lengths: np.ndarray, spec: sampler.SamplerSpec) -> tuple[int, i
     return steps, rows
 
 
-def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: float, itemsize: int) -> int:
+def decode_bytes(config: transformer.ModelConfig, prompt_lengths, lengths, steps: float, itemsize: int) -> int:
     """Bytes that decoding must move at least, for prompt lengths [P] and completion lengths [P, G].
 
     In each of `steps` decode steps the weights of all layers, the last norm and the output matrix, once (of the input
@@ -60,7 +60,7 @@ def decode_bytes(config: qwen2.Config, prompt_lengths, lengths, steps: float, it
 
 
 def limit_seconds(
-    config: qwen2.Config, prompt_lengths, lengths, rows: int, itemsize: int, bandwidth: float, peak: float
+    config: transformer.ModelConfig, prompt_lengths, lengths, rows: int, itemsize: int, bandwidth: float, peak: float
 ) -> float:
     """Seconds of ideal decoding, for prompt lengths [P] and completion lengths [P, G].
 
@@ -100,7 +100,7 @@ def main(argv=None) -> dict:
         more["limits"] = common.lognormal(rng, (P, G), args.mean, args.sigma, T)
     prompts = rng.integers(0, config.num_tokens, (P, S), np.int32)
     prompt_lengths = np.full(P, S, np.int32)
-    params = jax.block_until_ready(qwen2.init(config, key, jnp.dtype(args.dtype), mesh))
+    params = jax.block_until_ready(transformer.init(config, key, jnp.dtype(args.dtype), mesh))
 
     def run(key, max_tokens=T, **more):
         return rollout.sample(

@@ -17,11 +17,11 @@ from benchmarks import common
 from dots_jax import learner
 from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
 from dots_jax.rollout import Rollouts
 
 
-def useful_flops(config: qwen2.Config, prompt_lengths, lengths) -> int:
+def useful_flops(config: transformer.ModelConfig, prompt_lengths, lengths) -> int:
     """FLOPs that training on these rows needs, for prompt and completion lengths [R].
 
     With s = prompt + completion tokens of a row: 6 per token and parameter outside the embeddings; causal attention,
@@ -36,7 +36,7 @@ def useful_flops(config: qwen2.Config, prompt_lengths, lengths) -> int:
     return int((body + attention + 6 * config.width * config.vocab_size * n).sum())
 
 
-def synthetic(rng: np.random.Generator, args, config: qwen2.Config, mesh) -> tuple[Rollouts, jax.Array]:
+def synthetic(rng: np.random.Generator, args, config: transformer.ModelConfig, mesh) -> tuple[Rollouts, jax.Array]:
     """Random rollouts and rewards on the devices; in a share `useful` of the groups half the rewards are 1."""
     P, G, S, T = args.questions, args.group, args.prompt, args.max_tokens
     lengths = np.full((P, G), T, np.int32)
@@ -93,7 +93,7 @@ def hyper_of(args) -> learner.UpdateSpec:
     )
 
 
-def batch(i: int, args, config: qwen2.Config, mesh) -> tuple:
+def batch(i: int, args, config: transformer.ModelConfig, mesh) -> tuple:
     """What `learner.update` takes between buffer and config, random by `i`."""
     rollouts, rewards = synthetic(np.random.default_rng((args.seed, i)), args, config, mesh)
     key = jax.random.fold_in(jax.random.key(args.seed), i)
@@ -112,7 +112,7 @@ def main(argv=None) -> dict:
         raise UserError("--group must be at least 2, and --useful leave at least one group")
 
     hyper = hyper_of(args)
-    params = qwen2.init(config, jax.random.key(args.seed), jnp.dtype(args.dtype), mesh)
+    params = transformer.init(config, jax.random.key(args.seed), jnp.dtype(args.dtype), mesh)
     state = jax.block_until_ready(learner.init_state(params, config, hyper, mesh))
     del params
 

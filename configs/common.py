@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
 
     c.policy = ConfigDict()
     c.policy.path = ""  # directory (relative ones here, beside the package, below data.root), or name on the hub
+    c.policy.family = ""  # its architecture; "": by the model_type of its config.json | FILE.py:NAME
     c.policy.random = ConfigDict()  # shape of a policy of random weights with the tokenizer of `path`
     c.policy.random.width = 0  # 0: the weights of `path`
     c.policy.random.num_layers = 2

@@ -9,6 +9,7 @@ def get_config():
     """Every field is also a flag of its own, such as --samples=4."""
     c = ConfigDict()
     c.model = ""  # Hugging Face directory, or a name on the hub
+    c.family = ""  # its architecture; "": what its config.json names | FILE.py:NAME
     c.sets = SETS  # with commas between; also amc23, aime24, files, folders, owner/dataset[:configuration]:split
     c.questions = 0  # of each set, drawn by the seed; 0: all
     c.samples = 1  # completions per question

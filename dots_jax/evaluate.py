@@ -16,7 +16,7 @@ from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
 from dots_jax.evaluation import Evaluator, interval
-from dots_jax.policy import source
+from dots_jax.policy import families, source
 from dots_jax.reward.types import Verdict
 from dots_jax.run import metrics, settings
 from dots_jax.run import workdir as workdirs
@@ -26,7 +26,7 @@ Asks a policy the questions of evaluation sets, grades what it answers, and prin
 
 usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR] [--FIELD=VALUE ...]
 
-  --model=DIR       Hugging Face directory of a Qwen2.5 model (such as runs/orz/policy), or a name on the hub
+  --model=DIR       Hugging Face directory of a policy (such as runs/orz/policy), or a name on the hub
   --sets=NAME,..    gsm8k, math500, minerva, olympiadbench (these four: the default), amc23, aime24; also a .parquet,
                     .jsonl, .json or .csv file with the columns problem and answer, a folder of such, or
                     owner/dataset[:configuration]:split; a question that is there k times gets k times the samples
@@ -68,14 +68,18 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     if not config.model:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
     reward.find(config.reward)
+    family = families.find(config.family, "family")
     root = sources.root(config.root)
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
     mesh = sharding.make_mesh(**config.mesh)
-    policy, params = source.load(source.find(config.model, root), mesh, config.dtype)
+    policy, params = source.load(source.find(config.model, root), mesh, config.dtype, family)
     prompts, lengths = policy.encode(questions.texts, config.system)
     asked = questions.rows()
     batch = min(config.batch, len(asked))
-    files_of = {"reward": plugins.path(config.reward, reward.REWARDS, "reward")}
+    files_of = {
+        "family": plugins.path(config.family, families.FAMILIES, "family"),
+        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
+    }
     prints = settings.fingerprints(policy.directory, files_of, questions=questions)
     counts = zip(questions.names, (np.bincount(asked) * config.samples).tolist(), strict=True)
     expected = [(name, sample) for name, samples in counts for sample in range(samples)]

@@ -50,7 +50,7 @@ class Evaluator:
         """
         count, pending, items = len(self.rows), None, self.questions.items()
         batch = min(self.batch or count, count)
-        room = np.minimum(self.max_tokens, self.policy.config.max_positions - self.lengths)
+        room = np.minimum(self.max_tokens, self.policy.model_config.max_positions - self.lengths)
         max_tokens = int(room.max())
         for number, start in enumerate(range(0, count, batch)):
             if number in skip:

@@ -18,7 +18,7 @@ from dots_jax.data.questions import Questions
 from dots_jax.difficulty import embed
 from dots_jax.evaluation import Evaluator
 from dots_jax.learner import losses, replay
-from dots_jax.policy import huggingface
+from dots_jax.policy import families, huggingface
 from dots_jax.policy.source import Policy
 from dots_jax.policy.source import load as load_policy
 from dots_jax.reward.types import Grader, Question
@@ -129,6 +129,7 @@ def check(config) -> None:
             "lower the first or raise the second"
         )
     reward.find(config.reward)
+    families.find(config.policy.family)
     learner.check(config)
     replay.check(config)
     selection.find(config.selection.name).check(config)
@@ -170,6 +171,7 @@ def _fingerprints(config, directory: str, embedder: str, pool: Questions, eval_s
     files = {
         "predictor": config.predictor.path,
         "embeddings": embedder if embedder != directory else "",
+        "family": plugins.path(config.policy.family, families.FAMILIES, "policy.family"),
         "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
         "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
         "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
@@ -193,13 +195,14 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
             f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"
         )
     huggingface.check_target(export)
-    policy, params = load_policy(directory, mesh, config.policy.dtype)
+    family = families.find(config.policy.family)
+    policy, params = load_policy(directory, mesh, config.policy.dtype, family)
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
     eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
     update = learner.UpdateSpec(**config.learner, temperature=config.rollout.temperature)
     rule = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
-    check_loaded(config, rule, sharding.num_row_shards(mesh), policy.config, prompts.shape[1], len(pool))
+    check_loaded(config, rule, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
     grader, questions = reward.make(config.reward), pool.items()
     sampling = {"chunk": config.rollout.chunk, "slots": config.rollout.slots, "mesh": mesh}
@@ -215,7 +218,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         config.rollout.max_tokens,
         sampling | {"temperature": config.eval.temperature, "top_p": config.eval.top_p},
     )
-    state = learner.init_state(params, policy.config, update, mesh)
+    state = learner.init_state(params, policy.model_config, update, mesh)
     size = {"group_size": config.rollout.group_size, "max_tokens": config.rollout.max_tokens}
     empty = functools.partial(replay.init, rule.num_slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh)
     make_buffer = empty if rule.num_replayed else lambda: None
@@ -223,13 +226,14 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     initial_params = jax.tree.map(jnp.copy, params) if update.kl_coef else None
     del params
     embedder = settings.embedder(config, directory)
+    embedder_family = family if embedder == directory else None
     fingerprints = main_only(_fingerprints)(config, directory, embedder, pool, eval_set)
     main_only(settings.same_inputs)(fingerprints, workdir)
     context = selection.Context(
         num_questions=len(pool),
         difficulty=pool.levels if pool.labels is None else pool.labels,
         lengths=lengths,
-        embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh),
+        embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh, embedder_family),
         steps=config.train.steps,
         mesh=mesh,
         key=rng.stream(key, rng.Purpose.SELECTION, 0),

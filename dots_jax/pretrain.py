@@ -15,7 +15,7 @@ from dots_jax.core import command_line, config_rules, rng, runtime
 from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
-from dots_jax.policy import huggingface, qwen2, scoring
+from dots_jax.policy import huggingface, scoring, transformer
 from dots_jax.policy import tokenizer as tok
 
 HELP = """\
@@ -42,16 +42,16 @@ def pretrain(config, directory: str) -> None:
     runtime.full_precision(jnp.float32)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = tok.build_characters(arithmetic.ALPHABET, scratch)
-        model = qwen2.Config(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
+        model = transformer.ModelConfig(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
         params = _train(config, model, tokenizer)
         huggingface.save(directory, model, params, tokenizer_dir=scratch)
     print(f"policy written to {directory}: {sum(x.size for x in jax.tree.leaves(params)):,} parameters")
 
 
-def _train(config, model: qwen2.Config, tokenizer) -> dict:
+def _train(config, model: transformer.ModelConfig, tokenizer) -> dict:
     _, heldout = arithmetic.make(config.num_questions, config.num_heldout, config.data_seed)
     key = jax.random.key(config.seed)
-    params = qwen2.init(model, rng.stream(key, rng.Purpose.INIT, 0))
+    params = transformer.init(model, rng.stream(key, rng.Purpose.INIT, 0))
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01))
 

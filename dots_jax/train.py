@@ -97,7 +97,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: Measured
             if state.buffer is not None:
                 groups = replay.spread(groups, exp.replay_spec.batch_size, sharding.num_row_shards(exp.mesh))
             learner_state, buffer, info = learner.update(
-                state.learner, state.buffer, groups, count, exp.key, exp.policy.config, exp.update_spec, exp.mesh,
+                state.learner, state.buffer, groups, count, exp.key, exp.policy.model_config, exp.update_spec, exp.mesh,
                 exp.replay_spec, exp.initial_params,
             )  # fmt: skip
         info = distributed.to_host(info)

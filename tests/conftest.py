@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 
 from dots_jax import policy
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
 
 LONGEST = (
     "test_train.py",
@@ -97,7 +97,7 @@ def goldens(data):
 @pytest.fixture(scope="session")
 def tiny_config():
     """A policy of 16 width whose axes all divide by two; the last 3 vocabulary rows have no token."""
-    return policy.Config(
+    return policy.ModelConfig(
         vocab_size=40,
         width=16,
         num_layers=2,
@@ -116,5 +116,5 @@ def tiny_config():
 def tiny_params(tiny_config):
     """Random parameters without zeros, on the host."""
     rng = np.random.default_rng(0)
-    leaves, treedef = jax.tree.flatten(qwen2.declare(tiny_config), is_leaf=lambda x: isinstance(x, qwen2.Parameter))
+    leaves, treedef = jax.tree.flatten(transformer.declare(tiny_config))
     return treedef.unflatten([0.2 * rng.standard_normal(p.shape, np.float32) + (p.std is None) for p in leaves])

@@ -11,6 +11,7 @@ from dots_jax import data
 from dots_jax.core import command_line, config_rules, files
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import baselines, embed, measures, predictor
+from dots_jax.policy import families
 from dots_jax.policy import tokenizer as tok
 from dots_jax.run import metrics, settings
 from dots_jax.selection import dots
@@ -58,7 +59,8 @@ class Run:
     def embeddings(self) -> np.ndarray:
         """Of the pool, as the predictor saw them, float32 [N, D]."""
         path = settings.embedder(self.config, self._policy)
-        return embed.load(path, self.questions.texts, self.config.embedding)
+        family = families.find(self.config.policy.family) if path == self._policy else None
+        return embed.load(path, self.questions.texts, self.config.embedding, family=family)
 
     @functools.cached_property
     def params(self) -> dict:

@@ -102,6 +102,7 @@ RUN = {  # configs/common.py
     "name": text,
     "seed": seed,
     "policy.path": text,
+    "policy.family": text,
     **{f"policy.random.{name}": rule for name, rule in SHAPE.items()},
     "policy.random.width": whole(0, _WIDTH),
     "policy.dtype": dtype,
@@ -199,6 +200,7 @@ RENAMED = {  # what fields of RUN were called before
 }
 EVALUATE = {
     "model": text,
+    "family": text,
     "sets": text,
     "questions": whole(0),
     "samples": whole(1, _GROUP),
@@ -295,12 +297,14 @@ def _get(config, field: str):
 
 
 def check_shape(shape: Mapping, name: Callable[[str], str]) -> None:
-    """Raises UserError where no model has the `shape` (fields of `qwen2.Config`); `name` says how a field is called."""
-    for field, rule in (SHAPE | {"vocab_size": whole(1, 2**22)}).items():
+    """Raises UserError where no model has the `shape` (fields of `ModelConfig`); `name` says how a field is called."""
+    for field, rule in (SHAPE | {"vocab_size": whole(1, 2**22), "head_dim": whole(2, _WIDTH)}).items():
         if field in shape and (expected := rule(shape[field])):
             raise UserError(f"{name(field)}={shortened(shape[field])} must be {expected}")
     width, heads, shared = (shape[field] for field in ("width", "num_heads", "num_kv_heads"))
-    if width % heads or width // heads % 2:
+    if shape.get("head_dim", 0) % 2:
+        raise UserError(f"{name('head_dim')}={shape['head_dim']} must be even")
+    if not shape.get("head_dim") and (width % heads or width // heads % 2):
         raise UserError(f"{name('width')}={width} does not divide into {name('num_heads')}={heads} heads of even width")
     if heads % shared:
         raise UserError(f"{name('num_heads')}={heads} does not divide by {name('num_kv_heads')}={shared}")

@@ -1,4 +1,4 @@
-"""Frozen embeddings of questions: mean final hidden states of any Qwen2-family checkpoint (METHOD section 2)."""
+"""Frozen embeddings of questions: mean final hidden states of any checkpoint (METHOD section 2)."""
 
 import functools
 import hashlib
@@ -20,14 +20,21 @@ from dots_jax.core import distributed, files, sharding
 from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import read_json
-from dots_jax.policy import huggingface, qwen2
+from dots_jax.policy import huggingface, transformer
 from dots_jax.policy import tokenizer as tok
+from dots_jax.policy.families import Family
 
 BATCH_TOKENS = 32768  # at a time, over all devices
 _SHORTEST = 16  # tokens of the smallest padded length, on accelerators more; each further one doubles
 
 
-def load(path: str, texts: Sequence[str], config: ConfigDict, mesh: jax.sharding.Mesh | None = None) -> np.ndarray:
+def load(
+    path: str,
+    texts: Sequence[str],
+    config: ConfigDict,
+    mesh: jax.sharding.Mesh | None = None,
+    family: Family | None = None,
+) -> np.ndarray:
     """The embeddings [N, D] that a run works with: a given `.npy`, else by `make` from the checkpoint `path`.
 
     `config` holds the configuration's `embedding` fields; with `standardise` each number has mean 0 and deviation 1.
@@ -36,7 +43,8 @@ def load(path: str, texts: Sequence[str], config: ConfigDict, mesh: jax.sharding
         if path.endswith(".npy"):
             found = read(path, len(texts), texts)
         else:
-            found = make(texts, path, mesh, config.cache, dtype=config.dtype, max_tokens=config.max_tokens)
+            how = {"dtype": config.dtype, "max_tokens": config.max_tokens, "family": family}
+            found = make(texts, path, mesh, config.cache, **how)
     except UserError as error:
         raise UserError(f"config.embedding.path: {error}" if config.path else str(error)) from error
     return (found - found.mean(0)) / (found.std(0) + 1e-6) if config.standardise else found
@@ -51,6 +59,7 @@ def make(
     dtype: str = "bfloat16",
     max_tokens: int = 1024,
     batch_tokens: int = BATCH_TOKENS,
+    family: Family | None = None,
 ) -> np.ndarray:
     """Mean over a text's tokens of the checkpoint's hidden states after the final norm, float32 [N, D].
 
@@ -61,7 +70,7 @@ def make(
 
     Raises UserError where the checkpoint cannot be read, a text has no tokens, or an embedding is not finite.
     """
-    key = _key(directory, texts, dtype, max_tokens)
+    key = _key(directory, texts, dtype, max_tokens, family)
     path = os.path.join(cache, f"{key}.npy")
     say, found = distributed.main_only(print), None
     if os.path.exists(path):
@@ -72,7 +81,7 @@ def make(
     if distributed.gather(found is not None).all():
         return found
     mesh = mesh or sharding.make_mesh()
-    config, params = policy.load(directory, mesh, jnp.dtype(dtype))
+    config, params = policy.load(directory, mesh, jnp.dtype(dtype), family)
     limit = min(max_tokens, config.max_positions)
     shortest = max(_SHORTEST, sharding.length_unit(sharding.platform(mesh)))
     tokens, lengths = _encode(tok.load(directory), texts, limit, shortest)
@@ -137,14 +146,14 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+@functools.partial(jax.jit, static_argnames=("model_config", "mesh"))
 def mean_hidden(
-    params: dict, tokens: jax.Array, lengths: jax.Array, config: qwen2.Config, mesh: jax.sharding.Mesh
+    params: dict, tokens: jax.Array, lengths: jax.Array, model_config: transformer.ModelConfig, mesh: jax.sharding.Mesh
 ) -> jax.Array:
     """Mean of the final hidden states over the first `lengths` [B] of `tokens` [B, T], float32 [B, D]."""
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         tokens, lengths = (sharding.constrain(x, sharding.BATCH) for x in (tokens, lengths))
-        x = policy.hidden(params, config, tokens).astype(jnp.float32)
+        x = policy.hidden(params, model_config, tokens).astype(jnp.float32)
         real = jnp.arange(tokens.shape[1]) < lengths[:, None]
         return jnp.where(real[..., None], x, 0.0).sum(1) / lengths[:, None]
 
@@ -193,9 +202,10 @@ def _read_block(path: str, shape: tuple):
     return block if block.shape == shape and block.dtype == np.float32 else None
 
 
-def _key(directory: str, texts: Sequence[str], dtype: str, max_tokens: int) -> str:
+def _key(directory: str, texts: Sequence[str], dtype: str, max_tokens: int, family: Family | None = None) -> str:
     digest = hashlib.sha256(f"{dtype} {max_tokens} {_digest(texts)}".encode())
     digest.update(json.dumps(huggingface.fingerprint(directory)).encode())
+    digest.update(repr(family).encode() if family else b"")
     return digest.hexdigest()[:20]
 
 

@@ -15,7 +15,6 @@ from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner.losses import mixed
 from dots_jax.learner.types import Groups
-from dots_jax.rollout.types import Rollouts
 
 if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
     from ml_collections import ConfigDict
@@ -100,18 +99,8 @@ def init(
     Both must divide: slots by shards, and shards by those devices.
     """
     shards = shards or sharding.num_row_shards(mesh)
-    C, G, S, T = slots // shards, group_size, prompt_tokens, max_tokens
-
-    @functools.partial(jax.jit, out_shardings=sharding.rows(mesh))
-    def empty():
-        def zeros(*shape, dtype=jnp.int32):
-            return jnp.zeros((shards, C, *shape), dtype)
-
-        logprobs, finished = zeros(G, T, dtype=jnp.float32), zeros(G, dtype=bool)
-        rollouts = Rollouts(zeros(S), zeros(), zeros(G, T), zeros(G), logprobs, finished)
-        return Groups(rollouts, zeros(G, dtype=jnp.float32), zeros(), zeros() - 1, zeros())
-
-    return empty()
+    empty = functools.partial(Groups.empty, (shards, slots // shards), group_size, prompt_tokens, max_tokens)
+    return jax.jit(empty, out_shardings=sharding.rows(mesh))()
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "keep"), donate_argnames="buffer")

@@ -30,6 +30,18 @@ class Groups:
         steps, places = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
         return cls(rollouts, *jax.device_put((rewards, ids, steps, places), sharding.replicated(mesh)))
 
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], group_size: int, prompt_tokens: int, max_tokens: int) -> "Groups":
+        """Empty slots, an array of this `shape` in place of [P]; `jax.eval_shape` of it says what they take."""
+        G, S, T = group_size, prompt_tokens, max_tokens
+
+        def zeros(*of_each: int, dtype=jnp.int32):
+            return jnp.zeros((*shape, *of_each), dtype)
+
+        logprobs, finished = zeros(G, T, dtype=jnp.float32), zeros(G, dtype=bool)
+        rollouts = Rollouts(zeros(S), zeros(), zeros(G, T), zeros(G), logprobs, finished)
+        return cls(rollouts, zeros(G, dtype=jnp.float32), zeros(), zeros() - 1, zeros())
+
 
 @dataclasses.dataclass(frozen=True)
 class UpdateSpec:

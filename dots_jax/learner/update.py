@@ -21,7 +21,8 @@ from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
 from dots_jax.learner import diagnostics, losses, microbatch, replay
 from dots_jax.learner.types import Groups, Rows, TrainState, UpdateSpec
-from dots_jax.policy import qwen2, scoring
+from dots_jax.policy import scoring, transformer
+from dots_jax.policy.transformer import ModelConfig
 from dots_jax.rollout.types import Rollouts
 
 if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
@@ -45,7 +46,7 @@ def check(config: "ConfigDict") -> None:
     losses.find(config.learner.loss)
 
 
-def init_state(params: dict, config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
+def init_state(params: dict, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
     """The state before the first step, sharded as the parameters are."""
     is_float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     master = None if is_float32 else jax.tree.map(lambda x: x.astype(jnp.float32), params)
@@ -55,7 +56,7 @@ def init_state(params: dict, config: qwen2.Config, spec: UpdateSpec, mesh: jax.s
         optimizer,
         lambda _, place: place,
         jax.eval_shape(optimizer.init, target),
-        qwen2.shardings(config, mesh),
+        transformer.shardings(model_config, mesh),
         transform_non_params=lambda _: sharding.replicated(mesh),
     )
     opt_state = jax.jit(optimizer.init, out_shardings=places)(target)
@@ -63,7 +64,7 @@ def init_state(params: dict, config: qwen2.Config, spec: UpdateSpec, mesh: jax.s
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "spec", "mesh", "replaying"), donate_argnames=("state", "buffer")
+    jax.jit, static_argnames=("model_config", "spec", "mesh", "replaying"), donate_argnames=("state", "buffer")
 )
 def update(
     state: TrainState,
@@ -71,7 +72,7 @@ def update(
     groups: Groups,
     fresh: jax.Array,
     key: jax.Array,
-    config: qwen2.Config,
+    model_config: ModelConfig,
     spec: UpdateSpec,
     mesh: jax.sharding.Mesh,
     replaying: replay.ReplaySpec | None = None,
@@ -88,7 +89,7 @@ def update(
       groups: [B]; with a buffer of which `fresh` are groups, as `replay.spread` lays them, and the others zeros.
       fresh: int32 [], replaying.num_fresh or B; B where there is no buffer.
       key: of the run.
-      config: of the policy.
+      model_config: of the policy.
       spec: of the update.
       mesh: on which all lies.
       replaying: of replay, where there is a buffer.
@@ -101,18 +102,10 @@ def update(
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)
     if buffer is not None:
         shards, is_fresh = len(buffer.ids), replay.spread_mask(fresh, B, len(buffer.ids))
-        draws = rng.stream(key, rng.Purpose.REPLAY, state.step)
+        replay_key = rng.stream(key, rng.Purpose.REPLAY, state.step)
         allowed = (fresh < B) & (replaying.start != "full" or replay.size(buffer) >= replaying.num_replayed)
-        drawn, there, buffer = replay.sample(
-            buffer,
-            draws,
-            replaying.num_replayed,
-            now,
-            mesh,
-            max_age=replaying.max_age,
-            once=replaying.draw_once,
-            allowed=allowed,
-        )
+        how = {"max_age": replaying.max_age, "once": replaying.draw_once, "allowed": allowed}
+        drawn, there, buffer = replay.sample(buffer, replay_key, replaying.num_replayed, now, mesh, **how)
         batch = replay.fill_with_replayed(groups, drawn, there, shards)
         # Dealt out in turn, those that exist first: every minibatch has as many of them.
         absent = (batch.rollouts.lengths == 0).all(1)
@@ -121,10 +114,10 @@ def update(
     advantages = losses.advantages(batch.rewards, spec.advantage_std)
     if buffer is not None and replaying.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
-    rows = _rows(batch.rollouts, advantages, age, sharding.length_unit(sharding.platform(mesh)))
+    rows = _rows(batch.rollouts, advantages, age, sharding.platform(mesh))
     scored = jnp.float32(0)
     if buffer is not None and losses.needs_proximal(spec.loss) and spec.minibatches > 1:
-        rows, scored = _with_proximal(state.params, rows, config, spec, mesh)
+        rows, scored = _with_proximal(state.params, rows, model_config, spec, mesh)
     # Group by group in random order, a minibatch each.
     split = (spec.minibatches, B // spec.minibatches * G)
     rows = jax.tree.map(lambda x: x.reshape(B, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
@@ -133,7 +126,8 @@ def update(
     def optimizer_step(carry: Any, rows):
         params, master, opt_state = carry
         weights = losses.aggregation_weights(rows.lengths, spec.aggregation, rows.completions.shape[1])
-        grads, stats = _gradients(params, dataclasses.replace(rows, weights=weights), config, spec, reference, mesh)
+        rows = dataclasses.replace(rows, weights=weights)
+        grads, stats = _gradients(params, rows, model_config, spec, reference, mesh)
         target = params if master is None else master
         updates, opt_state = optimizer.update(grads, opt_state, target)
         target = optax.apply_updates(target, updates)
@@ -157,7 +151,12 @@ def update(
     return TrainState(*carry, state.step + 1), buffer, info
 
 
-def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, unit: int) -> Rows:
+def row_length(prompt_tokens: int, max_tokens: int, platform: str) -> int:
+    """Tokens of a whole padded row: a prompt and its completion."""
+    return round_up(prompt_tokens + max_tokens, sharding.length_unit(platform))
+
+
+def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, platform: str) -> Rows:
     P, G, T = rollouts.tokens.shape
 
     def each(x: jax.Array):  # [P, ...] -> [R, ...]
@@ -165,26 +164,18 @@ def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, unit: int) 
 
     prompts, prompt_lengths = each(rollouts.prompts), each(rollouts.prompt_lengths)
     completions = rollouts.tokens.reshape(P * G, T)
-    width = round_up(prompts.shape[1] + T, unit)
+    width = row_length(prompts.shape[1], T, platform)
     at = jnp.arange(width) - prompt_lengths[:, None]
     after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
     before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))
+    tokens, weights = jnp.where(at < 0, before, after), jnp.zeros(P * G, jnp.float32)
     lengths, behaviour = rollouts.lengths.reshape(-1), rollouts.logprobs.reshape(P * G, T)
-    return Rows(
-        jnp.where(at < 0, before, after),
-        prompt_lengths,
-        completions,
-        lengths,
-        behaviour,
-        behaviour,
-        each(age),
-        advantages.reshape(-1),
-        jnp.zeros(lengths.shape, jnp.float32),
-    )
+    policies = (behaviour, behaviour)  # that sampled, and before this step's updates
+    return Rows(tokens, prompt_lengths, completions, lengths, *policies, each(age), advantages.reshape(-1), weights)
 
 
 def _with_proximal(
-    params: dict, rows: Rows, config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh
+    params: dict, rows: Rows, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh
 ) -> tuple[Rows, jax.Array]:
     """The rows with the log-probs of the policy as it is, and how many tokens that took.
 
@@ -195,7 +186,7 @@ def _with_proximal(
     def compute(size: int, carry: Any, rows):
         T = min(rows.completions.shape[1], size - 1)
         logp, _ = completion_logprobs(
-            params, config, rows.tokens[:, :size], rows.prompt_lengths, rows.completions[:, :T], spec
+            params, model_config, rows.tokens[:, :size], rows.prompt_lengths, rows.completions[:, :T], spec
         )
         return carry, jnp.pad(logp, ((0, 0), (0, rows.completions.shape[1] - T)))
 
@@ -206,14 +197,19 @@ def _with_proximal(
 
 
 def _gradients(
-    params: dict, rows: Rows, config: qwen2.Config, spec: UpdateSpec, reference: dict | None, mesh: jax.sharding.Mesh
+    params: dict,
+    rows: Rows,
+    model_config: ModelConfig,
+    spec: UpdateSpec,
+    reference: dict | None,
+    mesh: jax.sharding.Mesh,
 ):
     """Float32 gradients of a minibatch's loss, and sums for the metrics."""
     active = (rows.lengths > 0) if spec.kl_coef else (rows.advantages != 0)
 
     def compute(size: int, carry: Any, rows):
         grads, stats = carry
-        (loss, new), g = jax.value_and_grad(_loss, has_aux=True)(params, rows, size, config, spec, reference)
+        (loss, new), g = jax.value_and_grad(_loss, has_aux=True)(params, rows, size, model_config, spec, reference)
         grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, g)
         new |= {"loss": loss, "computed": jnp.float32(size * spec.micro_rows), "rows": jnp.float32(spec.micro_rows)}
         return (grads, {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()}), None
@@ -221,27 +217,27 @@ def _gradients(
     start = dict.fromkeys(("loss", "computed", "rows", "real", "entropy", "kl"), jnp.float32(0))
     start |= dict.fromkeys(diagnostics.BY_AGE, jnp.zeros(diagnostics.AGES + 1))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
-    zeros = jax.lax.with_sharding_constraint(zeros, qwen2.shardings(config, mesh))
+    zeros = jax.lax.with_sharding_constraint(zeros, transformer.shardings(model_config, mesh))
     return microbatch.scan(rows, active, spec, mesh, (zeros, start), compute, lambda carry, rows: (carry, None))[0]
 
 
 def completion_logprobs(
-    params: dict, config: qwen2.Config, tokens: jax.Array, prompt_lengths: jax.Array, completions, spec: UpdateSpec
+    params: dict, model_config: ModelConfig, tokens: jax.Array, prompt_lengths: jax.Array, completions, spec: UpdateSpec
 ):
     """Log-probs and entropies, float32 [R, T], of completions [R, T] within rows `tokens` [R, S + T]."""
-    hidden = qwen2.hidden(params, config, tokens, remat=spec.remat)
+    hidden = transformer.hidden(params, model_config, tokens, remat=spec.remat)
     at = prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
     hidden = jnp.take_along_axis(hidden, jnp.minimum(at, tokens.shape[1] - 1)[..., None], axis=1)
     return scoring.score(
-        hidden, qwen2.head(params), completions, spec.temperature, config.num_tokens, spec.logits_chunk
+        hidden, transformer.head(params), completions, spec.temperature, model_config.num_tokens, spec.logits_chunk
     )
 
 
-def _loss(params: dict, rows: Rows, size: int, config: qwen2.Config, spec: UpdateSpec, reference: dict | None):
+def _loss(params: dict, rows: Rows, size: int, model_config: ModelConfig, spec: UpdateSpec, reference: dict | None):
     """The part of the loss that these rows give, all of them at most `size` long, and sums for the metrics."""
     T = min(rows.completions.shape[1], size - 1)
     tokens, completions, behaviour = rows.tokens[:, :size], rows.completions[:, :T], rows.behaviour[:, :T]
-    logp, entropy = completion_logprobs(params, config, tokens, rows.prompt_lengths, completions, spec)
+    logp, entropy = completion_logprobs(params, model_config, tokens, rows.prompt_lengths, completions, spec)
     real = jnp.arange(T) < rows.lengths[:, None]
     if not spec.kl_coef:
         real &= rows.advantages[:, None] != 0  # rows along for the ride have no part in the metrics either
@@ -258,7 +254,7 @@ def _loss(params: dict, rows: Rows, size: int, config: qwen2.Config, spec: Updat
         "kl": 0.0,
     }
     if spec.kl_coef:
-        ref, _ = completion_logprobs(reference, config, tokens, rows.prompt_lengths, completions, spec)
+        ref, _ = completion_logprobs(reference, model_config, tokens, rows.prompt_lengths, completions, spec)
         kl = losses.kl_penalty(logp, jnp.where(real, jax.lax.stop_gradient(ref), logp))
         loss += spec.kl_coef * (mask * kl).sum()
         info["kl"] = kl.sum()

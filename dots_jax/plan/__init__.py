@@ -5,11 +5,10 @@ and caches are counted exactly. What the compiler adds (activations, logits, cop
 buffers that XLA was seen to hold at once. Its own analysis of programs compiled for CPUs is 0.7 to 1.5 times that
 (tests/plan/test_plan.py has some of them); on other backends it can differ more.
 
-Letters as in `qwen2`: P questions, G completions of each, S prompt and T completion tokens, V, D, L, H, K, E, F.
+Letters as in `transformer`: P questions, G completions of each, S prompt and T completion tokens, V, D, L, H, K, E, F.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.plan import advice
 from dots_jax.plan.footprint import Footprint
-from dots_jax.policy import qwen2, shapes
+from dots_jax.policy import shapes, transformer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +51,14 @@ class Plan:
         return self.peak <= self.device_bytes
 
 
-def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platform: str = "gpu") -> Plan:
-    """The plan of a run of `config` with a policy of shape `model`, with advice where it does not fit.
+def plan(
+    config, model_config: transformer.ModelConfig, devices: int, device_bytes: float, platform: str = "gpu"
+) -> Plan:
+    """The plan of a run of `config` with a policy of shape `model_config`, with advice where it does not fit.
 
     Args:
       config: of the run.
-      model: shape of its policy.
+      model_config: shape of its policy.
       devices: how many.
       device_bytes: what the run may use of each.
       platform: gpu, tpu or cpu: on GPUs attention in 16 bits never holds scores, and CPUs pad less.
@@ -65,21 +66,19 @@ def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platfor
     Raises:
       UserError: the mesh is not of so many devices, or the batch does not divide over it.
     """
-    made = _plan(config, model, devices, device_bytes, platform)
+    made = _plan(config, model_config, devices, device_bytes, platform)
     if made.fits:
         return made
-    attempt = functools.partial(_attempt, config, model, device_bytes, platform)
+
+    def attempt(changes: dict, devices: int) -> Plan | None:
+        try:
+            other = changed(config, changes)
+            experiment.check(other)
+            return _plan(other, model_config, devices, device_bytes, platform)
+        except UserError:
+            return None
+
     return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
-
-
-def _attempt(config, model, memory, platform, changes: dict, devices: int) -> Plan | None:
-    """The plan with `changes` on so many devices; None where they do not go together."""
-    try:
-        other = changed(config, changes)
-        experiment.check(other)
-        return _plan(other, model, devices, memory, platform)
-    except UserError:
-        return None
 
 
 def changed(config, changes: dict):
@@ -95,20 +94,20 @@ def changed(config, changes: dict):
     return copy
 
 
-def _plan(config, model, devices, device_bytes, platform) -> Plan:
+def _plan(config, model_config, devices, device_bytes, platform) -> Plan:
     sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
     mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
-    sharding.check_heads(mesh, model.num_kv_heads)
-    rule = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
-    experiment.check_loaded(config, rule, sharding.num_row_shards(mesh), model, 1, config.data.num_questions)
+    sharding.check_heads(mesh, model_config.num_kv_heads)
+    spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
+    experiment.check_loaded(config, spec, sharding.num_row_shards(mesh), model_config, 1, config.data.num_questions)
     dtype = jnp.dtype(config.policy.dtype)
-    run = Footprint(config, model, mesh, rule, dtype.itemsize, platform)
+    held = Footprint(config, model_config, mesh, spec, dtype.itemsize, platform)
     return Plan(
         mesh=dict(mesh.shape),
         device_bytes=device_bytes,
-        parameters=shapes.count(model),
-        phases=run.phases(),
-        tokens=run.tokens(),
-        flops=run.flops(),
-        sampled=max(P for P, _ in run.sampled.values()),
+        parameters=shapes.count(model_config),
+        phases=held.phases(),
+        tokens=held.tokens(),
+        flops=held.flops(),
+        sampled=max(P for P, _ in held.sampled.values()),
     )

@@ -37,14 +37,11 @@ def lines(config, made, attempt) -> Iterator[str]:
     def all_fit(names):
         return lambda p: all(total <= memory for name, total in p.totals.items() if name in names)
 
-    failing = [name for name, total in made.totals.items() if total > memory]
     for title, names in (("sampling", _SAMPLING), ("the update", _UPDATE)):
-        if not set(names) & set(failing):
+        if all_fit(names)(made):
             continue
-        good = all_fit(names)
         for candidates in _singles(config, made, names):
-            found = first(candidates, good)
-            if found:
+            if found := first(candidates, all_fit(names)):
                 changes, done = found
                 top = max(total for name, total in done.totals.items() if name in names)
                 size = gib(done.peak if done.fits else top)
@@ -53,48 +50,40 @@ def lines(config, made, attempt) -> Iterator[str]:
 
     def together(base: dict, devices):
         """`base` and the largest slots, rows and chunk with which all fits."""
-        start = attempt(base, devices)
-        shards = start.mesh["data"] * start.mesh["fsdp"] if start else 1
+        sizes = (base.get(f"mesh.{axis}", config.mesh[axis]) for axis in sharding.AXES)
+        try:
+            shards = math.prod(sharding.axis_sizes(*sizes, devices)[:2])
+        except UserError:
+            return None
         changes = dict(base)
-        if start is None:  # perhaps only because the rows do not divide
-            sizes = {axis: base.get(f"mesh.{axis}", config.mesh[axis]) for axis in sharding.AXES}
-            try:
-                shards = math.prod(sharding.axis_sizes(*sizes.values(), devices)[:2])
-            except UserError:
+        for names, kind in ((_UPDATE, _micro_rows), (_UPDATE, _chunks), (_SAMPLING, _slots)):
+            start = attempt(changes, devices)
+            if start and all_fit(names)(start):
+                continue
+            candidates = [changes | more for more in kind(config, shards, made)]
+            # Where no value is enough, go on from the least.
+            found = first(candidates, all_fit(names), devices) or first(candidates[::-1], bool, devices)
+            if found is None:
                 return None
-        for names, kinds in ((_UPDATE, (_micro_rows, _chunks)), (_SAMPLING, (_slots,))):
-            for kind in kinds:
-                start = attempt(changes, devices)
-                if start and all_fit(names)(start):
-                    break
-                candidates = [changes | more for more in kind(config, shards, made)]
-                # Where no value is enough, go on from the least.
-                found = first(candidates, all_fit(names), devices) or first(candidates[::-1], bool, devices)
-                if found is None:
-                    return None
-                changes = found[0]
+            changes = found[0]
         done = attempt(changes, devices)
         return (changes, done) if done and done.fits else None
 
-    bases = [{}, *({"policy.dtype": "bfloat16"} for _ in range(config.policy.dtype == "float32"))]
+    bases = [{}] + [{"policy.dtype": "bfloat16"}] * (config.policy.dtype == "float32")
     for base, mesh in itertools.product(bases, [{}, *_meshes(made.mesh)]):
-        found = together(base | mesh, devices)
-        if found:
+        if found := together(base | mesh, devices):
             changes, done = found
             if len(changes) > 1:
                 yield f"together {_flags(changes)} fit: {gib(done.peak)}"
             return
-    base = bases[-1]
-    for factor in itertools.count(1):
-        count = devices * 2**factor
-        if count > _MOST_DEVICES:
-            yield f"nothing that was tried fits, not even {_MOST_DEVICES} such devices"
-            return
-        found = together(base | {"mesh.data": 1, "mesh.fsdp": count, "mesh.tensor": 1}, count)
-        if found:
+    count = 2 * devices
+    while count <= _MOST_DEVICES:
+        if found := together(bases[-1] | {"mesh.data": 1, "mesh.fsdp": count, "mesh.tensor": 1}, count):
             changes, done = found
             yield f"{count} such devices are needed: --devices={count} {_flags(changes)} fits: {gib(done.peak)}"
             return
+        count *= 2
+    yield f"nothing that was tried fits, not even {_MOST_DEVICES} such devices"
 
 
 def _singles(config, made, names):

@@ -1,7 +1,7 @@
 """What a run holds on each device, phase by phase, and what it computes, from shapes alone."""
 
 import dataclasses
-import itertools
+import functools
 import math
 
 import jax
@@ -14,10 +14,23 @@ from dots_jax.core.arithmetic import ceil_div, round_up
 from dots_jax.data import sources
 from dots_jax.difficulty import embed
 from dots_jax.learner import losses, replay
-from dots_jax.policy import attention, qwen2, shapes
+from dots_jax.learner.types import Groups
+from dots_jax.learner.update import row_length
+from dots_jax.policy import attention, shapes, transformer
 from dots_jax.rollout import sampler
 
 UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
+
+
+def _largest(*kinds: dict[str, int]) -> dict[str, int]:
+    return max(kinds, key=lambda sizes: sum(sizes.values()))
+
+
+@functools.cache
+def _group_bytes(*sizes: int) -> int:
+    """One group with all that replay knows of it."""
+    groups = jax.eval_shape(lambda: Groups.empty((1,), *sizes))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(groups))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,40 +38,38 @@ class Footprint:
     """A run on a mesh: what its parts hold on each device, in bytes."""
 
     config: ConfigDict
-    model: qwen2.Config
+    model_config: transformer.ModelConfig
     mesh: jax.sharding.AbstractMesh
-    rule: replay.ReplaySpec
-    size: int  # bytes of a number of the policy
+    replay_spec: replay.ReplaySpec
+    itemsize: int  # bytes of a number of the policy
     platform: str
 
     @property
-    def fused(self) -> bool:
+    def _fused(self) -> bool:
         """Whether attention never holds scores."""
-        return self.platform == "gpu" and self.size == 2
+        return self.platform == "gpu" and self.itemsize == 2
 
     @property
-    def unit(self) -> int:
-        """What padded lengths are multiples of."""
+    def _unit(self) -> int:
         return sharding.length_unit(self.platform)
 
     @property
-    def shards(self) -> int:
-        """Devices that rows are split over."""
+    def _shards(self) -> int:
         return sharding.num_row_shards(self.mesh)
 
     @property
     def sampled(self) -> dict[str, tuple[int, int]]:
         """(P, G) of each kind of call of the sampler."""
-        c = self.config
-        group = c.rollout.group_size
+        c, references = self.config, self._num_references
+        group, evaluated = c.rollout.group_size, self._num_evaluated
         calls = {
-            "fresh": (max(self.rule.num_fresh_at(step) for step in range(1, c.train.steps + 1)), group),
-            "evaluation": (min(c.eval.batch or self.exams, self.exams), c.eval.samples),
+            "fresh": (max(self.replay_spec.num_fresh_at(step) for step in range(1, c.train.steps + 1)), group),
+            "evaluation": (min(c.eval.batch or evaluated, evaluated), c.eval.samples),
         }
-        return calls | ({"reference": (self.asked, group)} if self.asked else {})
+        return calls | ({"reference": (references, group)} if references else {})
 
     @property
-    def exams(self) -> int:
+    def _num_evaluated(self) -> int:
         """Questions of an evaluation."""
         c = self.config
         if c.data.name == "arithmetic":
@@ -67,194 +78,180 @@ class Footprint:
         return max(1, sum(min(size, c.eval.questions or size) for size in sizes))
 
     @property
-    def asked(self) -> int:
+    def _num_references(self) -> int:
         """Questions that a selection round measures."""
-        return self.selector.num_queries(self.config)
+        return selection.find(self.config.selection.name).num_queries(self.config)
 
-    @property
-    def selector(self) -> type[selection.Selector]:
-        """The class of the selector."""
-        return selection.find(self.config.selection.name)
-
-    def numbers(self, rules=sharding.RULES, names=None) -> int:
+    def _numbers(self, rules=sharding.RULES, names=None) -> int:
         """Numbers of all or some parameters on one device."""
-        tree = qwen2.declare(self.model)
-        tree = {name: part for name, part in tree.items() if names is None or name in names}
-        places = jax.tree.leaves(
-            qwen2.map_declared(lambda p: sharding.spec(self.mesh, p.shape, p.axes, rules), tree),
-            is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
-        )
-        declared = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
-        return sum(
-            math.prod(p.shape) // math.prod(self.mesh.shape[axis] for axis in place if axis)
-            for p, place in zip(declared, places, strict=True)
-        )
+        declared = transformer.declare(self.model_config)
+        places = transformer.shardings(self.model_config, self.mesh, rules)
+        held = jax.tree.map(lambda p, place: math.prod(place.shard_shape(p.shape)), declared, places)
+        return sum(jax.tree.leaves([held[name] for name in names or held]))
 
-    def groups(self, count: int) -> int:
-        """`count` groups with all that replay knows of them, split over the rows' shards."""
+    def _groups(self, count: int) -> int:
+        """`count` groups, split over the rows' shards."""
         c = self.config
-        G, S, T = c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens
-        rollouts = 4 * (S + 1) + G * (8 * T + 4 + 1)
-        return ceil_div(count, self.shards) * (rollouts + 4 * G + 4 * 3)
+        each = _group_bytes(c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens)
+        return ceil_div(count, self._shards) * each
 
     def phases(self) -> dict[str, dict[str, int]]:
         """Bytes by phase and kind; every kind of a phase is there at the same time."""
-        c, count, rule = self.config, self.numbers(), self.rule
+        c, count, spec = self.config, self._numbers(), self.replay_spec
         fresh = self.sampled["fresh"][0]
         resident = {
-            "parameters": count * self.size,
-            "optimizer": count * (8 if self.size == 4 else 12),  # two moments, and a float32 copy
-            "reference policy": count * self.size if c.learner.kl_coef else 0,
-            "replay buffer": self.groups(rule.num_slots) if rule.num_replayed else 0,
+            "parameters": count * self.itemsize,
+            "optimizer": count * (8 if self.itemsize == 4 else 12),  # two moments, and a float32 copy
+            "reference policy": count * self.itemsize if c.learner.kl_coef else 0,
+            "replay buffer": self._groups(spec.num_slots) if spec.num_replayed else 0,
         }
         # The loop's variables keep a step's rollouts until the next ones are there.
-        kept = self.groups(rule.batch_size) + self.groups(fresh) * bool(rule.num_replayed) + self.groups(self.asked)
-        phases = {"score": resident | self.score()} if self.selector.embeds else {}
-        for name, parts in itertools.chain(self.sample(), self.update()):
+        counts = [spec.batch_size, self._num_references, *([fresh] if spec.num_replayed else [])]
+        kept = sum(map(self._groups, counts))
+        phases = {"score": resident | self._score()} if selection.find(c.selection.name).embeds else {}
+        for name, parts in (self._sampling() | self._update()).items():
             phases[name] = resident | parts | {"rollouts": parts.get("rollouts", 0) + kept}
         return phases
 
-    def table(self, size: int) -> int:
-        """The embedding whole and in float32, as `qwen2.hidden` looks it up, where it does not lie so."""
+    def _table(self, size: int) -> int:
+        """The embedding whole and in float32, as `transformer.hidden` looks it up, where it does not lie so."""
         whole = self.mesh.shape["fsdp"] * self.mesh.shape["tensor"] == 1 and size == 4
-        return 0 if whole else 4 * self.model.vocab_size * self.model.width
+        return 0 if whole else 4 * self.model_config.vocab_size * self.model_config.width
 
-    def gathered(self, size: int) -> int:
+    def _gathered(self, size: int) -> int:
         """One layer's parameters gathered over fsdp, and the next layer's."""
         if self.mesh.shape["fsdp"] == 1:
             return 0
-        body = self.numbers(sharding.RULES | {"embed": None}, ["layers"])
-        return 2 * body // self.model.num_layers * size
+        body = self._numbers(sharding.RULES | {"embed": None}, ["layers"])
+        return 2 * body // self.model_config.num_layers * size
 
-    def split(self, size: int) -> int:
+    def _split(self, size: int) -> int:
         """What of an axis one device has where it is split over `tensor`."""
         return size // self.mesh.shape["tensor"] if size % self.mesh.shape["tensor"] == 0 else size
 
     @property
-    def heads(self) -> int:
+    def _heads(self) -> int:
         """Query heads on one device; kept together with the keys that they read."""
-        m = self.model
-        return self.split(m.num_heads) if self.split(m.num_kv_heads) < m.num_kv_heads else m.num_heads
+        m = self.model_config
+        return self._split(m.num_heads) if self._split(m.num_kv_heads) < m.num_kv_heads else m.num_heads
 
-    def layer(self, rows: int, length: int, backward: bool, size: int) -> int:
+    def _layer(self, rows: int, length: int, backward: bool, size: int) -> int:
         """The most that one layer holds beside its input: rows of D and of F numbers, and blocks of scores."""
         tokens = rows * length * size
-        inner = tokens * self.split(self.model.mlp_width)
-        block = 0 if self.fused else 4 * rows * self.heads * min(length, attention.QUERY_BLOCK) * length
-        wide = tokens * self.model.width
+        inner = tokens * self._split(self.model_config.mlp_width)
+        block = 0 if self._fused else 4 * rows * self._heads * min(length, attention.QUERY_BLOCK) * length
+        wide = tokens * self.model_config.width
         return 8 * wide + 3 * inner + 4 * block if backward else 3 * wide + 2 * max(inner, block)
 
-    def score(self) -> dict[str, int]:
+    def _score(self) -> dict[str, int]:
         """Embedding the pool with a frozen model of the policy's shape, and what the predictor reads."""
-        c, m = self.config, self.model
-        held = ceil_div(c.data.num_questions, self.shards) * 4 * (m.width + c.predictor.width)
+        c, m = self.config, self.model_config
+        held = ceil_div(c.data.num_questions, self._shards) * 4 * (m.width + c.predictor.width)
         if c.embedding.path.endswith(".npy"):
             return {"pool": held}
         size = jnp.dtype(c.embedding.dtype).itemsize
-        longest = round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self.unit)
-        rows = ceil_div(max(1, embed.BATCH_TOKENS // longest), self.shards)
+        longest = round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self._unit)
+        rows = ceil_div(max(1, embed.BATCH_TOKENS // longest), self._shards)
         return {
             "pool": held,
-            "embedding model": self.numbers() * size,
-            "gathered": self.table(size) + self.gathered(size),
-            "activations": self.layer(rows, longest, False, size),
+            "embedding model": self._numbers() * size,
+            "gathered": self._table(size) + self._gathered(size),
+            "activations": self._layer(rows, longest, False, size),
         }
 
-    def sample(self):
-        """Yields prefill and decoding of the call of the sampler that needs most."""
-        calls = [self._sample(*call) for call in self.sampled.values()]
-        for phase in ("prefill", "decode"):
-            yield phase, max((call[phase] for call in calls), key=lambda kinds: sum(kinds.values()))
+    def _sampling(self) -> dict[str, dict[str, int]]:
+        """Prefill and decoding of the call of the sampler that needs most."""
+        calls = [self._sampler_call(*call) for call in self.sampled.values()]
+        return {phase: _largest(*(call[phase] for call in calls)) for phase in ("prefill", "decode")}
 
-    def _sample(self, P: int, G: int) -> dict[str, dict[str, int]]:
-        c, m, shards = self.config, self.model, self.shards
+    def _sampler_call(self, P: int, G: int) -> dict[str, dict[str, int]]:
+        c, m, shards = self.config, self.model_config, self._shards
         V, D, L, E = m.vocab_size, m.width, m.num_layers, m.head_width
         T = c.rollout.max_tokens
-        S = round_up(c.data.max_prompt_tokens, max(self.unit, sampler.PROMPT_STEP))
+        S = round_up(c.data.max_prompt_tokens, max(self._unit, sampler.PROMPT_STEP))
         chunk = min(c.rollout.chunk, max(T - 1, 1))
-        C = round_up(round_up(T - 1, chunk), self.unit)
-        own = ceil_div(P, shards)  # questions of a device
+        C = round_up(round_up(T - 1, chunk), self._unit)
+        questions = ceil_div(P, shards)  # of a device
         slots = c.rollout.slots
-        Q = ceil_div(slots, shards) if 0 < slots < own * shards else 0
-        block = max(1, min(own, sampler.PREFILL_TOKENS // S))
-        token = 2 * L * m.num_kv_heads * E * self.size  # keys and values, all heads
-        prompts, live = own * S * token, Q or own
+        Q = ceil_div(slots, shards) if 0 < slots < questions * shards else 0
+        block = max(1, min(questions, sampler.PREFILL_TOKENS // S))
+        token = 2 * L * m.num_kv_heads * E * self.itemsize  # keys and values, all heads
+        prompts, live = questions * S * token, Q or questions
         held = {
-            "decode weights": self.numbers(sharding.RULES | {"embed": None}) * self.size,
-            "rollouts": 2 * own * G * 8 * (1 + C),  # as they are drawn, and as they are returned
+            "decode weights": self._numbers(sharding.RULES | {"embed": None}) * self.itemsize,
+            "rollouts": 2 * questions * G * 8 * (1 + C),  # as they are drawn, and as they are returned
         }
         # Unnormalised log-probs and probabilities; once more where parts of a split vocabulary are brought together.
         copies = 2 + (self.mesh.shape["tensor"] > 1)
         passes = {
-            "gathered": self.table(self.size) + self.gathered(self.size),
-            "activations": self.layer(block, S, False, self.size),
+            "gathered": self._table(self.itemsize) + self._gathered(self.itemsize),
+            "activations": self._layer(block, S, False, self.itemsize),
         }
-        draws = {"logits": copies * 4 * own * G * V}
+        draws = {"logits": copies * 4 * questions * G * V}
         prefill = held | {"prompt KV": 2 * prompts + block * S * token}  # by block, by layer, and the block's own
-        prefill |= max(passes, draws, key=lambda kinds: sum(kinds.values()))
+        prefill |= _largest(passes, draws)
         # The cache is split as the key heads are that write it; prompts are whole.
-        cache = live * G * 2 * L * self.split(m.num_kv_heads) * E * self.size
-        rows, inner = live * G, self.size * self.split(m.mlp_width)
+        cache = live * G * 2 * L * self._split(m.num_kv_heads) * E * self.itemsize
+        rows, inner = live * G, self.itemsize * self._split(m.mlp_width)
         decode = held | {
             "prompt KV": prompts + Q * S * token,
             "completion KV": cache * C + cache // L * (C // 2),  # and of the layer that grows, half
         }
-        passes = {"activations": rows * (self.size * 4 * D + 3 * max(4 * self.heads * (S + C), inner))}
+        passes = {"activations": rows * (self.itemsize * 4 * D + 3 * max(4 * self._heads * (S + C), inner))}
         draws = {"logits": copies * 4 * rows * V}
-        decode |= max(passes, draws, key=lambda kinds: sum(kinds.values()))
+        decode |= _largest(passes, draws)
         return {"prefill": prefill, "decode": decode}
 
-    def update(self):
-        """Yields the two moments of a micro-batch that need most: its loss, and the backward pass of a layer."""
-        c, m, h, rule = self.config, self.model, self.config.learner, self.rule
+    def _update(self) -> dict[str, dict[str, int]]:
+        """The two moments of a micro-batch that need most: its loss, and the backward pass of a layer."""
+        c, m, spec = self.config, self.model_config, self.replay_spec
         S, T, G = c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
         V, D = m.vocab_size, m.width
-        rows, length = h.micro_rows // self.shards, round_up(S + T, self.unit)
-        tokens = rows * length * self.size
-        numbers = self.numbers()
+        rows, length = c.learner.micro_rows // self._shards, row_length(S, T, self.platform)
+        tokens = rows * length * self.itemsize
+        numbers = self._numbers()
         saved = m.num_layers * tokens * D
-        if not h.remat:
-            scores = 4 * rows * self.heads * length**2 if length <= attention.QUERY_BLOCK and not self.fused else 0
-            saved = m.num_layers * (tokens * (14 * D + 5 * self.split(m.mlp_width)) + scores)
+        if not c.learner.remat:
+            scores = 4 * rows * self._heads * length**2 if length <= attention.QUERY_BLOCK and not self._fused else 0
+            saved = m.num_layers * (tokens * (14 * D + 5 * self._split(m.mlp_width)) + scores)
         # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
-        batch = rule.batch_size * G * 4 * (length + 4 * T)
-        head = self.numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
+        batch = spec.batch_size * G * 4 * (length + 4 * T)
+        head = self._numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
         shared = {
-            "rows": batch + (self.groups(rule.batch_size) if rule.num_replayed else 0),
-            "gradients": numbers * (4 + self.size),  # the sum over micro-batches, and one's own
+            "rows": batch + (self._groups(spec.batch_size) if spec.num_replayed else 0),
+            "gradients": numbers * (4 + self.itemsize),  # the sum over micro-batches, and one's own
         }
         # Log-probs, probabilities and gradient; and again the parts brought together.
         copies = 3 + (self.mesh.shape["tensor"] > 1)
-        head_copies = 4 * (self.size < 4)  # the loss is in float32
-        head_copies += self.size * (2 * (self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)  # with its own gradient
-        yield (
-            "loss",
-            shared
-            | {
-                "gathered": head * head_copies,
-                "activations": saved + 3 * tokens * D,
-                "logits": copies * 4 * rows * min(h.logits_chunk, T) * V,
-            },
-        )
-        own = {"gathered": self.gathered(self.size), "activations": saved + self.layer(rows, length, True, self.size)}
-        yield "backward", shared | own
+        head_copies = 4 * (self.itemsize < 4)  # the loss is in float32
+        head_copies += self.itemsize * (2 * (self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)  # with its own gradient
+        loss = {
+            "gathered": head * head_copies,
+            "activations": saved + 3 * tokens * D,
+            "logits": copies * 4 * rows * min(c.learner.logits_chunk, T) * V,
+        }
+        backward = {
+            "gathered": self._gathered(self.itemsize),
+            "activations": saved + self._layer(rows, length, True, self.itemsize),
+        }
+        return {"loss": shared | loss, "backward": shared | backward}
 
     def tokens(self) -> dict[str, float]:
         """Tokens of a training step at most, all completions being as long as they may be."""
-        c, rule = self.config, self.rule
+        c, spec = self.config, self.replay_spec
         row = c.rollout.group_size * c.rollout.max_tokens
         prompt = c.rollout.group_size * c.data.max_prompt_tokens
         return {
             "generated": self.sampled["fresh"][0] * row,
-            "generated for references": self.asked / c.selection.interval * row,
-            "trained": rule.batch_size * row,
-            "trained, prompts too": rule.batch_size * (row + prompt),
+            "generated for references": self._num_references / c.selection.interval * row,
+            "trained": spec.batch_size * row,
+            "trained, prompts too": spec.batch_size * (row + prompt),
         }
 
     def flops(self) -> dict[str, float]:
         """FLOPs of a training step at most, and of an evaluation: matrix products and causal attention."""
-        c, h, rule = self.config, self.config.learner, self.rule
-        m, S, T, G = self.model, c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
+        c, spec = self.config, self.replay_spec
+        m, S, T, G = self.model_config, c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
         body, head = 2 * shapes.count(m, embeddings=False), 2 * m.vocab_size * m.width
         key = 4 * m.num_layers * m.num_heads * m.head_width  # of one token with one key
 
@@ -266,15 +263,15 @@ class Footprint:
             return body * S + key * seen(S) + G * decode
 
         forward = body * (S + T) + key * seen(S + T) + head * T
-        rows = rule.batch_size * G
+        rows = spec.batch_size * G
         # Forward 1, backward 2; layers again where they are recomputed, and the head always.
-        update = rows * forward * 3 + rows * (forward if h.remat else head * T)
-        if rule.num_replayed and losses.needs_proximal(h.loss) and h.minibatches > 1:
-            update += rule.num_replayed * G * forward
-        exams = self.exams
+        trained = rows * (3 * forward + (forward if c.learner.remat else head * T))
+        if spec.num_replayed and losses.needs_proximal(c.learner.loss) and c.learner.minibatches > 1:
+            trained += spec.num_replayed * G * forward
+        evaluated = question(c.eval.samples) + question(1) * bool(c.eval.greedy)
         return {
             "sampling": self.sampled["fresh"][0] * question(G),
-            "references": self.asked / c.selection.interval * question(G),
-            "update": update + (rows * forward if h.kl_coef else 0),
-            "evaluation": exams * question(c.eval.samples) + exams * question(1) * bool(c.eval.greedy),
+            "references": self._num_references / c.selection.interval * question(G),
+            "update": trained + (rows * forward if c.learner.kl_coef else 0),
+            "evaluation": self._num_evaluated * evaluated,
         }

@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 
 import jax
 
@@ -12,7 +13,7 @@ from dots_jax.core.text import gib
 from dots_jax.data import sources
 from dots_jax.plan import Plan, changed, plan
 from dots_jax.plan.footprint import UNKNOWN
-from dots_jax.policy import qwen2, shapes, source
+from dots_jax.policy import families, shapes, source
 
 GIB = 2**30
 UNITS = {"GB": 10**9, "GiB": GIB}
@@ -25,10 +26,11 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
     experiment.check(config)
     path, shape = config.policy.path, config.policy.random.to_dict()
+    family = families.find(config.policy.family)
     if shape["width"]:
-        model = qwen2.Config(**shape, vocab_size=shapes.TOKENS, num_tokens=shapes.TOKENS)
+        model_config = source.random_shape(shape, shapes.TOKENS, family)
     else:
-        model = shapes.find(source.local(path, sources.root(config.data.root)) or path)
+        model_config = shapes.find(source.local(path, sources.root(config.data.root)) or path, family)
     if not config.data.num_questions:  # all that there are
         known = sources.POOLS.get(config.data.name)
         config = changed(config, {"data.num_questions": known.size if known else UNKNOWN})
@@ -52,7 +54,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         if platform == "gpu":
             notes.append(f"a run takes {runtime.MEMORY_FRACTION:.0%} of the {gib(memory)} ({runtime.MEMORY_VARIABLE})")
             memory *= runtime.MEMORY_FRACTION
-    made = plan(config, model, devices, memory, platform)
+    made = plan(config, model_config, devices, memory, platform)
     print(*notes, sep="\n")
     print(report(made), end="")
     return 0 if made.fits else 3
@@ -93,23 +95,14 @@ def report(plan: Plan) -> str:
     lines += ["", f"peak {gib(plan.peak)} in {where}, {share:.0%} of a device"]
     left = plan.device_bytes - plan.peak
     lines[-1] += f": fits, {gib(left)} are left" if plan.fits else f": does not fit, {gib(-left)} are lacking"
+    how = {"subsequent_indent": " " * 6, "break_long_words": False, "break_on_hyphens": False}
     for line in plan.advice:
-        lines += _wrap(f"  {line}")
+        lines += textwrap.wrap(f"  {line}", 100, **how)
     lines += ["", "a training step, if all completions are as long as they may be"]
     lines += [f"  tokens {name}".ljust(34) + f"{value:>16,.0f}" for name, value in plan.tokens.items() if value]
     flops = dict(plan.flops)
-    exam = flops.pop("evaluation")
+    evaluation = flops.pop("evaluation")
     lines += [f"  FLOPs of {name}".ljust(34) + f"{value:>16.3g}" for name, value in flops.items() if value]
     lines.append("  FLOPs in all".ljust(34) + f"{sum(flops.values()):>16.3g}")
-    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{exam:>14.3g}")
+    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{evaluation:>14.3g}")
     return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def _wrap(line: str, width: int = 100) -> list[str]:
-    """Lines of at most `width`, cut at spaces, the later ones further in."""
-    out = [""]
-    for word in re.findall(r"\s*\S+", line):
-        if len(out[-1]) + len(word) > width:
-            out.append("     ")
-        out[-1] += word
-    return out

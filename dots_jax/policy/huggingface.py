@@ -1,5 +1,6 @@
 """Hugging Face model directories: weights straight into sharded arrays, and back."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from dots_jax.core import distributed, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.files import read_json
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
+from dots_jax.policy.families import Family
+from dots_jax.policy.transformer import ModelConfig, Parameter
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -35,13 +38,14 @@ _COPIED = (
 
 
 def load(
-    directory: str | os.PathLike, mesh: jax.sharding.Mesh | None = None, dtype=jnp.float32
-) -> tuple[qwen2.Config, dict]:
-    """The model in `directory` as (config, params), converted to `dtype`.
+    directory: str | os.PathLike, mesh: jax.sharding.Mesh | None = None, dtype=jnp.float32, family: Family | None = None
+) -> tuple[ModelConfig, dict]:
+    """The model in `directory` as (model_config, params), converted to `dtype`.
 
-    With `mesh` every parameter lies as `qwen2.shardings` says, and only the parts that this host's devices hold are
-    read; otherwise all lie on the default device. The host holds about one parameter (of all layers) at a time.
-    `config.num_tokens` is the number of ids of the tokenizer in the directory, or V where there is none.
+    With `mesh` every parameter lies as `transformer.shardings` says, and only the parts that this host's devices hold
+    are read; otherwise all lie on the default device. The host holds about one parameter (of all layers) at a time.
+    The model is of the `family`, or of the one that its config.json names. `model_config.num_tokens` is the number of
+    ids of the tokenizer in the directory, or V where there is none.
 
     Raises:
       UserError: a file or tensor is missing, damaged, of another architecture or of another shape, or the mesh splits
@@ -50,40 +54,41 @@ def load(
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"policy directory {directory} does not exist; give a Hugging Face model directory")
-    config = read_config(directory)
+    model_config = read_config(directory, family)
     if mesh is not None:
-        sharding.check_heads(mesh, config.num_kv_heads)
+        sharding.check_heads(mesh, model_config.num_kv_heads)
     weights = _Weights(directory)
-    tree = qwen2.declare(config)
-    for p in _leaves(tree):
-        for name, part in _stored(p):
-            weights.check(name, part)
+    declared = transformer.declare(model_config)
+    tensors = dict(tensor for p in jax.tree.leaves(declared) for tensor in _stored(p))
+    for name, part in tensors.items():
+        weights.check(name, part)
+    family = model_config.family
+    for parameter, tensor in family.tensors.items():
+        if parameter != "head" and (name := tensor.format(0)) not in tensors and name in weights:
+            raise UserError(f"{directory} has the tensor {name}, which the family {family.model_type} lacks")
     dtype = np.dtype(dtype)
 
-    def make(p, where):
-        parts = {}  # devices that hold the same part share one read
+    def make(p: Parameter, where: jax.sharding.Sharding | None = None):
+        @functools.cache  # devices that hold the same part share one read
+        def read(*bounds):
+            return weights.read(p, tuple(slice(*b) for b in bounds), dtype)
 
-        def read(index):
-            index = tuple(slice(*s.indices(n)[:2]) for s, n in zip(index, p.shape, strict=True))
-            key = tuple((s.start, s.stop) for s in index)
-            if key not in parts:
-                parts[key] = weights.read(p, index, dtype)
-            return parts[key]
+        def read_part(index):
+            return read(*(s.indices(n)[:2] for s, n in zip(index, p.shape, strict=True)))
 
         if where is None:
-            array = jax.device_put(read((slice(None),) * len(p.shape)))
+            array = jax.device_put(read(*((0, n) for n in p.shape)))
         else:
-            array = jax.make_array_from_callback(p.shape, where, read)
+            array = jax.make_array_from_callback(p.shape, where, read_part)
         return array.block_until_ready()  # the next parameter is read when this one has left the host
 
-    if mesh is None:
-        return config, qwen2.map_declared(lambda p: make(p, None), tree)
-    return config, qwen2.map_declared(make, tree, qwen2.shardings(config, mesh))
+    places = () if mesh is None else (transformer.shardings(model_config, mesh),)
+    return model_config, jax.tree.map(make, declared, *places)
 
 
 def save(
     directory: str | os.PathLike,
-    config: qwen2.Config,
+    model_config: ModelConfig,
     params: dict,
     tokenizer_dir: str | os.PathLike | None = None,
     *,
@@ -99,25 +104,31 @@ def save(
     Raises:
       UserError: `directory` holds something else than an export, or `tokenizer_dir` does not exist.
     """
-    tensors = list(_tensors(config, params))
+    tensors = list(_tensors(model_config, params))
     if not distributed.is_main():
         for *_, fetch in tensors:
             fetch()
         return
     check_target(directory)
     directory = Path(os.path.abspath(directory))
-    source = None if tokenizer_dir is None else Path(tokenizer_dir)
-    if source is not None and not source.is_dir():
-        raise UserError(f"tokenizer directory {source} does not exist")
-    partial = directory.with_name(f".{directory.name}.partial")
+    fields, copied = model_config.to_hf(np.dtype(params["embed"].dtype).name), []
+    if tokenizer_dir is not None:
+        if not os.path.isdir(tokenizer_dir):
+            raise UserError(f"tokenizer directory {tokenizer_dir} does not exist")
+        copied = [path for name in _COPIED if (path := Path(tokenizer_dir, name)).is_file()]
+        if (config := Path(tokenizer_dir, "config.json")).is_file():
+            fields |= {k: v for k, v in read_json(config).items() if k in ("bos_token_id", "eos_token_id")}
+    partial, replaced = (directory.with_name(f".{directory.name}.{word}") for word in ("partial", "replaced"))
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        _write(partial, config, params, source, tensors, max_shard_bytes)
+        for path in copied:
+            shutil.copyfile(path, partial / path.name)
+        _write_json(partial / "config.json", fields)
+        _write_weights(partial, tensors, max_shard_bytes)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    replaced = directory.with_name(f".{directory.name}.replaced")
     if directory.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         directory.rename(replaced)
@@ -125,28 +136,12 @@ def save(
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _write(
-    directory: Path, config: qwen2.Config, params: dict, source: Path | None, tensors: list, max_shard_bytes: int
-) -> None:
-    fields = config.to_hf(np.dtype(params["embed"].dtype).name)
-    if source is not None:
-        for name in _COPIED:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, directory / name)
-        if (source / "config.json").is_file():
-            given = read_json(source / "config.json")
-            fields |= {key: given[key] for key in ("bos_token_id", "eos_token_id") if key in given}
-    _write_json(directory / "config.json", fields)
-    _write_weights(directory, tensors, max_shard_bytes)
-
-
 def fingerprint(path: str | os.PathLike) -> dict[str, str]:
     """Name -> SHA-256 of the file `path`, or of each file that makes the model and tokenizer in a directory."""
-    path, found = Path(path), {}
-    for file in sorted(path.iterdir()) if path.is_dir() else [path] * path.exists():
-        if file == path or file.suffix == ".safetensors" or file.name in (*_COPIED, "config.json", _INDEX):
-            found[file.name] = _digest(file, file.stat().st_size, file.stat().st_mtime_ns)
-    return found
+    path, names = Path(path), (*_COPIED, "config.json", _INDEX)
+    files = sorted(path.iterdir()) if path.is_dir() else [path] * path.exists()
+    files = [f for f in files if f == path or f.suffix == ".safetensors" or f.name in names]
+    return {f.name: _digest(f, f.stat().st_size, f.stat().st_mtime_ns) for f in files}
 
 
 @functools.cache  # weights are read once, however often a start asks for them
@@ -155,15 +150,11 @@ def _digest(file: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _leaves(tree):
-    return jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter))
-
-
 def _write_json(path: Path, fields: dict) -> None:
     path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
-def read_config(directory: str | os.PathLike) -> qwen2.Config:
+def read_config(directory: str | os.PathLike, family: Family | None = None) -> ModelConfig:
     """The shape of the model in `directory`; neither weights nor tokenizer need be there. Raises UserError."""
     directory = Path(directory)
     path = directory / "config.json"
@@ -171,49 +162,43 @@ def read_config(directory: str | os.PathLike) -> qwen2.Config:
         raise UserError(f"{directory} has no config.json; give a Hugging Face model directory")
     count = _count_tokens(directory)
     try:
-        config = qwen2.Config.from_hf(read_json(path), count)
+        model_config = ModelConfig.from_hf(read_json(path), count, family)
     except UserError as error:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
-    if count is not None and count > config.vocab_size:
+    if count is not None and count > model_config.vocab_size:
         raise UserError(
             f"the tokenizer in {directory} has ids up to {count - 1}, but the model's vocabulary only "
-            f"{config.vocab_size} rows; they do not belong together"
+            f"{model_config.vocab_size} rows; they do not belong together"
         )
-    return config
+    return model_config
 
 
 def _count_tokens(directory: Path) -> int | None:
     """Largest id of the tokenizer in `directory`, added tokens included, plus one; None if there is none."""
-    files = {
-        name: read_json(directory / name)
-        for name in ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer_config.json")
-        if (directory / name).is_file()
-    }
-    if not {"tokenizer.json", "vocab.json"} & files.keys():
+    names = ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer_config.json")
+    fast, slow, added, config = (read_json(path) if (path := directory / n).is_file() else {} for n in names)
+    if not any((directory / name).is_file() for name in names[:2]):
         return None
     ids = [-1]
     try:
-        fast = files.get("tokenizer.json", {})
         vocabulary = fast.get("model", {}).get("vocab", {})
         ids += vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         ids += (token["id"] for token in fast.get("added_tokens") or ())
-        ids += files.get("vocab.json", {}).values()
-        ids += files.get("added_tokens.json", {}).values()
-        ids += map(int, files.get("tokenizer_config.json", {}).get("added_tokens_decoder") or ())
+        ids += (*slow.values(), *added.values(), *map(int, config.get("added_tokens_decoder") or ()))
         return max(ids) + 1
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"cannot read the tokenizer in {directory}: {error!r}; copy its files again") from error
 
 
-def _stored(p: qwen2.Parameter) -> list[tuple[str, qwen2.Parameter]]:
+def _stored(p: Parameter) -> list[tuple[str, Parameter]]:
     """(name, declaration without the layer axis) of every tensor on disk that `p` is made of."""
     if p.axes[0] != "layer":
         return [(p.name, p)]
-    layer = p._replace(shape=p.shape[1:], axes=p.axes[1:])
+    layer = dataclasses.replace(p, shape=p.shape[1:], axes=p.axes[1:])
     return [(p.name.format(i), layer) for i in range(p.shape[0])]
 
 
-def _stored_index(part: qwen2.Parameter, index: tuple[slice, ...]) -> tuple[slice, ...]:
+def _stored_index(part: Parameter, index: tuple[slice, ...]) -> tuple[slice, ...]:
     """Where `index` into a tensor of ours lies in the one on disk.
 
     There heads and head width are one axis: an axis without a name belongs to the one at its left, and is whole.
@@ -227,7 +212,7 @@ def _stored_index(part: qwen2.Parameter, index: tuple[slice, ...]) -> tuple[slic
     return tuple(merged[::-1] if part.transpose else merged)
 
 
-def _stored_shape(part: qwen2.Parameter) -> list[int]:
+def _stored_shape(part: Parameter) -> list[int]:
     return [s.stop for s in _stored_index(part, tuple(slice(0, n) for n in part.shape))]
 
 
@@ -257,6 +242,9 @@ class _Weights:
                 raise UserError(f"{path} is damaged or cut short ({error}); copy the file again") from error
         return self._files[path]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._path
+
     def _tensor(self, name: str):
         if name not in self._path:
             raise UserError(f"{self._source} lacks the tensor {name}; the model is incomplete")
@@ -268,24 +256,24 @@ class _Weights:
         except SafetensorError as error:
             raise UserError(f"{path} lacks the tensor {name}; the model is incomplete") from error
 
-    def check(self, name: str, part: qwen2.Parameter) -> None:
+    def check(self, name: str, part: Parameter) -> None:
         """Raises UserError unless tensor `name` exists with the declared shape and a dtype that can be read."""
         tensor = self._tensor(name)
-        shape, wanted = list(tensor.get_shape()), _stored_shape(part)
-        if shape != wanted:
-            raise UserError(f"{self._path[name]}: {name} has shape {shape}, config.json means {wanted}")
+        shape, expected = list(tensor.get_shape()), _stored_shape(part)
+        if shape != expected:
+            raise UserError(f"{self._path[name]}: {name} has shape {shape}, config.json means {expected}")
         if (code := tensor.get_dtype()) not in _CODES.values():
-            readable = ", ".join(_CODES.values())
-            raise UserError(f"{self._path[name]}: {name} has dtype {code}; only {readable} can be read")
+            raise UserError(f"{self._path[name]}: {name} has dtype {code}; only F32, BF16 and F16 can be read")
 
-    def read(self, p: qwen2.Parameter, index: tuple[slice, ...], dtype: np.dtype) -> np.ndarray:
+    def read(self, p: Parameter, index: tuple[slice, ...], dtype: np.dtype) -> np.ndarray:
         """Part `index` of parameter `p`."""
         out = np.empty([s.stop - s.start for s in index], dtype)
-        stacked = p.axes[0] == "layer"
-        tensors = _stored(p)[index[0]] if stacked else _stored(p)
-        targets = out if stacked else out[None]
+        if p.axes[0] == "layer":
+            tensors, targets, index = _stored(p)[index[0]], out, index[1:]
+        else:
+            tensors, targets = _stored(p), out[None]
         for (name, part), target in zip(tensors, targets, strict=True):
-            x = self._tensor(name)[_stored_index(part, index[1:] if stacked else index)]
+            x = self._tensor(name)[_stored_index(part, index)]
             target[...] = (x.T if part.transpose else x).reshape(target.shape)
         return out
 
@@ -301,10 +289,10 @@ def check_target(directory: str | os.PathLike) -> None:
         raise UserError(f"{directory} exists and is not an exported policy; export to another directory")
 
 
-def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int], np.dtype, Callable]]:
+def _tensors(model_config: ModelConfig, params: dict) -> Iterator[tuple[str, list[int], np.dtype, Callable]]:
     """(name, shape, dtype, function that fetches it) of every tensor on disk, layer after layer."""
 
-    def one(name: str, part, array: jax.Array, layer: int):
+    def describe(name: str, part: Parameter, array: jax.Array, layer: int | None):
         def fetch():
             # A slice or copy, because jax keeps the host's copy of an array as long as the array itself.
             x = distributed.to_host(jnp.copy(array) if layer is None else array[layer])
@@ -314,14 +302,13 @@ def _tensors(config: qwen2.Config, params: dict) -> Iterator[tuple[str, list[int
 
         return name, _stored_shape(part), np.dtype(array.dtype), fetch
 
-    tree = qwen2.declare(config)
-    layers = tree.pop("layers")
-    for i in range(config.num_layers):
+    declared = transformer.declare(model_config)
+    layers = declared.pop("layers")
+    for i in range(model_config.num_layers):
         for key, p in layers.items():
-            name, part = _stored(p)[i]
-            yield one(name, part, params["layers"][key], i)
-    for key, p in tree.items():
-        yield one(p.name, p, params[key], None)
+            yield describe(*_stored(p)[i], params["layers"][key], i)
+    for key, p in declared.items():
+        yield describe(p.name, p, params[key], None)
 
 
 def _write_weights(directory: Path, tensors: list, max_shard_bytes: int) -> None:

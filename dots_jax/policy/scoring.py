@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.core.arithmetic import ceil_div
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
+from dots_jax.policy.transformer import ModelConfig
 
 _F32 = jnp.float32
 
 
-def logits(params: dict, config: qwen2.Config, tokens: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+def logits(params: dict, model_config: ModelConfig, tokens: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
     """Raw logits, float32 [B, T, V], of right-padded tokens [B, T]; those past a row's length mean nothing."""
     del lengths  # causal: padding on the right is never seen
-    x = qwen2.hidden(params, config, tokens)
-    return jnp.einsum("btd,vd->btv", x, qwen2.head(params), preferred_element_type=_F32)
+    x = transformer.hidden(params, model_config, tokens)
+    return jnp.einsum("btd,vd->btv", x, transformer.head(params), preferred_element_type=_F32)
 
 
 def distribution(hidden: jax.Array, head: jax.Array, temperature: float, num_tokens: int) -> jax.Array:
@@ -36,7 +37,8 @@ def score(
     """
     B, T, D = hidden.shape
 
-    def part(hidden: jax.Array, targets: jax.Array):
+    @jax.checkpoint
+    def score_chunk(hidden: jax.Array, targets: jax.Array):
         x = distribution(hidden, head, temperature, num_tokens)
         norm = jax.nn.logsumexp(x, axis=-1)
         # A masked sum instead of a gather: it fuses, and needs no collective where V is split.
@@ -45,20 +47,19 @@ def score(
         y = jax.lax.stop_gradient(x - norm[..., None])
         return logp, -jnp.where(jnp.isfinite(y), jnp.exp(y) * y, 0.0).sum(-1)
 
-    part = jax.checkpoint(part)
     if chunk >= T:
-        return part(hidden, targets)
+        return score_chunk(hidden, targets)
     n = ceil_div(T, chunk)
     pad = n * chunk - T
     hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, n, chunk, D).swapaxes(0, 1)
     targets = jnp.pad(targets, ((0, 0), (0, pad))).reshape(B, n, chunk).swapaxes(0, 1)
-    _, out = jax.lax.scan(lambda _, x: (None, part(*x)), None, (hidden, targets))
+    _, out = jax.lax.scan(lambda _, x: (None, score_chunk(*x)), None, (hidden, targets))
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, n * chunk)[:, :T], out)
 
 
 def token_logprobs(
     params: dict,
-    config: qwen2.Config,
+    model_config: ModelConfig,
     tokens: jax.Array,
     lengths: jax.Array,
     temperature: float = 1.0,
@@ -69,7 +70,7 @@ def token_logprobs(
 
     tokens int32 [B, T] right-padded, lengths int32 [B]. Zero at a row's first token and past its length.
     """
-    x = qwen2.hidden(params, config, tokens)
-    out = score(x[:, :-1], qwen2.head(params), tokens[:, 1:], temperature, config.num_tokens, chunk)
+    x = transformer.hidden(params, model_config, tokens)
+    out = score(x[:, :-1], transformer.head(params), tokens[:, 1:], temperature, model_config.num_tokens, chunk)
     real = jnp.arange(1, tokens.shape[1]) < lengths[:, None]
     return tuple(jnp.pad(jnp.where(real, y, 0.0), ((0, 0), (1, 0))) for y in out)

@@ -6,37 +6,29 @@ import os
 import jax
 
 from dots_jax.core.errors import UserError
-from dots_jax.policy import huggingface, qwen2
-from dots_jax.policy.qwen2 import Config
+from dots_jax.policy import huggingface, transformer
+from dots_jax.policy.families import Family
+from dots_jax.policy.transformer import ModelConfig
 
 TOKENS = 151665  # ids of the tokenizer that all of them share; the embedding has rows to spare
-
-
-def _published(
-    vocab: int, width: int, layers: int, heads: int, kv_heads: int, mlp_width: int, theta: float, positions: jax.Array
-) -> Config:
-    tied = width < 3584
-    return Config(vocab, width, layers, heads, kv_heads, mlp_width, theta, 1e-6, tied, positions, TOKENS)
-
-
-SHAPES = {  # V, D, L, H, K, F, rotary base, positions
-    "qwen2.5-0.5b": _published(151936, 896, 24, 14, 2, 4864, 1e6, 32768),
-    "qwen2.5-1.5b": _published(151936, 1536, 28, 12, 2, 8960, 1e6, 131072),
-    "qwen2.5-3b": _published(151936, 2048, 36, 16, 2, 11008, 1e6, 32768),
-    "qwen2.5-7b": _published(152064, 3584, 28, 28, 4, 18944, 1e6, 131072),
-    "qwen2.5-math-1.5b": _published(151936, 1536, 28, 12, 2, 8960, 1e4, 4096),
-    "qwen2.5-math-7b": _published(152064, 3584, 28, 28, 4, 18944, 1e4, 4096),
+SHAPES = {  # V, D, L, H, K, F, rotary base, epsilon of norms, tied, positions
+    "qwen2.5-0.5b": ModelConfig(151936, 896, 24, 14, 2, 4864, 1e6, 1e-6, True, 32768, TOKENS),
+    "qwen2.5-1.5b": ModelConfig(151936, 1536, 28, 12, 2, 8960, 1e6, 1e-6, True, 131072, TOKENS),
+    "qwen2.5-3b": ModelConfig(151936, 2048, 36, 16, 2, 11008, 1e6, 1e-6, True, 32768, TOKENS),
+    "qwen2.5-7b": ModelConfig(152064, 3584, 28, 28, 4, 18944, 1e6, 1e-6, False, 131072, TOKENS),
+    "qwen2.5-math-1.5b": ModelConfig(151936, 1536, 28, 12, 2, 8960, 1e4, 1e-6, True, 4096, TOKENS),
+    "qwen2.5-math-7b": ModelConfig(152064, 3584, 28, 28, 4, 18944, 1e4, 1e-6, False, 4096, TOKENS),
 }
 
 
-def find(path: str) -> Config:
+def find(path: str, family: Family | None = None) -> ModelConfig:
     """The shape of the model that `path` names: by the `config.json` in it, else the published one of that name.
 
     Raises:
       UserError: a damaged config.json, or a name that is not in `SHAPES`.
     """
     if os.path.isfile(os.path.join(path, "config.json")):
-        return huggingface.read_config(path)
+        return huggingface.read_config(path, family)
     name = os.path.basename(path.rstrip("/")).lower()
     if name not in SHAPES:
         raise UserError(
@@ -46,9 +38,8 @@ def find(path: str) -> Config:
     return SHAPES[name]
 
 
-def count(config: Config, embeddings: bool = True) -> int:
+def count(model_config: ModelConfig, embeddings: bool = True) -> int:
     """Parameters of the model; without `embeddings` neither the input nor the output matrix."""
-    tree = qwen2.declare(config)
-    if not embeddings:
-        tree = {name: part for name, part in tree.items() if name not in ("embed", "head")}
-    return sum(math.prod(p.shape) for p in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, qwen2.Parameter)))
+    tree = transformer.declare(model_config)
+    tree = {name: part for name, part in tree.items() if embeddings or name not in ("embed", "head")}
+    return sum(math.prod(p.shape) for p in jax.tree.leaves(tree))

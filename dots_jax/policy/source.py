@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +14,10 @@ import numpy as np
 
 from dots_jax.core import distributed, files, runtime
 from dots_jax.core.errors import UserError
-from dots_jax.policy import huggingface, qwen2
+from dots_jax.policy import huggingface, transformer
 from dots_jax.policy import tokenizer as tok
+from dots_jax.policy.families import QWEN2, Family
+from dots_jax.policy.transformer import ModelConfig
 
 _TOKENIZER = ("tokenizer*.json", "vocab.json", "merges.txt", "*.jinja", "generation_config.json", "config.json")
 
@@ -24,7 +27,7 @@ class Policy:
     """A policy but for its parameters: its shape, and what texts are to it."""
 
     directory: str
-    config: qwen2.Config
+    model_config: ModelConfig
     tokenizer: Any
     stop_ids: tuple[int, ...]
 
@@ -33,17 +36,17 @@ class Policy:
 
         Raises UserError for a longer one.
         """
-        return tok.encode(self.tokenizer, texts, max_tokens or self.config.max_positions - 1, system)
+        return tok.encode(self.tokenizer, texts, max_tokens or self.model_config.max_positions - 1, system)
 
 
-def load(directory: str, mesh: jax.sharding.Mesh, dtype: str) -> tuple[Policy, dict]:
+def load(directory: str, mesh: jax.sharding.Mesh, dtype: str, family: Family | None = None) -> tuple[Policy, dict]:
     """The policy in a Hugging Face directory, and its parameters on the mesh. Raises UserError where it is none."""
     runtime.full_precision(dtype)
-    config, params = huggingface.load(directory, mesh, jnp.dtype(dtype))
+    model_config, params = huggingface.load(directory, mesh, jnp.dtype(dtype), family)
     if not all(jnp.isfinite(x).all() for x in jax.tree.leaves(params)):
         raise UserError(f"the weights in {directory} hold NaN or infinity; use another policy")
     tokenizer = tok.load(directory)
-    return Policy(directory, config, tokenizer, tok.stop_ids(directory, tokenizer)), params
+    return Policy(directory, model_config, tokenizer, tok.stop_ids(directory, tokenizer)), params
 
 
 def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
@@ -53,9 +56,9 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
     With `tokenizer_only` no weights are needed; `directory`/tokenizer/FAMILY then serves for owner/FAMILY-SIZE.
     Raises UserError where there is none.
     """
-    found = local(path, directory, tokenizer_only)
-    if found or path.endswith(".npy") or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-        return found or path  # who loads it says what is wrong
+    here = local(path, directory, tokenizer_only)
+    if here or path.endswith(".npy") or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+        return here or path  # who loads it says what is wrong
     try:
         from huggingface_hub import snapshot_download
 
@@ -82,24 +85,26 @@ def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2].lower()
 
 
-def random(directory: str, tokenizer: str, shape, seed: int) -> str:
+def random_shape(shape: dict, num_tokens: int, family: Family | None) -> ModelConfig:
+    """The shape of a policy of random weights, from the fields that the tokenizer does not decide; by default Qwen2."""
+    return ModelConfig(**shape, vocab_size=num_tokens, num_tokens=num_tokens, family=family or QWEN2)
+
+
+def random(directory: str, tokenizer: str, shape: dict, seed: int, family: Family | None = None) -> str:
     """Writes a policy of random float32 weights with the tokenizer of the directory `tokenizer`; returns `directory`.
 
-    `shape` has the fields of `qwen2.Config` that the tokenizer does not decide. A directory that was made alike stays.
+    `shape` is that of `random_shape`. A directory that was made alike stays.
     """
-    vocabulary = len(tok.load(tokenizer))
-    config = qwen2.Config(**shape, vocab_size=vocabulary, num_tokens=vocabulary)
-    note, recipe = os.path.join(directory, "random.json"), json.dumps(dataclasses.asdict(config) | {"seed": seed})
+    model_config = random_shape(shape, len(tok.load(tokenizer)), family)
+    note, recipe = os.path.join(directory, "random.json"), json.dumps(model_config.to_hf("float32") | {"seed": seed})
     if distributed.gather(_reads(note, recipe)).all():
         return directory
-    huggingface.save(directory, config, qwen2.init(config, jax.random.key(seed)), tokenizer_dir=tokenizer)
+    params = transformer.init(model_config, jax.random.key(seed))
+    huggingface.save(directory, model_config, params, tokenizer_dir=tokenizer)
     distributed.main_only(files.write_text)(note, recipe)
     distributed.barrier("the random policy is written")
     return directory
 
 
 def _reads(path: str, text: str) -> bool:
-    if not os.path.isfile(path):
-        return False
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read() == text
+    return os.path.isfile(path) and Path(path).read_text(encoding="utf-8", errors="replace") == text

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import read_json, whole
+from dots_jax.core.files import read_json, shortened, whole
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
 ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both
@@ -32,18 +32,17 @@ def load(directory: str | os.PathLike):
         _ids(tokenizer, ["1"])  # some of what its files say is only read now
         return tokenizer
     except Exception as error:  # transformers and tokenizers raise many kinds for a damaged file
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"cannot read the tokenizer in {directory}: {reason}; copy its files again") from error
+        raise UserError(f"cannot read the tokenizer in {directory}: {_reason(error)}; copy its files again") from error
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     if not texts:  # transformers rejects an empty batch
         return []
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]:
@@ -59,16 +58,12 @@ def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]
             "chat_template.jinja); give a policy with one, or set config.data.system to nothing"
         )
 
-    def one(text: str):
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": text}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
+    chats = [[{"role": "system", "content": system}, {"role": "user", "content": text}] for text in texts]
     try:
-        return [one(text) for text in texts]
+        return [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     except Exception as error:  # whatever the template does
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"the policy's chat template fails: {reason}; mend it, or set config.data.system to nothing"
+            f"the policy's chat template fails: {_reason(error)}; mend it, or set config.data.system to nothing"
         ) from error
 
 
@@ -98,24 +93,23 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = 
     for text in texts:
         if len(text) > _room(tokenizer, max_tokens):
             raise UserError(
-                f"question {_short(text)} has {len(text):,} characters, too many for the {max_tokens} tokens that "
+                f"question {shortened(text)} has {len(text):,} characters, too many for the {max_tokens} tokens that "
                 "there is room for; remove the question"
             )
     rows = _ids(tokenizer, texts)
     characters = sorted(set("".join(texts)))  # one the vocabulary cannot spell is dropped without a word
     lacking = {c for c, row in zip(characters, _ids(tokenizer, characters), strict=True) if not row}
-    for text in texts:
+    for text, row in zip(texts, rows, strict=True):
         if not lacking.isdisjoint(text):
             raise UserError(
-                f"question {_short(text)} has {min(lacking & set(text))!r}, which the policy's tokenizer lacks; "
+                f"question {shortened(text)} has {min(lacking & set(text))!r}, which the policy's tokenizer lacks; "
                 "use another policy or pool"
             )
-    for text, row in zip(texts, rows, strict=True):
         if not row:
-            raise UserError(f"question {_short(text)} has no tokens; remove it from the pool")
+            raise UserError(f"question {shortened(text)} has no tokens; remove it from the pool")
         if len(row) > max_tokens:
             raise UserError(
-                f"question {_short(text)} has {len(row)} tokens, but config.data.max_prompt_tokens is "
+                f"question {shortened(text)} has {len(row)} tokens, but config.data.max_prompt_tokens is "
                 f"{max_tokens}; raise the limit or remove the question"
             )
     lengths = np.array([len(row) for row in rows], np.int32)
@@ -144,17 +138,14 @@ def stop_ids(directory: str | os.PathLike, tokenizer: Any) -> tuple[int, ...]:
     ids = {tokenizer.eos_token_id, *(added[end] for end in ENDS if end in added)}
     for name in ("generation_config.json", "config.json"):
         path = Path(directory) / name
-        if not path.is_file():
-            continue
-        found = read_json(path).get("eos_token_id")
-        found = found if isinstance(found, list) else [found]
-        wrong = [x for x in found if x is not None and not whole(0, len(tokenizer) - 1).test(x)]
-        if wrong:
+        named = read_json(path).get("eos_token_id") if path.is_file() else None
+        named = named if isinstance(named, list) else [named]
+        if not all(x is None or whole(0, len(tokenizer) - 1).test(x) for x in named):
             raise UserError(
-                f"eos_token_id in {path} is {str(found)[:60]}, but the tokenizer's ids are whole numbers from 0 to "
+                f"eos_token_id in {path} is {str(named)[:60]}, but the tokenizer's ids are whole numbers from 0 to "
                 f"{len(tokenizer) - 1}; mend or remove it"
             )
-        ids.update(found)
+        ids.update(named)
     ids.discard(None)
     if not ids:
         raise UserError(f"no end token in {directory}: set eos_token_id in its generation_config.json")

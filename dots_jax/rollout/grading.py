@@ -48,7 +48,7 @@ def sample_graded(
     grading = Grading(grader, policy.tokenizer, questions, group_size)
     rollouts = sample(
         params,
-        policy.config,
+        policy.model_config,
         *prompts,
         key,
         group_size,

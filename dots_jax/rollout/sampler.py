@@ -19,7 +19,7 @@ import numpy as np
 
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div, round_up
-from dots_jax.policy import qwen2, scoring
+from dots_jax.policy import scoring, transformer
 from dots_jax.rollout import draw
 from dots_jax.rollout.types import Rollouts
 
@@ -28,7 +28,7 @@ from dots_jax.rollout.types import Rollouts
 class SamplerSpec:
     """What the programs are compiled for."""
 
-    model_config: qwen2.Config
+    model_config: transformer.ModelConfig
     mesh: jax.sharding.Mesh
     dtype: jnp.dtype
     slots: int  # rows decoded at a time, of one device
@@ -54,7 +54,7 @@ class SamplerSpec:
 
     def live_bound(self, live: int) -> int:
         """The number of leading slots, of one device, that are computed where so many of them live."""
-        sizes = [n for size in self.sizes for n in (qwen2.live_sizes(size) if self.spares_rows else [size])]
+        sizes = [n for size in self.sizes for n in (transformer.live_sizes(size) if self.spares_rows else [size])]
         return min(n for n in sizes if n >= live)
 
     @property
@@ -131,7 +131,7 @@ class _Output:
 
 def sample(
     params: dict,
-    config: qwen2.Config,
+    model_config: transformer.ModelConfig,
     prompts: np.ndarray,
     prompt_lengths: np.ndarray,
     key: jax.Array,
@@ -155,7 +155,7 @@ def sample(
 
     Args:
       params: the policy's parameters.
-      config: their shape.
+      model_config: their shape.
       prompts: int32 [P, S], right-padded.
       prompt_lengths: int32 [P], at least 1.
       key: PRNG key.
@@ -184,7 +184,7 @@ def sample(
     rows = ceil_div(P, shards) * group_size  # of one device
     width, longest = max(S, capacity[0]), max(max_tokens, capacity[1])
     dtype = jax.tree.leaves(params)[0].dtype
-    spec = SamplerSpec(config, mesh, dtype, ceil_div(slots, shards) or rows, width, longest, min(chunk, longest))
+    spec = SamplerSpec(model_config, mesh, dtype, ceil_div(slots, shards) or rows, width, longest, min(chunk, longest))
     limits = np.full((P, group_size), max_tokens) if limits is None else np.asarray(limits).clip(1, max_tokens)
     batch = _Batch(spec, np.asarray(prompts), np.asarray(prompt_lengths), limits, params)
     greedy, temperature, top_p = np.bool_(temperature == 0), np.float32(temperature or 1.0), np.float32(top_p)
@@ -282,14 +282,14 @@ def _kv_sharding(spec: SamplerSpec) -> jax.sharding.NamedSharding:
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _decode_weights(params: dict, spec: SamplerSpec):
-    return jax.lax.with_sharding_constraint(*qwen2.decode_weights(params, spec.model_config, spec.mesh))
+    return jax.lax.with_sharding_constraint(*transformer.decode_weights(params, spec.model_config, spec.mesh))
 
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _prefill(params: dict, prompts: jax.Array, lengths: jax.Array, spec: SamplerSpec) -> list:
     """The caches of prompts [B, S]: over layers (keys, values), as many pieces as prompts reach into."""
     with jax.sharding.use_abstract_mesh(spec.mesh.abstract_mesh):
-        _, kv = qwen2.hidden(params, spec.model_config, prompts, keep_kv=True)
+        _, kv = transformer.hidden(params, spec.model_config, prompts, keep_kv=True)
     W, ends = spec.chunk, np.cumsum(spec.pieces)
     width = min(round_up(spec.prompt_width - 1, W), sum(spec.pieces))
 
@@ -396,7 +396,7 @@ def _decode(
     """Up to `chunk` tokens for every live row; also how many live, of each device, for the host."""
 
     def decode(weights, key, temperature, greedy, top_p, stop_ids, slots: _Slots, cache: list):
-        config, W = spec.model_config, spec.chunk
+        model_config, W = spec.model_config, spec.chunk
         keys = draw.row_keys(key, slots.question, slots.completion)
         start, length = slots, slots.start + slots.position
         num_live = jnp.where(slots.done, 0, jnp.arange(1, len(slots.done) + 1)).max() if spec.spares_rows else None
@@ -412,16 +412,16 @@ def _decode(
         def body(carry):
             step, slots, recent, tokens, logprobs, finished = carry
             alive = ~slots.done
-            hidden, recent = qwen2.decode_step(
-                weights, config, slots.token, start.position + step, cache, start.start, jnp.where(alive, length, 0),
+            hidden, recent = transformer.decode_step(
+                weights, model_config, slots.token, start.position + step, cache, start.start, jnp.where(alive, length, 0),
                 recent, step, num_live,
             )  # fmt: skip
 
             def choose(hidden, u):
-                x = scoring.distribution(hidden, qwen2.head(weights), temperature, config.num_tokens)
+                x = scoring.distribution(hidden, transformer.head(weights), temperature, model_config.num_tokens)
                 return draw.choose(x, u, greedy, top_p)
 
-            token, logp = qwen2.on_live_rows(num_live, choose, hidden, draw.uniform(keys, slots.count))
+            token, logp = transformer.on_live_rows(num_live, choose, hidden, draw.uniform(keys, slots.count))
             token = jnp.where(alive, token, 0)
             stopped = alive & jnp.isin(token, stop_ids)
             count = slots.count + alive
@@ -432,7 +432,7 @@ def _decode(
             logp = jnp.where(alive, logp, 0.0)
             return step + 1, slots, recent, tokens.at[step].set(token), logprobs.at[step].set(logp), finished | stopped
 
-        R, K, E = len(slots.row), config.num_kv_heads, config.head_width
+        R, K, E = len(slots.row), model_config.num_kv_heads, model_config.head_width
         recent = [(jnp.zeros((R, K, E, W), spec.dtype), jnp.zeros((R, K, W, E), spec.dtype)) for _ in cache]
         carry = (
             jnp.int32(0), slots, recent, jnp.zeros((W, R), jnp.int32), jnp.zeros((W, R), jnp.float32),
@@ -459,7 +459,9 @@ def _store(output: _Output, drawn: _Drawn, spec: SamplerSpec) -> _Output:
     def store(output: _Output, drawn: _Drawn):
         row = jnp.where(drawn.count > drawn.start, drawn.row, len(output.lengths))
         step = jnp.arange(drawn.tokens.shape[1])
-        column = jnp.where(step < (drawn.count - drawn.start)[:, None], drawn.start[:, None] + step, output.tokens.shape[1])
+        column = jnp.where(
+            step < (drawn.count - drawn.start)[:, None], drawn.start[:, None] + step, output.tokens.shape[1]
+        )
         at = row[:, None], column
         return _Output(
             output.tokens.at[at].set(drawn.tokens, mode="drop"),

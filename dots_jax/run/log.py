@@ -185,7 +185,7 @@ class RunLog:
         exp = self._exp
         if step == exp.steps:  # before the checkpoint that makes the run a finished one
             directory = exp.policy.directory
-            huggingface.save(self._export, exp.policy.config, state.learner.params, tokenizer_dir=directory)
+            huggingface.save(self._export, exp.policy.model_config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
         if step % exp.checkpoint_every == 0 or step == exp.steps:
             lines = {metrics.FILE: self._metrics.lines.sum, metrics.GROUPS: self._records.sum}

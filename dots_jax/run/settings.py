@@ -14,7 +14,7 @@ from dots_jax.core import config_rules, distributed, files
 from dots_jax.core.errors import UserError
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
-from dots_jax.policy import huggingface, source
+from dots_jax.policy import families, huggingface, source
 from dots_jax.run import metrics
 from dots_jax.run import workdir as workdirs
 
@@ -40,12 +40,13 @@ def policy(config, workdir: str) -> str:
     """The directory of the policy as it starts; one of random weights is made in the workdir. Raises UserError."""
     path, root = config.policy.path, sources.root(config.data.root)
     if not path:
-        raise UserError("config.policy.path is empty; give a Hugging Face directory of a Qwen2.5 model")
+        raise UserError("config.policy.path is empty; give a Hugging Face directory of a model such as Qwen2.5")
     shape = config.policy.random.to_dict()
     if not shape["width"]:
         return source.find(path, root)
     tokenizer = source.find(path, root, tokenizer_only=True)
-    return source.random(os.path.join(workdir, "random_policy"), tokenizer, shape, config.seed)
+    family = families.find(config.policy.family)
+    return source.random(os.path.join(workdir, "random_policy"), tokenizer, shape, config.seed, family)
 
 
 def embedder(config, directory: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 from dots_jax import policy
 from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
-from dots_jax.policy import qwen2, scoring
+from dots_jax.policy import scoring, transformer
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_axes_that_do_not_divide_are_copied(mesh):
 
 
 def test_every_parameter_divides_or_is_copied(mesh, tiny_config):
-    declared = jax.tree.leaves(qwen2.declare(tiny_config), is_leaf=lambda x: isinstance(x, qwen2.Parameter))
-    for p, s in zip(declared, jax.tree.leaves(qwen2.shardings(tiny_config, mesh)), strict=True):
+    declared = jax.tree.leaves(transformer.declare(tiny_config))
+    for p, s in zip(declared, jax.tree.leaves(transformer.shardings(tiny_config, mesh)), strict=True):
         s.shard_shape(p.shape)  # raises where it does not divide
         wanted = sum(sharding.RULES.get(axis) is not None for axis in p.axes)
         assert sum(axis is not None for axis in s.spec) == wanted, p
@@ -66,13 +66,13 @@ def test_eight_devices_compute_what_one_does(mesh, tiny_config, tiny_params):
 
     def loss(params, tokens, remat):
         states = policy.hidden(params, tiny_config, tokens, remat=remat)
-        head = qwen2.head(params)
+        head = transformer.head(params)
         out = scoring.score(states[:, :-1], head, tokens[:, 1:], 0.8, tiny_config.num_tokens, chunk=4)
         return out[0].mean(), out
 
     results = []
     for m in (one_device(), mesh):
-        params = jax.device_put(tiny_params, qwen2.shardings(tiny_config, m))
+        params = jax.device_put(tiny_params, transformer.shardings(tiny_config, m))
         with jax.set_mesh(m):
             rows = jax.device_put(tokens, sharding.rows(m))
             logits = jax.jit(policy.logits, static_argnums=1)(params, tiny_config, rows)

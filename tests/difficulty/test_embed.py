@@ -12,7 +12,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.core.files import ROOT
 from dots_jax.data import arithmetic
 from dots_jax.difficulty import embed
-from dots_jax.policy import source
+from dots_jax.policy import families, source
 
 POLICY = os.path.join(ROOT, "assets", "quickstart_policy")
 TEXTS = arithmetic.make(40, 1, 0)[0].texts + ("s1=", "p" + "1234567" * 3 + "=")  # two padded lengths
@@ -79,18 +79,19 @@ def test_the_second_call_loads_no_model(made, mesh, monkeypatch):
     assert sorted(os.listdir(file.parent)) == sorted([file.name, file.with_suffix(".json").name])
 
 
-def test_the_key_holds_texts_order_dtype_and_weights(tmp_path):
+def test_the_key_holds_texts_order_dtype_family_and_weights(tmp_path):
     shutil.copytree(POLICY, tmp_path / "model")
     key = embed._key(tmp_path / "model", TEXTS, "float32", 9)
     assert key == embed._key(POLICY, TEXTS, "float32", 9)
     others = [embed._key(POLICY, TEXTS[::-1], "float32", 9), embed._key(POLICY, TEXTS[1:], "float32", 9)]
     others += [embed._key(POLICY, TEXTS, "bfloat16", 9), embed._key(POLICY, TEXTS, "float32", 8)]
+    others.append(embed._key(POLICY, TEXTS, "float32", 9, families.Family("mine", "Mine")))
     weights = tmp_path / "model" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     others.append(embed._key(tmp_path / "model", TEXTS, "float32", 9))
-    assert len({key, *others}) == 6
+    assert len({key, *others}) == 7
 
 
 def test_an_interrupted_call_continues(made, mesh, blocks, tmp_path):

@@ -144,7 +144,7 @@ def _logp(params, config, tokens, lengths):
 def step(config, params, batch, hyper=HYPER, sizes=(1, 1, 1), reference=None, dtype=np.float32):
     """Parameters and metrics after one update, on the host."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    place = policy.qwen2.shardings(config, mesh)
+    place = policy.transformer.shardings(config, mesh)
     params = jax.device_put(jax.tree.map(lambda x: jnp.asarray(x, dtype), params), place)
     state = learner.init_state(params, config, hyper, mesh)
     given = learner.Groups.generated(*batch, np.arange(P), 1, mesh)
@@ -319,7 +319,7 @@ def replaying_step(
 ):
     """Training step 5 on the first groups of `batch`, with a buffer that holds others, `old`: (their ids, step)."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.qwen2.shardings(config, mesh))
+    params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.transformer.shardings(config, mesh))
     state = dataclasses.replace(learner.init_state(params, config, hyper, mesh), step=jnp.int32(4))
     buffer = replay.init(rule.num_slots, G, S, T, mesh, shards)
     for which, at in old:

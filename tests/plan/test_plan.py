@@ -16,11 +16,11 @@ from dots_jax.core import command_line, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.plan import program
-from dots_jax.policy import qwen2, shapes
+from dots_jax.policy import shapes, transformer
 from dots_jax.rollout import Rollouts, sampler
 
 # As in the published shapes the vocabulary is an odd number of the sampler's blocks, and some rows have no token.
-MODEL = qwen2.Config(33 * 128, 128, 4, 8, 4, 512, 1e4, 1e-6, True, 4096, 4200)
+MODEL = transformer.ModelConfig(33 * 128, 128, 4, 8, 4, 512, 1e4, 1e-6, True, 4096, 4200)
 GB = 10**9
 H100 = runtime.MEMORY_FRACTION * 80 * GB
 
@@ -71,7 +71,7 @@ def params_of(mesh, dtype):
     def one(p, place):
         return jax.ShapeDtypeStruct(p.shape, dtype, sharding=place)
 
-    return qwen2.map_declared(one, qwen2.declare(MODEL), qwen2.shardings(MODEL, mesh))
+    return jax.tree.map(one, transformer.declare(MODEL), transformer.shardings(MODEL, mesh))
 
 
 def compile_update(c, mesh):
@@ -201,7 +201,7 @@ def test_sampler_against_the_compiled_programs(sizes, slots):
 @pytest.mark.parametrize("name", shapes.SHAPES)
 def test_shapes_are_the_published_ones(data, name):
     with open(data / "model_configs" / f"{name}.json") as file:
-        assert shapes.SHAPES[name] == qwen2.Config.from_hf(json.load(file), shapes.TOKENS)
+        assert shapes.SHAPES[name] == transformer.ModelConfig.from_hf(json.load(file), shapes.TOKENS)
 
 
 def test_find(tmp_path):

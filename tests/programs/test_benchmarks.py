@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks import common, rollout, update
 from dots_jax.core.files import ROOT
-from dots_jax.policy import qwen2
+from dots_jax.policy import transformer
 from dots_jax.rollout import sampler
 
 # D 4, L 2, H 2, K 1, E 2, F 6, V 10. A layer: q 4x4 + 4, k and v 4x2 + 2 each, o 4x4, MLP 3 x 4x6, norms 2 x 4.
-CONFIG = qwen2.Config(10, 4, 2, 2, 1, 6, 1e4, 1e-6, False, 64, 10)
+CONFIG = transformer.ModelConfig(10, 4, 2, 2, 1, 6, 1e4, 1e-6, False, 64, 10)
 LAYER = (16 + 4) + 2 * (8 + 2) + 16 + 72 + 8
 BODY = 2 * LAYER + 4  # and the last norm
 
@@ -171,4 +171,4 @@ def test_mistakes_are_named(model):
 
 def test_tiny_is_the_quickstarts_policy():
     with open(os.path.join(ROOT, "assets", "quickstart_policy", "config.json")) as file:
-        assert common.SHAPES["tiny"] == qwen2.Config.from_hf(json.load(file))
+        assert common.SHAPES["tiny"] == transformer.ModelConfig.from_hf(json.load(file))

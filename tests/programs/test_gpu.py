@@ -20,7 +20,7 @@ from dots_jax.rollout import Rollouts
 pytestmark = pytest.mark.gpu
 ON_CPU = os.environ.get("DOTS_TEST_GPU") == "cpu"
 P, G, S, T = 4, 4, 90, 70
-CONFIG = policy.Config(1000, 256, 2, 4, 2, 512, 1e4, 1e-6, True, 1024, 990)  # heads of 64 numbers
+CONFIG = policy.ModelConfig(1000, 256, 2, 4, 2, 512, 1e4, 1e-6, True, 1024, 990)  # heads of 64 numbers
 STOP = (7, 11, 13)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from dots_jax import policy, rollout
 from dots_jax.core import sharding
+from dots_jax.policy import families
 from dots_jax.rollout import draw as drawing
 from dots_jax.rollout import sampler
 
@@ -24,7 +26,7 @@ def prompts():
 
 def place(params, config, *sizes):
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    return jax.device_put(params, policy.qwen2.shardings(config, mesh)), mesh
+    return jax.device_put(params, policy.transformer.shardings(config, mesh)), mesh
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +239,9 @@ def test_top_p(draw, base):
     np.testing.assert_array_equal(draw(top_p=1e-6).tokens, draw(temperature=0).tokens)
 
 
-@pytest.mark.parametrize("how", [{"chunk": 3}, {"chunk": 4, "slots": 5}, {"sizes": (2, 2, 2), "chunk": 5, "slots": 8}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"chunk": 3}, {"chunk": 4, "slots": 5}, {"sizes": (2, 2, 2), "chunk": 5, "slots": 8}], ids=str
+)
 def test_on_rows(draw, how):
     """Every row is handed over once, as it is in the end, but for those that end last."""
     seen = []
@@ -257,7 +261,13 @@ def test_calls_of_a_run_share_their_programs(tiny_config, tiny_params, prompts):
     """Calls of all sizes, greedy or not, with and without top-p and limits: one program prefills and three decode."""
     jax.clear_caches()
     shared = {"slots": 16, "chunk": 4, "capacity": (12, 20)}
-    for count, group, temperature, top_p in ((6, 4, 1.0, 1.0), (2, 8, 0.8, 1.0), (1, 3, 0.8, 1.0), (6, 1, 0, 1.0), (5, 2, 1.0, 0.9)):
+    for count, group, temperature, top_p in (
+        (6, 4, 1.0, 1.0),
+        (2, 8, 0.8, 1.0),
+        (1, 3, 0.8, 1.0),
+        (6, 1, 0, 1.0),
+        (5, 2, 1.0, 0.9),
+    ):
         rollout.sample(
             tiny_params, tiny_config, prompts[0][:count], prompts[1][:count], jax.random.key(count), group, T - count,
             temperature, STOP, top_p=top_p, **shared,
@@ -286,3 +296,20 @@ def test_cache_is_updated_in_place(tiny_config, tiny_params):
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
     assert memory.alias_size_in_bytes >= size
     assert memory.temp_size_in_bytes < size / 2, (memory.temp_size_in_bytes, size)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 1, 2)])
+def test_other_families(tiny_config, prompts, sizes):
+    """No biases, norms of queries and keys, heads of their own width, scaled rotary frequencies."""
+    family = families.Family("mine", "Mine", qk_norm=True)
+    scaling = families.RopeScaling(8.0, 1.0, 4.0, 16)
+    config = dataclasses.replace(tiny_config, family=family, head_dim=6, rope_scaling=scaling)
+    params = jax.tree.map(lambda x: 5 * x, policy.init(config, jax.random.key(0)))
+    params, mesh = place(params, config, *sizes)
+    score = jax.jit(policy.token_logprobs, static_argnums=1)
+    out = rollout.sample(params, config, *prompts, jax.random.key(2), 1, T, 0.8, (), mesh=mesh, chunk=8)
+    for tokens, n, drawn, logp in zip(*prompts, out.tokens[:, 0], out.logprobs[:, 0], strict=True):
+        row = np.concatenate([tokens[:n], drawn])[None]
+        row = np.pad(row, ((0, 0), (0, S - n)))
+        scored, _ = score(params, config, row, np.array([n + T]), 0.8)
+        np.testing.assert_allclose(scored[0, n : n + T], logp, atol=1e-4)
