@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from dots_jax.core import distributed, files
 from dots_jax.core.errors import UserError
 
+FILE = "predictor.safetensors"  # in a workdir
 CALIBRATIONS = ("code", "paper", "none")
 _BLOCK = 4096  # questions whose hidden activations, or attention weights, exist at a time
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would otherwise round the factors of a product to 8 or 11 bits

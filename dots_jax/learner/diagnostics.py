@@ -7,24 +7,14 @@ from dots_jax.learner.types import Groups, UpdateSpec
 
 AGES = 8  # ages of replayed groups are counted as 1, 2, .. and this or more
 # Over the tokens with a gradient in rows of each age: sums, and maxima where the name says so.
-BY_AGE = (
-    "tokens",
-    "clipped",
-    "ratio",
-    "ratio_sq",
-    "ratio_max",
-    "log_ratio_sq",
-    "kl_behaviour",
-    "diff",
-    "diff_max",
-)
+BY_AGE = ("tokens", "clipped", "ratio", "ratio_sq", "ratio_max", "log_ratio_sq", "kl_behaviour", "diff", "diff_max")
 
 
-def by_age(age: jax.Array, per_row: dict) -> dict:
+def by_age(age: jax.Array, per_row: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """What is known of each row [R] added up, or its maximum, for ages 0 to AGES: float32 [AGES + 1]."""
     member = jnp.minimum(age, AGES)[:, None] == jnp.arange(AGES + 1)
 
-    def reduce(name, x: jax.Array):
+    def reduce(name: str, x: jax.Array):
         x = jnp.where(member, x[:, None], 0.0)
         return x.max(0) if name.endswith("_max") else x.sum(0)
 
@@ -59,7 +49,7 @@ def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
     return metrics | ({"kl": total["kl"] / tokens} if spec.kl_coef else {})
 
 
-def replay_summary(stats: dict, fresh: Groups, is_fresh, drawn: Groups, there) -> dict:
+def replay_summary(stats: dict, fresh: Groups, is_fresh: jax.Array, drawn: Groups, is_drawn: jax.Array) -> dict:
     """What replay did in a step; NaN stands for a mean or maximum of nothing.
 
     Returns:
@@ -75,14 +65,14 @@ def replay_summary(stats: dict, fresh: Groups, is_fresh, drawn: Groups, there) -
     """
     total = {name: stats[name].sum(0) for name in BY_AGE}
     old = {name: x[1:].sum() for name, x in total.items()}
-    count, age = there.sum(), jnp.minimum(fresh.step[0] - drawn.step, AGES)
+    count, age = is_drawn.sum(), jnp.minimum(fresh.step[0] - drawn.step, AGES)
     same = (drawn.ids[:, None] == fresh.ids) & is_fresh
     return {
         "share": count / (is_fresh.sum() + count),
-        "ages": (there & (age == jnp.arange(1, AGES + 1)[:, None])).sum(1),
-        "overlap": (same.any(1) & there).sum() / count,
-        "ids": jnp.where(there, drawn.ids, -1),
-        "steps": jnp.where(there, drawn.step, -1),
+        "ages": (is_drawn & (age == jnp.arange(1, AGES + 1)[:, None])).sum(1),
+        "overlap": (same.any(1) & is_drawn).sum() / count,
+        "ids": jnp.where(is_drawn, drawn.ids, -1),
+        "steps": jnp.where(is_drawn, drawn.step, -1),
         "clip_fraction": old["clipped"] / old["tokens"],
         "ratio_mean": old["ratio"] / old["tokens"],
         "ratio_max": jnp.where(old["tokens"] > 0, stats["ratio_max"][:, 1:].max(), jnp.nan),

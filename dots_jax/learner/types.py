@@ -1,6 +1,8 @@
 """The types of the learner: groups, rows, the state, and what an update is specialised to."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,11 @@ import numpy as np
 import optax
 
 from dots_jax.core import sharding
+from dots_jax.learner import losses
 from dots_jax.rollout.types import Rollouts
+
+if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
+    from ml_collections import ConfigDict
 
 
 @jax.tree_util.register_dataclass
@@ -20,15 +26,15 @@ class Groups:
     rewards: jax.Array  # float32 [P, G]
     ids: jax.Array  # int32 [P], of the questions
     step: jax.Array  # int32 [P], training step that generated them; -1: an empty slot
-    place: jax.Array  # int32 [P], in that step's batch
+    batch_index: jax.Array  # int32 [P], in that step's batch
 
     @classmethod
-    def generated(
+    def fresh(
         cls, rollouts: Rollouts, rewards: np.ndarray, ids: np.ndarray, step: int, mesh: jax.sharding.Mesh
     ) -> "Groups":
         """The groups [P] that training step `step` has generated, on the device."""
-        steps, places = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
-        return cls(rollouts, *jax.device_put((rewards, ids, steps, places), sharding.replicated(mesh)))
+        steps, indices = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
+        return cls(rollouts, *jax.device_put((rewards, ids, steps, indices), sharding.replicated(mesh)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +46,7 @@ class UpdateSpec:
     length_buckets: int
     logits_chunk: int
     clip: float
-    loss: str
+    loss: Callable  # as `losses.policy_loss` calls it
     ratio_cap: float
     advantage_std: bool
     aggregation: str
@@ -52,6 +58,12 @@ class UpdateSpec:
     max_grad_norm: float
     remat: bool
     temperature: float
+
+    @classmethod
+    def from_config(cls, config: "ConfigDict") -> "UpdateSpec":
+        """The spec of a run. Raises UserError where `config.learner.loss` names no loss."""
+        loss = losses.find(config.learner.loss)
+        return cls(**{**config.learner, "loss": loss}, temperature=config.rollout.temperature)
 
     def schedule(self, step: jax.Array | int):
         """Learning rate at an optimizer step: linear warm-up, then constant."""

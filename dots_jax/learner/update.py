@@ -1,16 +1,14 @@
 """The jitted GRPO-RR update: one training step, `minibatches` optimizer steps, only on rows that have a gradient.
 
-Part of the groups may be drawn from the buffer of earlier rollouts; the fresh ones go into it afterwards. What the
-importance ratios of a group have become is reported by its age.
-Everything that depends on lengths happens on the device with fixed shapes: the rows of a minibatch are sorted by length
-and cut into micro-batches; each runs the branch compiled for the shortest sufficient padded length, and a
-micro-batch in which no row has a gradient runs none. A token's weight in the loss is known beforehand, so skipped
-rows still count in the normalisation and accumulation is exact.
+Part of the groups may be drawn from the buffer of earlier rollouts; the fresh ones go into it afterwards. The rows of
+a minibatch are sorted by length and cut into micro-batches. Each runs the branch compiled for the shortest sufficient
+padded length; a micro-batch in which no row has a gradient runs none. A token's weight in the loss is known beforehand,
+so skipped rows still count in the normalisation and accumulation is exact.
 """
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -45,53 +43,52 @@ def check(config: "ConfigDict") -> None:
     losses.find(config.learner.loss)
 
 
-def init_state(params: dict, config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
+def init_state(params: dict, model_config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
     """The state before the first step, sharded as the parameters are."""
     is_float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     master = None if is_float32 else jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    optimizer = spec.optimizer()
-    target = params if master is None else master
-    places = optax.tree_utils.tree_map_params(
+    target, optimizer, everywhere = params if is_float32 else master, spec.optimizer(), sharding.replicated(mesh)
+    shardings = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _, place: place,
+        lambda _, sharding: sharding,
         jax.eval_shape(optimizer.init, target),
-        qwen2.shardings(config, mesh),
-        transform_non_params=lambda _: sharding.replicated(mesh),
+        qwen2.shardings(model_config, mesh),
+        transform_non_params=lambda _: everywhere,
     )
-    opt_state = jax.jit(optimizer.init, out_shardings=places)(target)
-    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), sharding.replicated(mesh)))
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(target)
+    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), everywhere))
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "spec", "mesh", "replaying"), donate_argnames=("state", "buffer")
+    jax.jit, static_argnames=("model_config", "spec", "mesh", "replay_spec"), donate_argnames=("state", "buffer")
 )
 def update(
     state: TrainState,
     buffer: Groups | None,
     groups: Groups,
-    fresh: jax.Array,
+    num_fresh: jax.Array,
     key: jax.Array,
-    config: qwen2.Config,
+    model_config: qwen2.Config,
     spec: UpdateSpec,
     mesh: jax.sharding.Mesh,
-    replaying: replay.ReplaySpec | None = None,
+    replay_spec: replay.ReplaySpec | None = None,
     reference: dict | None = None,
 ) -> tuple[TrainState, Groups | None, dict]:
-    """One training step on B groups: `fresh` generated ones and, with a buffer, what is drawn from it for the others.
+    """One training step on B groups: fresh ones and, with a buffer, what is drawn from it for the others.
 
     B must divide by spec.minibatches, and the rows of a minibatch by spec.micro_rows. Where the buffer has too few
     groups the batch has rows without weight: shapes do not depend on how many groups are fresh or there to draw.
 
     Args:
-      state: is donated, as the buffer is.
+      state: donated, as the buffer is.
       buffer: None trains on the fresh groups alone and keeps none.
-      groups: [B]; with a buffer of which `fresh` are groups, as `replay.spread` lays them, and the others zeros.
-      fresh: int32 [], replaying.num_fresh or B; B where there is no buffer.
+      groups: [B]; with a buffer as `replay.spread` lays the fresh ones.
+      num_fresh: int32 [], replay_spec.num_fresh or B; B where there is no buffer.
       key: of the run.
-      config: of the policy.
+      model_config: of the policy.
       spec: of the update.
       mesh: on which all lies.
-      replaying: of replay, where there is a buffer.
+      replay_spec: where there is a buffer.
       reference: parameters of the KL penalty, needed where spec.kl_coef > 0.
 
     Returns:
@@ -100,40 +97,35 @@ def update(
     now, (B, G), batch = state.step + 1, groups.rewards.shape, groups
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)
     if buffer is not None:
-        shards, is_fresh = len(buffer.ids), replay.spread_mask(fresh, B, len(buffer.ids))
-        draws = rng.stream(key, rng.Purpose.REPLAY, state.step)
-        allowed = (fresh < B) & (replaying.start != "full" or replay.size(buffer) >= replaying.num_replayed)
-        drawn, there, buffer = replay.sample(
-            buffer,
-            draws,
-            replaying.num_replayed,
-            now,
-            mesh,
-            max_age=replaying.max_age,
-            once=replaying.draw_once,
-            allowed=allowed,
+        shards, num_replayed = len(buffer.ids), replay_spec.num_replayed
+        is_fresh = replay.spread_mask(num_fresh, B, shards)
+        replay_key = rng.stream(key, rng.Purpose.REPLAY, state.step)
+        allowed = (num_fresh < B) & (replay_spec.start != "full" or replay.size(buffer) >= num_replayed)
+        drawn, is_drawn, buffer = replay.sample(
+            buffer, replay_key, num_replayed, now, mesh, replay_spec.max_age, replay_spec.draw_once, allowed
         )
-        batch = replay.fill_with_replayed(groups, drawn, there, shards)
+        batch = replay.fill_with_replayed(groups, drawn, is_drawn, shards)
         # Dealt out in turn, those that exist first: every minibatch has as many of them.
         absent = (batch.rollouts.lengths == 0).all(1)
         order = order[jnp.argsort(absent[order])].reshape(-1, spec.minibatches).T.ravel()
     age = now - batch.step
     advantages = losses.advantages(batch.rewards, spec.advantage_std)
-    if buffer is not None and replaying.positive_only:
+    if buffer is not None and replay_spec.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
     rows = _rows(batch.rollouts, advantages, age, sharding.length_unit(sharding.platform(mesh)))
     scored = jnp.float32(0)
     if buffer is not None and losses.needs_proximal(spec.loss) and spec.minibatches > 1:
-        rows, scored = _with_proximal(state.params, rows, config, spec, mesh)
+        rows, scored = _with_proximal(state.params, rows, model_config, spec, mesh)
     # Group by group in random order, a minibatch each.
     split = (spec.minibatches, B // spec.minibatches * G)
     rows = jax.tree.map(lambda x: x.reshape(B, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
     optimizer = spec.optimizer()
 
-    def optimizer_step(carry: Any, rows):
+    def optimizer_step(carry: tuple, rows: Rows):
         params, master, opt_state = carry
         weights = losses.aggregation_weights(rows.lengths, spec.aggregation, rows.completions.shape[1])
-        grads, stats = _gradients(params, dataclasses.replace(rows, weights=weights), config, spec, reference, mesh)
+        rows = dataclasses.replace(rows, weights=weights)
+        grads, stats = _gradients(params, rows, model_config, spec, reference, mesh)
         target = params if master is None else master
         updates, opt_state = optimizer.update(grads, opt_state, target)
         target = optax.apply_updates(target, updates)
@@ -150,9 +142,9 @@ def update(
     if buffer is not None:
         # That insertion waits for the loss is what keeps XLA from copying the buffer: it must read before it writes.
         valid = is_fresh & jnp.isfinite(info["loss"])
-        valid &= now <= (replaying.last_step or now)
-        buffer = replay.add(buffer, groups, valid, mesh, replaying.num_kept)
-        info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, there)
+        valid &= now <= (replay_spec.last_step or now)
+        buffer = replay.add(buffer, groups, valid, mesh, replay_spec.num_kept)
+        info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, is_drawn)
         info["replay"]["size"] = replay.size(buffer)
     return TrainState(*carry, state.step + 1), buffer, info
 
@@ -160,31 +152,24 @@ def update(
 def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, unit: int) -> Rows:
     P, G, T = rollouts.tokens.shape
 
-    def each(x: jax.Array):  # [P, ...] -> [R, ...]
+    def repeat(x: jax.Array):  # [P, ...] -> [R, ...]
         return jnp.broadcast_to(x[:, None], (P, G, *x.shape[1:])).reshape(P * G, *x.shape[1:])
 
-    prompts, prompt_lengths = each(rollouts.prompts), each(rollouts.prompt_lengths)
+    prompts, prompt_lengths = repeat(rollouts.prompts), repeat(rollouts.prompt_lengths)
     completions = rollouts.tokens.reshape(P * G, T)
     width = round_up(prompts.shape[1] + T, unit)
     at = jnp.arange(width) - prompt_lengths[:, None]
     after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
     before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))
+    tokens = jnp.where(at < 0, before, after)
     lengths, behaviour = rollouts.lengths.reshape(-1), rollouts.logprobs.reshape(P * G, T)
-    return Rows(
-        jnp.where(at < 0, before, after),
-        prompt_lengths,
-        completions,
-        lengths,
-        behaviour,
-        behaviour,
-        each(age),
-        advantages.reshape(-1),
-        jnp.zeros(lengths.shape, jnp.float32),
-    )
+    weights = jnp.zeros(lengths.shape, jnp.float32)
+    loss_inputs = behaviour, behaviour, repeat(age), advantages.reshape(-1), weights
+    return Rows(tokens, prompt_lengths, completions, lengths, *loss_inputs)
 
 
 def _with_proximal(
-    params: dict, rows: Rows, config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh
+    params: dict, rows: Rows, model_config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh
 ) -> tuple[Rows, jax.Array]:
     """The rows with the log-probs of the policy as it is, and how many tokens that took.
 
@@ -192,11 +177,9 @@ def _with_proximal(
     """
     active = (rows.age > 0) & (rows.advantages != 0)
 
-    def compute(size: int, carry: Any, rows):
+    def compute(size: int, carry: None, rows: Rows):
         T = min(rows.completions.shape[1], size - 1)
-        logp, _ = completion_logprobs(
-            params, config, rows.tokens[:, :size], rows.prompt_lengths, rows.completions[:, :T], spec
-        )
+        logp, _ = _logprobs(params, rows, size, model_config, spec)
         return carry, jnp.pad(logp, ((0, 0), (0, rows.completions.shape[1] - T)))
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -206,14 +189,15 @@ def _with_proximal(
 
 
 def _gradients(
-    params: dict, rows: Rows, config: qwen2.Config, spec: UpdateSpec, reference: dict | None, mesh: jax.sharding.Mesh
-):
+    params: dict, rows: Rows, model_config: qwen2.Config, spec: UpdateSpec, reference: dict | None,
+    mesh: jax.sharding.Mesh,
+):  # fmt: skip
     """Float32 gradients of a minibatch's loss, and sums for the metrics."""
     active = (rows.lengths > 0) if spec.kl_coef else (rows.advantages != 0)
 
-    def compute(size: int, carry: Any, rows):
+    def compute(size: int, carry: tuple, rows: Rows):
         grads, stats = carry
-        (loss, new), g = jax.value_and_grad(_loss, has_aux=True)(params, rows, size, config, spec, reference)
+        (loss, new), g = jax.value_and_grad(_loss, has_aux=True)(params, rows, size, model_config, spec, reference)
         grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, g)
         new |= {"loss": loss, "computed": jnp.float32(size * spec.micro_rows), "rows": jnp.float32(spec.micro_rows)}
         return (grads, {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()}), None
@@ -221,32 +205,30 @@ def _gradients(
     start = dict.fromkeys(("loss", "computed", "rows", "real", "entropy", "kl"), jnp.float32(0))
     start |= dict.fromkeys(diagnostics.BY_AGE, jnp.zeros(diagnostics.AGES + 1))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
-    zeros = jax.lax.with_sharding_constraint(zeros, qwen2.shardings(config, mesh))
+    zeros = jax.lax.with_sharding_constraint(zeros, qwen2.shardings(model_config, mesh))
     return microbatch.scan(rows, active, spec, mesh, (zeros, start), compute, lambda carry, rows: (carry, None))[0]
 
 
-def completion_logprobs(
-    params: dict, config: qwen2.Config, tokens: jax.Array, prompt_lengths: jax.Array, completions, spec: UpdateSpec
-):
-    """Log-probs and entropies, float32 [R, T], of completions [R, T] within rows `tokens` [R, S + T]."""
-    hidden = qwen2.hidden(params, config, tokens, remat=spec.remat)
-    at = prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
+def _logprobs(params: dict, rows: Rows, size: int, model_config: qwen2.Config, spec: UpdateSpec):
+    """Log-probs and entropies, float32 [R, min(T, size - 1)], of completions; no row is longer than `size`."""
+    tokens, completions = rows.tokens[:, :size], rows.completions[:, : size - 1]
+    hidden = qwen2.hidden(params, model_config, tokens, remat=spec.remat)
+    at = rows.prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
     hidden = jnp.take_along_axis(hidden, jnp.minimum(at, tokens.shape[1] - 1)[..., None], axis=1)
     return scoring.score(
-        hidden, qwen2.head(params), completions, spec.temperature, config.num_tokens, spec.logits_chunk
+        hidden, qwen2.head(params), completions, spec.temperature, model_config.num_tokens, spec.logits_chunk
     )
 
 
-def _loss(params: dict, rows: Rows, size: int, config: qwen2.Config, spec: UpdateSpec, reference: dict | None):
+def _loss(params: dict, rows: Rows, size: int, model_config: qwen2.Config, spec: UpdateSpec, reference: dict | None):
     """The part of the loss that these rows give, all of them at most `size` long, and sums for the metrics."""
-    T = min(rows.completions.shape[1], size - 1)
-    tokens, completions, behaviour = rows.tokens[:, :size], rows.completions[:, :T], rows.behaviour[:, :T]
-    logp, entropy = completion_logprobs(params, config, tokens, rows.prompt_lengths, completions, spec)
+    logp, entropy = _logprobs(params, rows, size, model_config, spec)
+    T = logp.shape[1]
+    behaviour, proximal = rows.behaviour[:, :T], rows.proximal[:, :T]
     real = jnp.arange(T) < rows.lengths[:, None]
     if not spec.kl_coef:
         real &= rows.advantages[:, None] != 0  # rows along for the ride have no part in the metrics either
     mask = jnp.where(real, rows.weights[:, None], 0.0)
-    proximal = rows.proximal[:, :T]
     if spec.minibatches == 1:  # nothing has moved yet
         proximal = jnp.where(rows.age[:, None] > 0, jax.lax.stop_gradient(logp), proximal)
     args = (behaviour, proximal, rows.advantages, mask, spec.clip, spec.loss, spec.ratio_cap)
@@ -258,7 +240,7 @@ def _loss(params: dict, rows: Rows, size: int, config: qwen2.Config, spec: Updat
         "kl": 0.0,
     }
     if spec.kl_coef:
-        ref, _ = completion_logprobs(reference, config, tokens, rows.prompt_lengths, completions, spec)
+        ref, _ = _logprobs(reference, rows, size, model_config, spec)
         kl = losses.kl_penalty(logp, jnp.where(real, jax.lax.stop_gradient(ref), logp))
         loss += spec.kl_coef * (mask * kl).sum()
         info["kl"] = kl.sum()

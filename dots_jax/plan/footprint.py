@@ -269,7 +269,7 @@ class Footprint:
         rows = rule.batch_size * G
         # Forward 1, backward 2; layers again where they are recomputed, and the head always.
         update = rows * forward * 3 + rows * (forward if h.remat else head * T)
-        if rule.num_replayed and losses.needs_proximal(h.loss) and h.minibatches > 1:
+        if rule.num_replayed and losses.needs_proximal(losses.find(h.loss)) and h.minibatches > 1:
             update += rule.num_replayed * G * forward
         exams = self.exams
         return {

@@ -41,7 +41,7 @@ class Selector:
 
     @classmethod
     def num_queries(cls, config: ConfigDict) -> int:
-        """How many questions `queries` returns."""
+        """How many questions `queries` returns, M."""
         return 0
 
     def __init__(self, config: ConfigDict, context: Context):
@@ -52,8 +52,12 @@ class Selector:
         return {}
 
     def queries(self, state: Any, key: jax.Array) -> np.ndarray:
-        """Questions to roll out before `propose`, int32 [M] with the same M in every round."""
+        """Questions to roll out before `propose`, int32 [M], M = `num_queries` in every round."""
         return np.zeros(0, np.int32)
+
+    def reference_ids(self, state: Any, key: jax.Array) -> np.ndarray:
+        """What `queries` returns. Raises UserError where that are not `num_queries` questions."""
+        return check_ids(self.queries(state, key), self.num_queries(self.config), self, "queries")
 
     def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
         """The n questions to train on from `step` to the end of the round, int32 [n], and the state.
@@ -76,9 +80,9 @@ class Selector:
         """Writes what others may want of the state to the workdir when the run ends."""
 
 
-def check_ids(ids: np.ndarray, count: int, num_questions: int, selector: Selector) -> np.ndarray:
-    """The ids that a selector proposes, int32 [count]. Raises UserError where they are not of so many questions."""
-    ids = np.asarray(ids)
+def check_ids(ids: np.ndarray, count: int, selector: Selector, method: str = "propose") -> np.ndarray:
+    """The ids that a selector's method returns, int32 [count]. Raises UserError where they are something else."""
+    ids, num_questions = np.asarray(ids), selector.context.num_questions
     if ids.dtype.kind != "i" or ids.shape != (count,):
         found = f"{ids.dtype} {list(ids.shape)}"
     elif count and not 0 <= ids.min() <= ids.max() < num_questions:
@@ -86,8 +90,8 @@ def check_ids(ids: np.ndarray, count: int, num_questions: int, selector: Selecto
     else:
         return ids.astype(np.int32)
     raise UserError(
-        f"{type(selector).__name__}.propose must return an array of {count} ids of questions, whole numbers from 0 to "
-        f"{num_questions - 1}, and the state; it returned {found}"
+        f"{type(selector).__name__}.{method} must return an array of {count} ids of questions, whole numbers from 0 to "
+        f"{num_questions - 1}, {'and the state' if method == 'propose' else 'as num_queries says'}; it returned {found}"
     )
 
 

@@ -10,7 +10,7 @@ from dots_jax.selection.uniform import Uniform, take
 
 
 class Static(Uniform):
-    """Shuffled epochs of one third of the pool in each third of the run (METHOD section 6, the paper's baseline).
+    """Shuffled epochs of one third of the pool in each third of the run: the paper's baseline (arXiv 2506.05316).
 
     Questions without a label are not in it. State: "order" int32 [those with one], the thirds side by side, each in
     its running epoch's order; "used" int32 [3]. Raises UserError where a third is less than a batch.
