@@ -22,14 +22,9 @@ def by_age(age: jax.Array, per_row: dict[str, jax.Array]) -> dict[str, jax.Array
 
 
 def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
-    """Metrics of a step, float32 [], from the sums of its minibatches, each [minibatches] or [minibatches, AGES + 1].
+    """Metrics of a step, float32 [], as docs/metrics.md has them under `train/`.
 
-    loss and grad_norm, means over the minibatches; clip_fraction over all tokens with a gradient, clip_fraction_fresh
-    over those of fresh groups, ratio_max; entropy_useful, exact over tokens with a gradient (`update` adds entropy,
-    estimated from the log-probs of all fresh tokens); logprob_diff_mean and logprob_diff_max, |sampler - learner| on
-    fresh rows before the first optimizer step; padding, the share of computed tokens that are padding; skipped, the
-    share of rows not computed; tokens, those with a gradient (`update` adds scored, those whose proximal log-probs were
-    computed); kl where spec.kl_coef > 0. With a buffer also "replay", see `replay_summary`.
+    `stats` are sums and maxima of the step's minibatches, each [minibatches] or [minibatches, AGES + 1].
     """
     total = {k: v.sum(0) for k, v in stats.items()}
     tokens = jnp.maximum(total["tokens"].sum(), 1)
@@ -50,18 +45,11 @@ def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
 
 
 def replay_summary(stats: dict, fresh: Groups, is_fresh: jax.Array, drawn: Groups, is_drawn: jax.Array) -> dict:
-    """What replay did in a step; NaN stands for a mean or maximum of nothing.
+    """What replay did in a step, as docs/metrics.md has it under `replay/`; NaN: a mean or maximum of nothing.
 
-    Returns:
-      share: of the trained groups that are replayed ones.
-      ages: how many of these are 1, 2, .. AGES or more steps old, int32 [AGES].
-      overlap: share of them whose question is also among the fresh.
-      ids, steps: of the replayed groups, int32 [n]; -1 where there was none to draw.
-      Over their tokens with a gradient, as these enter the loss: clip_fraction; ratio_mean and
-      ratio_max of exp(log-prob now - behaviour); effective_sample_size, of these as weights, as a share of the tokens.
-      By age, float32 [AGES + 1], age 0 being the fresh groups: log_ratio_sq_by_age, the mean square of the ratio's
-      logarithm; kl_by_age, the mean of ratio - 1 - log ratio. That estimates KL(behaviour || policy) per token on the
-      questions with a gradient, the policy being that of the minibatch; not so with positive_only.
+    Also "ids" and "steps" of the replayed groups, int32 [n]; -1 where there was none to draw. By age is float32
+    [AGES + 1]. kl_by_age estimates KL(behaviour || policy), the policy being that of the minibatch; not so with
+    positive_only.
     """
     total = {name: stats[name].sum(0) for name in BY_AGE}
     old = {name: x[1:].sum() for name, x in total.items()}
