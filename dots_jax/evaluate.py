@@ -88,8 +88,8 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     path = os.path.join(workdir, metrics.COMPLETIONS)
     files.replace(path, lambda partial: _append(partial, records))
     done = {record["batch"] for record in records}
-    each = f" of their {len(rows):,} rows (repeats are further samples)" if questions.repeats else ""
-    print(f"{len(questions):,} questions, {config.samples} completions of each{each}, by {config.model}")
+    of_rows = f" of their {len(rows):,} rows (repeats are further samples)" if questions.repeats else ""
+    print(f"{len(questions):,} questions, {config.samples} completions of each{of_rows}, by {config.model}")
     print(f"in {total} batches, of which {len(done)} are there, to {path}; the first compiles", flush=True)
     sampling = {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")}
     grader = reward.make(config.reward)

@@ -43,7 +43,7 @@ class Evaluator:
     ) -> Iterator[tuple[int, np.ndarray, GradedCompletions]]:
         """Yields each batch's number, row numbers [P] and completions [P, G], while the next batch is sampled.
 
-        `skip` are numbers of batches that are left out.
+        The batches whose numbers are in `skip` are left out.
         """
         count, pending, items = len(self.rows), None, self.questions.items()
         batch = min(self.batch or count, count)
@@ -85,16 +85,16 @@ def _collect(number: int, numbers: np.ndarray, wait: Callable[[], GradedCompleti
 def as_metrics(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, Any]:
     """An evaluation as `metrics.jsonl` holds it; of named questions (real sets) the mean of the sets'."""
     success, questions = evaluator.success(graded), evaluator.questions
-    found = {
+    metrics = {
         "eval/accuracy": success.mean(),
         "eval/verdicts": shares(graded.verdicts),
         "eval/by_level": by_level(success, questions),
     }
     if questions.names:
         sets = by_set(graded, evaluator)
-        found["eval/accuracy"] = float(np.mean([row["accuracy"] for row in sets.values()]))
-        found["eval/intervals"] = {name: (row["low"], row["high"]) for name, row in sets.items()}
-    return found
+        metrics["eval/accuracy"] = float(np.mean([row["accuracy"] for row in sets.values()]))
+        metrics["eval/intervals"] = {name: (row["low"], row["high"]) for name, row in sets.items()}
+    return metrics
 
 
 def shares(verdicts: np.ndarray) -> dict[str, float]:

@@ -96,9 +96,9 @@ def load(argument: str) -> Run:
     config = settings.flat(settings.read(workdir))
     files.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
     run = Run(workdir, label, config, metrics.read(workdir, kinds=_METRICS))
-    for one, other in itertools.pairwise(run.metrics):
-        if one["step"] >= other["step"]:
-            raise UserError(f"{workdir}/{metrics.FILE}: step {other['step']} follows step {one['step']}; mend it")
+    for step, following in itertools.pairwise(row["step"] for row in run.metrics):
+        if step >= following:
+            raise UserError(f"{workdir}/{metrics.FILE}: step {following} follows step {step}; mend it")
     if not run.metrics:
         raise UserError(f"{workdir} holds no {metrics.FILE}, or nothing in it yet; leave it out")
     if not run.evaluations:
@@ -127,11 +127,11 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
     named = {}
     for label, members in zip(_labels([m[0].config for m in methods.values()]), methods.values(), strict=True):
         members.sort(key=lambda run: run.seed)
-        for one, other in itertools.pairwise(members):
-            if one.seed == other.seed:
+        for run, other in itertools.pairwise(members):
+            if run.seed == other.seed:
                 raise UserError(
-                    f"{one.workdir} and {other.workdir} are the same method and config.seed={one.seed}; "
-                    "leave one out, or give it a label of its own (LABEL=WORKDIR)"
+                    f"{run.workdir} and {other.workdir} are the same method and config.seed={run.seed}; leave one out, "
+                    "or give it a label of its own (LABEL=WORKDIR)"
                 )
         label = members[0].label or label
         named[f"{label} ({members[0].workdir})" if label in named else label] = members

@@ -80,7 +80,8 @@ class Run:
             if labels and "pool" in record and len(later) == interval:
                 following = groups[at + interval] if at + interval < len(groups) else {}
                 references = _measured(following, "reference_") if "reference_predicted" in following else []
-                trained = [label for i, one in enumerate(later) for label in _measured(one, "", 0 if i else reused)]
+                trained = _measured(record, "", reused)
+                trained += [label for other in later[1:] for label in _measured(other, "")]
                 window = zip(*labels[-self.config.predictor.window :], strict=True)
                 ids, difficulty, steps, _ = map(np.array, window)
                 after, measured, _, predicted = map(np.array, zip(*trained, *references, strict=True))
@@ -121,11 +122,11 @@ class Run:
         new, measured, uniform = (np.concatenate([getattr(r, name) for r in rounds]) for name in names)
 
         def judge(predicted: list[np.ndarray]) -> dict[str, float]:
-            predicted, found = np.concatenate(predicted), {}
+            predicted, reports = np.concatenate(predicted), {}
             for prefix, which in (("", new), ("uniform_", new & uniform), ("references_", uniform)):
                 report = measures.report(predicted[which], measured[which], self.config.selection.target)
-                found |= {prefix + name: value for name, value in report.items()}
-            return found
+                reports |= {prefix + name: value for name, value in report.items()}
+            return reports
 
         def best(fit, choices) -> dict[str, float]:
             reports = [judge([fit(r, *choice)(E[r.ids]) for r in rounds]) for choice in choices]
@@ -154,9 +155,9 @@ class Run:
 
 def _config(workdir: str) -> ConfigDict:
     """The config of the run in `workdir`. Raises UserError where it is not one of this version."""
-    found = settings.read(workdir)
+    fields = settings.read(workdir)
     try:
-        config = ConfigDict(found)
+        config = ConfigDict(fields)
         command_line.same_fields(config, command_line.load(os.path.join(files.ROOT, COMMON)), COMMON)
         config_rules.check(config, config_rules.RUN)
     except (UserError, ValueError) as error:  # ValueError: names with dots

@@ -64,23 +64,23 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict], str]:
+def rows(name: str, named: dict[str, Source], directory: str) -> tuple[list[dict], str]:
     """The rows of a pool or set, each with "problem", "answer" and its other columns; and where they come from.
 
-    `name` is one of `known`, a file or folder (as it stands or below `directory`), or a dataset of the hub as
+    `name` is one of `named`, a file or folder (as it stands or below `directory`), or a dataset of the hub as
     `owner/dataset[:configuration]:split`. Where `directory` has no file of a known name, the hub is asked.
 
     Raises UserError for whatever cannot be found, downloaded or read.
     """
-    if name in known:
-        path = local(known[name], directory)
+    if name in named:
+        path = local(named[name], directory)
         if path is None:
-            if not known[name].hub:
+            if not named[name].hub:
                 raise UserError(
-                    f"{name} is not on the hub, and {directory or 'config.data.root'} has no {known[name].files[0]}"
+                    f"{name} is not on the hub, and {directory or 'config.data.root'} has no {named[name].files[0]}"
                     ".parquet; set config.data.root or DOTS_DATA to a directory with it"
                 )
-            return _hub(known[name].hub, name, directory), known[name].hub
+            return _hub(named[name].hub, name, directory), named[name].hub
     else:
         path = next((p for p in (name, os.path.join(directory, name)) if name and os.path.exists(p)), None)
     if path is None and HUB.fullmatch(name):
@@ -88,7 +88,7 @@ def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict
     if path is None and name.endswith(SUFFIXES):
         raise UserError(f"no question file {name}" + (f" here or in {directory}" if directory else ""))
     if path is None or not (os.path.isdir(path) or path.endswith(SUFFIXES)):
-        choice = sorted({*known, *(["arithmetic"] if known is POOLS else [])})
+        choice = sorted({*named, *(["arithmetic"] if named is POOLS else [])})
         raise UserError(
             f"unknown questions {name!r}; choose one of: {', '.join(choice)}; or name a .parquet, .jsonl, .json or "
             ".csv file, a folder of such, or a dataset of the hub as owner/dataset[:configuration]:split"

@@ -111,7 +111,7 @@ def read(rates: str, embeddings: str) -> Table:
     success = np.asarray(success, np.float32)
     for row in np.flatnonzero(~((success >= 0) & (success <= 1))):
         raise UserError(f"--rates={rates}: success_rate of row {row} is {success[row]:g}, not within [0, 1]; mend it")
-    columns, rows = ({name: i for i, name in enumerate(dict.fromkeys(names))} for names in (problems, policies))
+    columns, rows = ({name: i for i, name in enumerate(dict.fromkeys(column))} for column in (problems, policies))
     if not embeddings:
         raise UserError("--embeddings is missing; give --embeddings=FILE (--help shows the flags)")
     try:
@@ -213,8 +213,8 @@ def train(
         for group, labels, teacher in zip(groups, table.difficulty, teachers, strict=True):
             ids = rng.permutation(group)[: len(group) // batch * batch]
             amount = config.noise * rng.random((len(ids), 1), np.float32)
-            one, other = rng.choice(group, (2, len(ids)))
-            query = x[ids] + amount * (x[one] - x[other])
+            first, second = rng.choice(group, (2, len(ids)))
+            query = x[ids] + amount * (x[first] - x[second])
             taught = np.clip(teacher(query), 0, 1)
             label = config.teacher * taught + (1 - config.teacher) * labels[ids]
             references = np.stack([rng.choice(group, config.references, False) for _ in range(len(ids) // batch)])

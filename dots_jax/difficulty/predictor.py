@@ -261,11 +261,9 @@ def load_released(state: dict, embedding_width: int | None = None) -> dict:
     Raises UserError where a name is missing or unknown, a shape differs, a value is not finite, or the predictor takes
     embeddings of another width than `embedding_width`.
     """
-    for name in [*_NAMES, *state]:
-        if name not in state:
-            raise UserError(f"the predictor's weights lack the tensor {name}; the released ones have it")
-        if name not in _NAMES:
-            raise UserError(f"the predictor's weights have a tensor {name} that the released ones have not")
+    for name in sorted(_NAMES.keys() ^ state.keys()):
+        what = "lack the tensor that the released ones have" if name in _NAMES else "have a tensor of another name"
+        raise UserError(f"the predictor's weights {what}: {name}")
     first = "sim_head.query_proj.1.weight"
     shape = np.shape(state[first])
     if len(shape) != 2:

@@ -1,7 +1,7 @@
 """The ring buffer of rollout replay (arXiv 2506.05316): fixed shapes, on the device, each shard for itself.
 
-There is no write pointer. A slot knows the step of its group, so that the oldest are found by comparison; a copy that a
-newer one of its question replaces leaves a hole, which the next group fills; and shards can be cut anew at will.
+There is no write pointer. A slot knows the step of its group, so that the oldest are found by comparison. A copy that a
+newer one of its question replaces leaves a hole, which the next group fills. Shards can be cut anew at will.
 """
 
 import dataclasses
@@ -68,16 +68,16 @@ def check(config: "ConfigDict") -> None:
     pool, last_step, interval = config.data.num_questions, config.replay.last_step, config.selection.interval
     if share == 1:
         return
-    fresh = round(share * batch)
+    fresh, fields = round(share * batch), f"config.replay.fresh_fraction={share} of config.train.batch_size={batch}"
     if abs(fresh - share * batch) > 1e-6 or not fresh:
         raise UserError(
-            f"config.replay.fresh_fraction={share} of config.train.batch_size={batch} is {share * batch:g} groups; use "
-            f"a share that gives a whole number, such as {max(fresh, 1) / batch:g}"
+            f"{fields} is {share * batch:g} groups; use a share that gives a whole number, such as "
+            f"{max(fresh, 1) / batch:g}"
         )
     if capacity < max(fresh, batch - fresh):
         raise UserError(
             f"config.replay.capacity={capacity} is less than the {batch - fresh} groups that a step draws or the "
-            f"{fresh} that it adds (config.replay.fresh_fraction={share} of config.train.batch_size={batch}); raise it"
+            f"{fresh} that it adds ({fields}); raise it"
         )
     if pool and capacity > pool:
         raise UserError(

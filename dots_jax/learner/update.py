@@ -31,8 +31,8 @@ def check(config: "ConfigDict") -> None:
     batch, parts = config.train.batch_size, config.learner.minibatches
     if batch % parts:
         raise UserError(
-            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; use "
-            f"{max(1, batch // parts) * parts} questions or another number of minibatches"
+            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; "
+            f"use {max(1, batch // parts) * parts} questions or another number of minibatches"
         )
     rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
     if rows % micro:
@@ -79,20 +79,11 @@ def update(
     B must divide by spec.minibatches, and the rows of a minibatch by spec.micro_rows. Where the buffer has too few
     groups the batch has rows without weight: shapes do not depend on how many groups are fresh or there to draw.
 
-    Args:
-      state: donated, as the buffer is.
-      buffer: None trains on the fresh groups alone and keeps none.
-      groups: [B]; with a buffer as `replay.spread` lays the fresh ones.
-      num_fresh: int32 [], replay_spec.num_fresh or B; B where there is no buffer.
-      key: of the run.
-      model_config: of the policy.
-      spec: of the update.
-      mesh: on which all lies.
-      replay_spec: where there is a buffer.
-      reference: parameters of the KL penalty, needed where spec.kl_coef > 0.
+    State and buffer are donated; without a buffer all of the B groups are fresh, and none is kept. With one they lie
+    as `replay.spread` lays them, `num_fresh` of them, int32 [], are fresh, and `replay_spec` is required. `reference`,
+    the parameters of the KL penalty, is required where spec.kl_coef > 0.
 
-    Returns:
-      The new state, the buffer with the fresh groups, and metrics, as `diagnostics.summary` has them.
+    Returns the new state, the buffer with the fresh groups, and metrics, as `diagnostics.summary` has them.
     """
     now, (B, G), batch = state.step + 1, groups.rewards.shape, groups
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)

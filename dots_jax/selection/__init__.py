@@ -1,5 +1,7 @@
 """Ways to choose questions, one file each; `base.Selector` says what one can do."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from dots_jax.core import plugins
@@ -28,5 +30,5 @@ def make(config: ConfigDict, context: Context) -> Selector:
     return find(config.selection.name)(config, context)
 
 
-def _is_selector(found) -> bool:
-    return isinstance(found, type) and issubclass(found, Selector)
+def _is_selector(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Selector)

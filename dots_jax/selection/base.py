@@ -84,14 +84,15 @@ def check_ids(ids: np.ndarray, count: int, selector: Selector, method: str = "pr
     """The ids that a selector's method returns, int32 [count]. Raises UserError where they are something else."""
     ids, num_questions = np.asarray(ids), selector.context.num_questions
     if ids.dtype.kind != "i" or ids.shape != (count,):
-        found = f"{ids.dtype} {list(ids.shape)}"
+        returned = f"{ids.dtype} {list(ids.shape)}"
     elif count and not 0 <= ids.min() <= ids.max() < num_questions:
-        found = f"ids from {ids.min()} to {ids.max()}"
+        returned = f"ids from {ids.min()} to {ids.max()}"
     else:
         return ids.astype(np.int32)
+    more = "and the state" if method == "propose" else "as num_queries says"
     raise UserError(
         f"{type(selector).__name__}.{method} must return an array of {count} ids of questions, whole numbers from 0 to "
-        f"{num_questions - 1}, {'and the state' if method == 'propose' else 'as num_queries says'}; it returned {found}"
+        f"{num_questions - 1}, {more}; it returned {returned}"
     )
 
 
@@ -101,6 +102,5 @@ def check_distinct(config: ConfigDict) -> None:
     if pool and batch * interval > pool:
         raise UserError(
             f"a selection round draws {batch * interval} distinct questions (config.train.batch_size={batch} x "
-            f"config.selection.interval={interval}) from a pool of config.data.num_questions={pool}; raise that, lower "
-            "them"
+            f"config.selection.interval={interval}) from a pool of config.data.num_questions={pool}; lower them"
         )

@@ -15,7 +15,7 @@ from dots_jax.selection.base import Context, Selector, check_distinct
 
 
 class Dots(Selector):
-    """Measures a few reference questions each round, predicts the difficulty of all others from them, draws near 0.5.
+    """Measures a few reference questions each round, predicts all difficulties from them, draws near the target.
 
     State:
       "params", "optimizer": the predictor and its training.
@@ -32,22 +32,17 @@ class Dots(Selector):
         """Distinct questions, references that the pool and the window hold, and something that is learned."""
         check_distinct(config)
         c, p, batch, pool = config.selection, config.predictor, config.train.batch_size, config.data.num_questions
+        references, fresh = f"config.selection.references={c.references}", round(config.replay.fresh_fraction * batch)
         if pool and c.references > pool:
-            raise UserError(
-                f"config.selection.references={c.references} is more than the pool's "
-                f"config.data.num_questions={pool}; lower it"
-            )
-        fresh = round(config.replay.fresh_fraction * batch)
+            raise UserError(f"{references} is more than the pool's config.data.num_questions={pool}; lower it")
         if c.reuse_references > c.references or c.reuse_references >= fresh:
             raise UserError(
-                f"config.selection.reuse_references={c.reuse_references} must be at most "
-                f"config.selection.references={c.references} and below the {fresh} fresh groups of a step "
-                f"(config.replay.fresh_fraction of config.train.batch_size={batch})"
+                f"config.selection.reuse_references={c.reuse_references} must be at most {references} and below the "
+                f"{fresh} fresh groups of a step (config.replay.fresh_fraction of config.train.batch_size={batch})"
             )
         if p.window < c.references:
             raise UserError(
-                f"config.predictor.window={p.window} holds less than the config.selection.references={c.references} "
-                "of one round; raise it"
+                f"config.predictor.window={p.window} holds less than the {references} of one round; raise it"
             )
         if p.labels == "none" and not p.path:
             raise UserError(

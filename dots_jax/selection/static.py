@@ -25,10 +25,9 @@ class Static(Uniform):
         ties = ties[np.isfinite(labels[ties])]
         if len(ties) // 3 < config.train.batch_size:
             raise UserError(
-                f"config.selection.name=static wants an external difficulty, which {len(ties)} of the pool's "
-                f"{len(labels):,} questions have, for thirds of at least config.train.batch_size="
-                f"{config.train.batch_size}; name its column in config.data.difficulty_column, or choose another "
-                "selector"
+                f"config.selection.name=static requires thirds of at least config.train.batch_size="
+                f"{config.train.batch_size} questions with an external difficulty, which {len(ties)} of the pool's "
+                f"{len(labels):,} have; name its column in config.data.difficulty_column, or use another selector"
             )
         self._order = ties[np.argsort(labels[ties], kind="stable")].astype(np.int32)
         self._ends = np.linspace(0, len(ties), 4).astype(int)
