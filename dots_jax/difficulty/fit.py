@@ -76,9 +76,6 @@ class Split:
     heldout: np.ndarray  # for the report only
 
 
-# ---- Data --------------------------------------------------------------------------------------------------------
-
-
 def read(rates: str, embeddings: str) -> Table:
     """The table of the two files; a problem that a policy measured twice gets the mean.
 
@@ -132,9 +129,6 @@ def split(num_questions: int, seed: int) -> Split:
     heldout, rest = np.split(order, [num_questions // 5])
     validation, train = np.split(rest, [len(rest) // 5])
     return Split(train, validation, heldout)
-
-
-# ---- The predictor -----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,9 +228,6 @@ def train(
     return state[1]
 
 
-# ---- The command -------------------------------------------------------------------------------------------------
-
-
 def fit(config: ConfigDict, workdir: str) -> dict:
     """Trains, compares and writes `FILES` to `workdir`; returns the report. Raises UserError."""
     start = time.perf_counter()
@@ -258,8 +249,6 @@ def fit(config: ConfigDict, workdir: str) -> dict:
         f"validation, {len(parts.heldout):,} held out; {config.references} references",
         flush=True,
     )
-
-    # ---- Everything is chosen on the validation questions ------------------------------------------------------
     labelled = _labelled(table, config, parts.train, 2)
     judge = functools.partial(_judge, table, parts.validation)
     choices = {name: _best(make, grid, table, labelled[name], judge) for name, (make, grid) in BASELINES.items()}
@@ -272,8 +261,6 @@ def fit(config: ConfigDict, workdir: str) -> dict:
 
     train(config, table, parts.train, choices["kernel ridge"], config.epochs, on_epoch)
     epochs = _argmax(curve, config.epochs - 1) + 1
-
-    # ---- The same again on all questions that are not held out -------------------------------------------------
     print(f"best after epoch {epochs}; training as long on training and validation questions", flush=True)
     params = train(config, table, rest, choices["kernel ridge"], epochs, lambda *_: False)
     labelled = _labelled(table, config, rest, 3)

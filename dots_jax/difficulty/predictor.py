@@ -104,7 +104,7 @@ def attention(params: dict, query: jax.Array, reference: jax.Array, mask: jax.Ar
 
 def encode(params: dict, query: jax.Array) -> jax.Array:
     """Features [N, W] of `query` [N, D] for `score`. Rows that are split over a mesh stay where they are."""
-    return _encode(params["query"], query, _layout(query))
+    return _by_rows(_tower, _layout(query), query, params["query"])
 
 
 def score(
@@ -133,11 +133,6 @@ def predict(
 ) -> jax.Array:
     """Difficulty [Q] of `query` [Q, D]: `encode` and `score`."""
     return score(params, encode(params, query), reference, difficulty, calibration, refit, mask)[0]
-
-
-@functools.partial(jax.jit, static_argnames="layout")
-def _encode(tower, query: jax.Array, layout: Any):
-    return _by_rows(_tower, layout, query, tower)
 
 
 @functools.partial(jax.jit, static_argnames=("calibration", "refit", "layout"))
@@ -177,6 +172,7 @@ def _layout(rows: np.ndarray | jax.Array):
     return (s.mesh, s.spec[0]) if isinstance(s, NamedSharding) and len(s.spec) and s.spec[0] else None
 
 
+@functools.partial(jax.jit, static_argnames=("function", "layout"))
 def _by_rows(function: Callable, layout: Any, rows: jax.Array, shared: Any):
     """`function(shared, row)` of each of `rows`, a block at a time; on a mesh each device does its own."""
 
@@ -222,9 +218,8 @@ def _predict(head: dict, weights: jax.Array, difficulty: jax.Array, calibration:
         scale, shift = jax.nn.softplus(x[:, 0]), jnp.tanh(x[:, 1])
         p = jnp.clip(p, 1e-4, 1 - 1e-4)
         logit = jnp.log(p) - jnp.log1p(-p)
-        p = jax.nn.sigmoid(
-            logit / jnp.clip(scale, 1e-2, 10.0) + shift if calibration == "code" else scale * logit + shift
-        )
+        logit = logit / jnp.clip(scale, 1e-2, 10.0) if calibration == "code" else scale * logit
+        p = jax.nn.sigmoid(logit + shift)
     return jnp.where(mask.any(-1), 1 - p, 0.5)
 
 
@@ -239,9 +234,7 @@ def _least_squares(predicted: jax.Array, measured: jax.Array, mask: jax.Array):
     return slope, jnp.where(mask.any(), y - slope * x, 0.0)
 
 
-# ---- Files -------------------------------------------------------------------------------------------------------
 # Released name -> where it lies in the tree. Weights of linear layers are [out, in] there, kernels [in, out] here.
-
 _LAYERS = (("0", "norm_0"), ("1", "dense_0"), ("4", "dense_1"), ("7", "dense_2"), ("8", "norm_1"))
 _NAMES = {
     f"{released}.{index}.{kind}": (part, layer, kind if kind == "bias" else "scale" if "norm" in layer else "kernel")

@@ -15,27 +15,10 @@ from dots_jax.learner.microbatch import buckets
 from dots_jax.rollout import Rollouts
 
 P, G, S, T = 8, 4, 5, 9
-SPEC = learner.UpdateSpec(
-    minibatches=2,
-    micro_rows=8,
-    length_buckets=2,
-    logits_chunk=4,
-    clip=0.2,
-    loss=losses.decoupled,
-    ratio_cap=2.0,
-    advantage_std=True,
-    aggregation="token",
-    kl_coef=0.0,
-    learning_rate=1e-2,
-    warmup=0,
-    betas=(0.9, 0.999),
-    weight_decay=0.1,
-    max_grad_norm=0.5,
-    remat=False,
-    temperature=0.8,
-)
-
-
+SPEC = dataclasses.replace(
+    learner.UpdateSpec.from_config(common.get_config()), minibatches=2, micro_rows=8, length_buckets=2, logits_chunk=4,
+    loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat=False, temperature=0.8,
+)  # fmt: skip
 REPLAY = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
 STILL = dataclasses.replace(SPEC, learning_rate=1e-6, weight_decay=0.0)
 
@@ -267,14 +250,8 @@ def compiled_memory(config, replay_spec=None, questions=4, tokens=256):
     def array(*shape, dtype=jnp.int32):
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    rollouts = Rollouts(
-        array(questions, S),
-        array(questions),
-        array(questions, G, tokens),
-        array(questions, G),
-        array(questions, G, tokens, dtype=jnp.float32),
-        array(questions, G, dtype=bool),
-    )
+    sampled = array(questions, G, tokens), array(questions, G), array(questions, G, tokens, dtype=jnp.float32)
+    rollouts = Rollouts(array(questions, S), array(questions), *sampled, array(questions, G, dtype=bool))
     rewards, whole = array(questions, G, dtype=jnp.float32), array(questions)
     key = jax.eval_shape(lambda: jax.random.key(0))
     args = (learner.Groups(rollouts, rewards, whole, whole, whole), array(), key, config, spec, mesh, replay_spec)
