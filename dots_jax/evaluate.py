@@ -136,7 +136,7 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
     table = by_set(GradedCompletions(*(array.reshape(shape) for array in arrays)), evaluator)
     mean = float(np.mean([row["accuracy"] for row in table.values()]))
 
-    def reach(end):  # the sets are asked independently: distances to the ends add up as deviations do
+    def reach(end: str) -> float:  # the sets are asked independently: distances to the ends add up as deviations do
         return math.sqrt(sum((row[end] - row["accuracy"]) ** 2 for row in table.values())) / len(table)
 
     return table | {"average": {"accuracy": mean, "low": mean - reach("low"), "high": mean + reach("high")}}

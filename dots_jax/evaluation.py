@@ -34,12 +34,12 @@ class Evaluator:
         sampling, rows = self.sampling | {"temperature": 0.0, "top_p": 1.0}, np.arange(len(self.questions))
         return dataclasses.replace(self, rows=rows, samples=1, sampling=sampling)
 
-    def evaluate_all(self, params, key: jax.Array) -> GradedCompletions:
+    def evaluate_all(self, params: dict, key: jax.Array) -> GradedCompletions:
         """The completions of all rows [M, G]."""
         return concatenate([graded for *_, graded in self.evaluate_batches(params, key)])
 
     def evaluate_batches(
-        self, params, key: jax.Array, skip: Collection[int] = ()
+        self, params: dict, key: jax.Array, skip: Collection[int] = ()
     ) -> Iterator[tuple[int, np.ndarray, GradedCompletions]]:
         """Yields each batch's number, row numbers [P] and completions [P, G], while the next batch is sampled.
 

@@ -175,17 +175,16 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     table = {}
     for label, runs in methods.items():
         ends, reached = [run.metrics[-1] for run in runs], [run.reach(target) for run in runs]
+        pairs = [(run, base) for run in runs for base in methods[baseline] if run.seed == base.seed]
         table[label] = {
             "workdirs": [run.workdir for run in runs],
             "seeds": [run.seed for run in runs],
             "steps": [end["step"] for end in ends],
             "running": sum(run.metrics[-1]["step"] < run.config.get("train.steps", 0) for run in runs),
             "accuracy": [run.evaluations[-1]["eval/accuracy"] for run in runs],
-            "difference": _difference(runs, methods[baseline]),
+            "difference": _difference(pairs),
             "at_budget": [run.accuracy_at(budget) for run in runs],
-            "difference_at_budget": _paired(
-                [tuple(run.accuracy_at(budget) for run in pair) for pair in _pairs(runs, methods[baseline])]
-            ),
+            "difference_at_budget": _paired([[run.accuracy_at(budget) for run in pair] for pair in pairs]),
             "useful_groups": [run.mean("train/useful_groups") for run in runs],
             "pearson": [run.mean("predictor/pearson") for run in runs],
             "reference_pearson": [run.mean("predictor/reference_pearson") for run in runs],
@@ -198,20 +197,14 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     return {"baseline": baseline, "target": target, "budget": budget, "methods": table}
 
 
-def _pairs(runs: list[Run], baseline: list[Run]) -> list[tuple[Run, Run]]:
-    """Runs and the baseline's of the same seed."""
-    return [(run, base) for run in runs for base in baseline if run.seed == base.seed]
-
-
-def _difference(runs: list[Run], baseline: list[Run]) -> dict:
+def _difference(pairs: list[tuple[Run, Run]]) -> dict:
     """Accuracy less the baseline's of the same seed, at the last evaluation that all of these runs share."""
-    pairs = _pairs(runs, baseline)
     curves = [[{row["step"]: row["eval/accuracy"] for row in run.evaluations} for run in pair] for pair in pairs]
     step = max(set.intersection(*(set(curve) for pair in curves for curve in pair)), default=None) if pairs else None
-    return {"step": step} | _paired([(a[step], b[step]) for a, b in curves] if step is not None else [])
+    return {"step": step} | _paired([[a[step], b[step]] for a, b in curves] if step is not None else [])
 
 
-def _paired(values: list[tuple[float, float]]) -> dict:
+def _paired(values: list[list[float]]) -> dict:
     """Mean of the first less the second, and its standard error."""
     values = [a - b for a, b in values]
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan

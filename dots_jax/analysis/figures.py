@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
     figure.savefig(path, dpi=110, format="png")
 
 
-def _curve(axis, points: list[list[tuple]], color: str, **style) -> None:
+def _curve(axis: Any, points: list[list[tuple]], color: str, **style) -> None:
     """Mean over runs, at the steps that all have, in a band from least to most, and each run faintly.
 
     Points of a run: (step, x, y).
@@ -83,7 +84,7 @@ def _curve(axis, points: list[list[tuple]], color: str, **style) -> None:
             axis.plot(*np.array(run)[:, 1:].T, color=color, linewidth=0.7, alpha=0.35, linestyle=style.get("linestyle"))
 
 
-def _bars(axis, parts: dict[str, dict[str, list[float]]], title: str) -> None:
+def _bars(axis: Any, parts: dict[str, dict[str, list[float]]], title: str) -> None:
     """A bar for each method: the means over seeds, stacked, the method's name above it."""
     start = np.zeros(len(parts))
     for phase in (phase for phase in PHASES if phase != "cost_excluded"):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -128,7 +129,7 @@ class Run:
                 reports |= {prefix + name: value for name, value in report.items()}
             return reports
 
-        def best(fit, choices) -> dict[str, float]:
+        def best(fit: Callable, choices: tuple) -> dict[str, float]:
             reports = [judge([fit(r, *choice)(E[r.ids]) for r in rounds]) for choice in choices]
             order = "uniform_pearson" if (new & uniform).any() else "pearson"
             return max(reports, key=lambda report: report[order])

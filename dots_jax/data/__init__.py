@@ -4,8 +4,10 @@ import collections
 import json
 import os
 import zlib
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.core import files
 from dots_jax.data import arithmetic, real
@@ -15,7 +17,7 @@ from dots_jax.policy import tokenizer as tok
 FILE = "questions.jsonl"
 
 
-def load(config, tokenizer) -> tuple[Questions, Questions]:
+def load(config: ConfigDict, tokenizer: Any) -> tuple[Questions, Questions]:
     """The pool that `config.data` describes and the held-out questions: the procedural ones, or real ones.
 
     Raises UserError as `arithmetic.make` and `real.load`.

@@ -32,7 +32,7 @@ def _number(generator: np.random.Generator, digits: int) -> int:
     return int(generator.integers(10 ** (digits - 1), 10**digits))
 
 
-def _join(items, separator: str = "") -> str:
+def _join(items: Iterable, separator: str = "") -> str:
     return separator.join(map(str, items))
 
 

@@ -72,19 +72,19 @@ def rows(name: str, named: dict[str, Source], directory: str) -> tuple[list[dict
 
     Raises UserError for whatever cannot be found, downloaded or read.
     """
-    if name in named:
-        path = local(named[name], directory)
-        if path is None:
-            if not named[name].hub:
-                raise UserError(
-                    f"{name} is not on the hub, and {directory or 'config.data.root'} has no {named[name].files[0]}"
-                    ".parquet; set config.data.root or DOTS_DATA to a directory with it"
-                )
-            return _hub(named[name].hub, name, directory), named[name].hub
+    source = named.get(name)
+    if source:
+        path, hub = local(source, directory), source.hub
     else:
         path = next((p for p in (name, os.path.join(directory, name)) if name and os.path.exists(p)), None)
-    if path is None and HUB.fullmatch(name):
-        return _hub(name, name, directory), name
+        hub = name if HUB.fullmatch(name) else ""
+    if path is None and hub:
+        return _hub(hub, name, directory), hub
+    if path is None and source:
+        raise UserError(
+            f"{name} is not on the hub, and {directory or 'config.data.root'} has no {source.files[0]}.parquet; set "
+            "config.data.root or DOTS_DATA to a directory with it"
+        )
     if path is None and name.endswith(SUFFIXES):
         raise UserError(f"no question file {name}" + (f" here or in {directory}" if directory else ""))
     if path is None or not (os.path.isdir(path) or path.endswith(SUFFIXES)):

@@ -63,12 +63,7 @@ def make(
     """
     key = _key(directory, texts, dtype, max_tokens)
     path = os.path.join(cache, f"{key}.npy")
-    embeddings = None
-    if os.path.exists(path):
-        try:
-            embeddings = read(path, len(texts), texts)
-        except UserError as error:
-            _say(f"embeddings are made anew: {error}")
+    embeddings = _read_cached(path, len(texts), texts)
     if distributed.gather(embeddings is not None).all():
         return embeddings
     mesh = mesh or sharding.make_mesh()
@@ -80,7 +75,7 @@ def make(
     embeddings, done, started, shown = np.zeros((len(texts), width), np.float32), 0, time.time(), time.time()
     for name, ids, length in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh), shortest):
         file = os.path.join(partial, f"{name}.npy")
-        block = _read_block(file, (len(ids), width))
+        block = _read_cached(file, len(ids))
         if not distributed.gather(block is not None).all():
             rows = np.maximum(ids, 0)  # rows that fill the block up are computed and dropped
             block = distributed.to_host(mean_hidden(params, tokens[rows, :length], lengths[rows], model_config, mesh))
@@ -179,13 +174,13 @@ def _blocks(lengths: np.ndarray, batch_tokens: int, shards: int, shortest: int):
             yield f"{length}x{rows}-{i}", block, int(length)
 
 
-def _read_block(path: str, shape: tuple):
-    """A block that an interrupted call has left, or None."""
+def _read_cached(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarray | None:
+    """What an earlier call has left, or None where that is nothing or damaged."""
     try:
-        block = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # none there, or torn
+        return read(path, count, texts) if os.path.exists(path) else None
+    except UserError as error:
+        _say(f"embeddings are made anew: {error}")
         return None
-    return block if block.shape == shape and block.dtype == np.float32 else None
 
 
 def _key(directory: str, texts: Sequence[str], dtype: str, max_tokens: int) -> str:

@@ -67,15 +67,6 @@ class Table:
         return [questions[~np.isnan(labels[questions])] for labels in self.difficulty]
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Questions by number: no question is in two of them, whatever the number of policies that measured it."""
-
-    train: np.ndarray
-    validation: np.ndarray  # chooses the stopping point and every method's hyper-parameter
-    heldout: np.ndarray  # for the report only
-
-
 def read(rates: str, embeddings: str) -> Table:
     """The table of the two files; a problem that a policy measured twice gets the mean.
 
@@ -123,12 +114,16 @@ def read(rates: str, embeddings: str) -> Table:
     return Table(x, [str(name) for name in rows], difficulty)
 
 
-def split(num_questions: int, seed: int) -> Split:
-    """A fifth held out, a fifth of the rest for validation."""
+def split(num_questions: int, seed: int) -> dict[str, np.ndarray]:
+    """Numbers of questions for "train", "validation" and "heldout"; none is in two, however many policies measured it.
+
+    A fifth is held out, for the report only. A fifth of the rest is for validation, which chooses the stopping point
+    and every method's hyper-parameter.
+    """
     order = np.random.default_rng([seed, 0]).permutation(num_questions)
     heldout, rest = np.split(order, [num_questions // 5])
     validation, train = np.split(rest, [len(rest) // 5])
-    return Split(train, validation, heldout)
+    return {"train": train, "validation": validation, "heldout": heldout}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,17 +235,18 @@ def fit(config: ConfigDict, workdir: str) -> dict:
         os.makedirs(workdir, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
-    rest = np.concatenate([parts.train, parts.validation])
+    training, validation, heldout = parts.values()
+    rest = np.concatenate([training, validation])
     print(
         f"difficulty predictor of width {config.width} for embeddings of {table.embeddings.shape[1]} numbers\n"
         f"{config.rates}: {len(table.embeddings):,} questions, {len(table.policies)} policies: "
         f"{', '.join(table.policies[:4])}{', ...' if len(table.policies) > 4 else ''}\n"
-        f"split by question (seed {config.seed}): {len(parts.train):,} to train on, {len(parts.validation):,} for "
-        f"validation, {len(parts.heldout):,} held out; {config.references} references",
+        f"split by question (seed {config.seed}): {len(training):,} to train on, {len(validation):,} for "
+        f"validation, {len(heldout):,} held out; {config.references} references",
         flush=True,
     )
-    labelled = _labelled(table, config, parts.train, 2)
-    judge = functools.partial(_judge, table, parts.validation)
+    labelled = _labelled(table, config, training, 2)
+    judge = functools.partial(_judge, table, validation)
     choices = {name: _best(make, grid, table, labelled[name], judge) for name, (make, grid) in BASELINES.items()}
     curve = []
 
@@ -259,20 +255,20 @@ def fit(config: ConfigDict, workdir: str) -> dict:
         print(f"epoch {epoch}/{config.epochs}  loss {loss:.4f}  validation Pearson {curve[-1]:.3f}", flush=True)
         return epoch - (_argmax(curve, 0) + 1) >= config.patience
 
-    train(config, table, parts.train, choices["kernel ridge"], config.epochs, on_epoch)
+    train(config, table, training, choices["kernel ridge"], config.epochs, on_epoch)
     epochs = _argmax(curve, config.epochs - 1) + 1
     print(f"best after epoch {epochs}; training as long on training and validation questions", flush=True)
     params = train(config, table, rest, choices["kernel ridge"], epochs, lambda *_: False)
     labelled = _labelled(table, config, rest, 3)
     predicted = {"predictor": _adapter(config, table, params, labelled["predictor"])}
     predicted |= {name: _fitted(make, choices[name], table, labelled[name]) for name, (make, _) in BASELINES.items()}
-    by_policy = {name: _judge(table, parts.heldout, predict) for name, predict in predicted.items()}
+    by_policy = {name: _judge(table, heldout, predict) for name, predict in predicted.items()}
     report = {
         "heldout": {name: _mean(rows) for name, rows in by_policy.items()},
         "by_policy": {name: dict(zip(table.policies, rows, strict=True)) for name, rows in by_policy.items()},
         "chosen": {name: list(values) for name, values in choices.items()} | {"epochs": epochs},
         "validation_pearson": curve,
-        "questions": {name: len(getattr(parts, name)) for name in ("train", "validation", "heldout")},
+        "questions": {name: len(ids) for name, ids in parts.items()},
         "config": config.to_dict(),
         "seconds": time.perf_counter() - start,
     }
@@ -281,18 +277,18 @@ def fit(config: ConfigDict, workdir: str) -> dict:
     predictor.save(paths[0], params)
     text = json.dumps(files.plain(report), indent=2, allow_nan=False)
     files.replace(paths[1], lambda path: files.write_text(path, text))
-    files.replace(paths[2], lambda path: _draw(path, table, parts.heldout, predicted, report))
+    files.replace(paths[2], lambda path: _draw(path, table, heldout, predicted, report))
     print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
     return report
 
 
-def _enough(config: ConfigDict, table: Table, parts: Split) -> None:
+def _enough(config: ConfigDict, table: Table, parts: dict[str, np.ndarray]) -> None:
     """Raises UserError where a policy has measured too few questions of a part."""
     too_few = f"too few for config.references={config.references}; lower it or measure more"
     anywhere = "which is drawn over all problems; measure more of them or leave this policy out"
     limits = {"train": (config.references + 1, too_few), "validation": (2, anywhere), "heldout": (2, anywhere)}
     for part, (least, why) in limits.items():
-        for policy, ids in zip(table.policies, table.measured(getattr(parts, part)), strict=True):
+        for policy, ids in zip(table.policies, table.measured(parts[part]), strict=True):
             if len(ids) < least:
                 raise UserError(f"{config.rates}: of policy {policy} there are {len(ids)} questions for {part}, {why}")
 

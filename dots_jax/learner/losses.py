@@ -64,7 +64,7 @@ def truncated(
 plain.needs_proximal = False  # what is replayed is then not scored by the policy as it is
 
 
-def _clipped(ratio, centre, advantage: jax.Array, clip: float):
+def _clipped(ratio: jax.Array, centre: jax.Array | float, advantage: jax.Array, clip: float):
     """The larger of -A r and -A r clipped to centre (1 ± e), and whether that is the second, [R, T] both."""
     free, clipped = -advantage * ratio, -advantage * jnp.clip(ratio, centre * (1 - clip), centre * (1 + clip))
     return jnp.maximum(free, clipped), clipped > free

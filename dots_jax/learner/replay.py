@@ -6,7 +6,7 @@ newer one of its question replaces leaves a hole, which the next group fills. Sh
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +101,7 @@ def init(
 
     @functools.partial(jax.jit, out_shardings=sharding.rows(mesh))
     def empty():
-        def zeros(*shape, dtype=jnp.int32):
+        def zeros(*shape: int, dtype: Any = jnp.int32):
             return jnp.zeros((shards, C, *shape), dtype)
 
         logprobs, finished = zeros(G, T, dtype=jnp.float32), zeros(G, dtype=bool)
@@ -233,7 +233,7 @@ def to_shards(groups: Groups, mesh: jax.sharding.Mesh) -> Groups:
     return jax.device_put(_split(groups, sharding.num_row_shards(mesh)), sharding.rows(mesh))
 
 
-def _split(tree, shards: int):
+def _split(tree: Any, shards: int) -> Any:
     return jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[1:]), tree)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
 from dots_jax.learner import losses
 from dots_jax.rollout.types import Rollouts
 
@@ -100,3 +101,20 @@ class Rows:
     age: jax.Array  # int32 [R], training steps since the row was generated; 0: fresh
     advantages: jax.Array  # float32 [R]
     weights: jax.Array  # float32 [R], of each token in the loss
+
+
+def check(config: "ConfigDict") -> None:
+    """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
+    batch, parts = config.train.batch_size, config.learner.minibatches
+    if batch % parts:
+        raise UserError(
+            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; "
+            f"use {max(1, batch // parts) * parts} questions or another number of minibatches"
+        )
+    rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
+    if rows % micro:
+        raise UserError(
+            f"the {rows} rows of a minibatch (config.train.batch_size / config.learner.minibatches x "
+            f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
+        )
+    losses.find(config.learner.loss)

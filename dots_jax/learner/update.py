@@ -8,7 +8,6 @@ so skipped rows still count in the normalisation and accumulation is exact.
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -16,31 +15,10 @@ import optax
 
 from dots_jax.core import rng, sharding
 from dots_jax.core.arithmetic import round_up
-from dots_jax.core.errors import UserError
 from dots_jax.learner import diagnostics, losses, microbatch, replay
 from dots_jax.learner.types import Groups, Rows, TrainState, UpdateSpec
 from dots_jax.policy import qwen2, scoring
 from dots_jax.rollout.types import Rollouts
-
-if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
-    from ml_collections import ConfigDict
-
-
-def check(config: "ConfigDict") -> None:
-    """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
-    batch, parts = config.train.batch_size, config.learner.minibatches
-    if batch % parts:
-        raise UserError(
-            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; "
-            f"use {max(1, batch // parts) * parts} questions or another number of minibatches"
-        )
-    rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
-    if rows % micro:
-        raise UserError(
-            f"the {rows} rows of a minibatch (config.train.batch_size / config.learner.minibatches x "
-            f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
-        )
-    losses.find(config.learner.loss)
 
 
 def init_state(params: dict, model_config: qwen2.Config, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
