@@ -169,7 +169,7 @@ def test_dropout_only_where_asked_for(params, questions):
 
 def test_blocks_do_not_change_the_score(params, questions, monkeypatch):
     def forget():
-        for program in (predictor._encode, predictor._score):
+        for program in (predictor._by_rows, predictor._score):
             program.clear_cache()
 
     query, reference, d = questions
