@@ -99,7 +99,7 @@ class Experiment:
 
     def start_round(self, ids: np.ndarray, num_fresh: np.ndarray) -> Round:
         """The round of what the selector proposes. Raises UserError where that are not so many questions."""
-        ids = selection.check_ids(ids, num_fresh.sum(), self.selector)
+        ids = selection.check_ids(ids, num_fresh.sum(), len(self.pool), self.selector)
         return Round.start(ids, num_fresh, self.replay_spec.batch_size)
 
     def roll_out(self, params: dict, ids: np.ndarray, key: jax.Array) -> tuple[Rollouts, GradedCompletions]:

@@ -57,7 +57,8 @@ class Selector:
 
     def reference_ids(self, state: Any, key: jax.Array) -> np.ndarray:
         """What `queries` returns. Raises UserError where that are not `num_queries` questions."""
-        return check_ids(self.queries(state, key), self.num_queries(self.config), self, "queries")
+        count, num_questions = self.num_queries(self.config), self.context.num_questions
+        return check_ids(self.queries(state, key), count, num_questions, self, "queries")
 
     def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
         """The n questions to train on from `step` to the end of the round, int32 [n], and the state.
@@ -80,9 +81,11 @@ class Selector:
         """Writes what others may want of the state to the workdir when the run ends."""
 
 
-def check_ids(ids: np.ndarray, count: int, selector: Selector, method: str = "propose") -> np.ndarray:
+def check_ids(
+    ids: np.ndarray, count: int, num_questions: int, selector: Selector, method: str = "propose"
+) -> np.ndarray:
     """The ids that a selector's method returns, int32 [count]. Raises UserError where they are something else."""
-    ids, num_questions = np.asarray(ids), selector.context.num_questions
+    ids = np.asarray(ids)
     if ids.dtype.kind != "i" or ids.shape != (count,):
         returned = f"{ids.dtype} {list(ids.shape)}"
     elif count and not 0 <= ids.min() <= ids.max() < num_questions:
