@@ -200,7 +200,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
     eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
-    update = learner.UpdateSpec(**config.learner, temperature=config.rollout.temperature)
+    update = learner.UpdateSpec.from_config(config)
     rule = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     check_loaded(config, rule, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
@@ -239,7 +239,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         key=rng.stream(key, rng.Purpose.SELECTION, 0),
     )
     with ledger.phase("score"):
-        selector = selection.find(config.selection.name)(config, context)
+        selector = selection.make(config, context)
     first_round = Round.start(np.zeros(0, np.int32), np.zeros(config.selection.interval, int), config.train.batch_size)
     experiment = Experiment(
         steps=config.train.steps,

@@ -52,7 +52,7 @@ def train(config, workdir: str) -> None:
 def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     """Opens a round: measures what the selector asks for, if anything, and lets it propose what to train on."""
     key, selector_state, references = exp.stream(Purpose.SELECTION, step), state.selector, None
-    queries = exp.selector.queries(selector_state, key)
+    queries = exp.selector.reference_ids(selector_state, key)
     prediction = exp.selector.predict(selector_state)  # of the round before, to be judged
     if len(queries):
         phase = "cost_excluded" if exp.selector.cost_excluded else "reference"
@@ -91,7 +91,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: Measured
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
     with log.ledger.phase("update"):
-        groups = learner.Groups.generated(rollouts, rewards, ids, step, exp.mesh)
+        groups = learner.Groups.fresh(rollouts, rewards, ids, step, exp.mesh)
         count = jax.device_put(np.int32(num_fresh), sharding.replicated(exp.mesh))
         with jax.transfer_guard("disallow"):
             if state.buffer is not None:

@@ -76,7 +76,7 @@ def params_of(mesh, dtype):
 
 def compile_update(c, mesh):
     """The update's compiled program, and bytes on a device of its state, buffer and rollouts."""
-    hyper = learner.UpdateSpec(**c.learner, temperature=1.0)
+    hyper = learner.UpdateSpec.from_config(c)
     rule = replay.ReplaySpec(c.train.batch_size, c.selection.interval, **c.replay)
     params = params_of(mesh, jnp.dtype(c.policy.dtype))
     full = params_of(mesh, jnp.float32)
