@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dots_jax import data, reward
-from dots_jax.core import command_line, config_rules, files, plugins, sharding
+from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
@@ -43,15 +43,15 @@ example:
 RESULTS = "results.json"
 CONTINUES = "; the same command continues after the last whole batch"
 _ROW = {  # of COMPLETIONS
-    "batch": files.whole(),
-    "question": files.TEXT,
-    "sample": files.whole(),
-    "verdict": files.one_of([v.name.lower() for v in Verdict], "a verdict"),
-    "reward": files.number(0, 1),
-    "tokens": files.whole(),
-    "ended": files.FLAG,
-    "answer": files.TEXT,
-    "completion": files.TEXT,
+    "batch": rules.whole(),
+    "question": rules.text,
+    "sample": rules.whole(),
+    "verdict": rules.one_of(*(v.name.lower() for v in Verdict)),
+    "reward": rules.number(0, 1),
+    "tokens": rules.whole(),
+    "ended": rules.flag,
+    "answer": rules.text,
+    "completion": rules.text,
 }
 
 

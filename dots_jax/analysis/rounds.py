@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dots_jax import data
-from dots_jax.core import command_line, config_rules, files
+from dots_jax.core import command_line, config_rules, files, rules
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.policy import tokenizer as tok
@@ -44,7 +44,7 @@ class Run:
     def __init__(self, workdir: str):
         self.workdir = workdir
         self.config = _config(workdir)
-        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": files.whole()})
+        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": rules.whole()})
         steps = [row["step"] for row in metrics.read(workdir)][1:]
         if not self.groups or [row["step"] for row in self.groups][: len(steps)] != steps:
             raise UserError(f"{workdir}/{metrics.GROUPS} lacks steps of {metrics.FILE}; give a workdir that is whole")
@@ -161,18 +161,18 @@ def _config(workdir: str) -> ConfigDict:
 
 def _check(groups: list[dict], config, questions: int, path: str) -> None:
     """Raises UserError at the first row that lacks what its step has, or holds what cannot be."""
-    ids, predicted = files.whole(0, questions - 1), files.number()
+    ids, predicted = rules.whole(0, questions - 1), rules.number()
     for row in groups:
         where = f"step {row['step']} of {path}"
-        files.check_row(row, {"rollouts": files.whole(1), "ids": files.some(ids)}, where)
-        successes = files.number(0, row["rollouts"])
+        rules.check_row(row, {"rollouts": rules.whole(1), "ids": rules.some(ids)}, where)
+        successes = rules.number(0, row["rollouts"])
         of_each = {"successes": (successes, "ids"), "predicted": (predicted, "ids")}
         if (row["step"] - 1) % config.selection.interval == 0:
-            files.check_row(row, {"reference_ids": files.some(ids), "pool": files.some(files.whole(), 20)}, where)
+            rules.check_row(row, {"reference_ids": rules.some(ids), "pool": rules.some(rules.whole(), 20)}, where)
             of_each |= {"reference_successes": (successes, "reference_ids")}
             of_each |= {"reference_predicted": (predicted, "reference_ids")} if row["step"] > 1 else {}
-        kinds = {name: files.some(kind, len(row[of])) for name, (kind, of) in of_each.items()}
-        files.check_row(row, kinds, where)
+        kinds = {name: rules.some(kind, len(row[of])) for name, (kind, of) in of_each.items()}
+        rules.check_row(row, kinds, where)
 
 
 def _labels(row: dict, asked: bool, skip: int = 0) -> list[tuple]:

@@ -1,7 +1,5 @@
 """The command line that all programs share: `--config=FILE --workdir=DIR --config.field=value`."""
 
-import difflib
-import functools
 import importlib.util
 import inspect
 import os
@@ -13,18 +11,10 @@ from collections.abc import Callable, Mapping
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dots_jax.core import config_rules, plugins
-from dots_jax.core.errors import UserError, exit_code
+from dots_jax.core import config_rules, fields, plugins
+from dots_jax.core.errors import UserError, exit_code, near
 from dots_jax.core.files import ROOT
-
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    tuple: "a tuple such as (0.9, 0.99)",
-}
-_ALSO = {float: (float, int), tuple: (tuple, list)}  # what else does for it
+from dots_jax.core.rules import Rule, shortened
 
 
 def run(
@@ -33,7 +23,7 @@ def run(
     help_text: str,
     argv: list[str] | None = None,
     own: flags.FlagValues | None = None,
-    rules: Mapping[str, config_rules.Rule] = config_rules.RUN,
+    rules: Mapping[str, Rule] = config_rules.RUN,
     interrupted: str = "",
 ) -> int:
     """Reads the flags, calls `function(config, workdir)` and returns the exit code.
@@ -71,19 +61,18 @@ def parse(
     argv: list[str],
     default_config: str,
     own: flags.FlagValues | None = None,
-    rules: Mapping[str, config_rules.Rule] = config_rules.RUN,
+    rules: Mapping[str, Rule] = config_rules.RUN,
 ) -> tuple[ConfigDict, str]:
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)
     config = load(name)
-    same_fields(config, load(os.path.join(ROOT, default_config)), default_config)
-    fields = _fields(config)
+    same_fields(config, load(os.path.join(ROOT, default_config)), default_config, rules)
+    names = list(fields.flatten(config.to_dict()))
     for arg in argv:
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
-        if match and match[1] not in fields:
-            raise UserError(_unknown_field(match[1], fields, name))
+        if match and match[1] not in names:
+            raise UserError(_unknown_field(match[1], names, name))
     values = flags.FlagValues() if own is None else own
-    known = ["config", "workdir", "compilation_cache", "help", *values]
     argv = ["dots_jax", *argv]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -91,12 +80,14 @@ def parse(
         flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, known, 1, 0.5)
-        hint = f"did you mean --{near[0]}? " if near else ""
+        known = ["config", "workdir", "compilation_cache", "help", *values]
+        hint = near(error.flagname, known, "--{}", 0.5)
         raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
     except flags.IllegalFlagValueError as error:
-        text = re.sub(r"\('Non-boolean argument to boolean flag', (.*)\)", r"\1 is not true or false", str(error))
-        raise UserError(_wrong_type(text, config)) from error
+        match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if match is None:
+            raise UserError(str(error)) from error
+        raise UserError(f"--config.{match[1]}={match[2]} must be {rules[match[1]](match[2])}") from error
     except (flags.Error, ValueError, TypeError) as error:
         raise UserError(f"{str(error).replace('flag --', '--')}; --help shows the flags") from error
     if rest:
@@ -166,55 +157,32 @@ def _take(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:
     return value, rest
 
 
-def same_fields(config: ConfigDict, like: ConfigDict, name: str) -> None:
+def same_fields(config: ConfigDict, like: ConfigDict, name: str, rules: Mapping[str, Rule] = config_rules.RUN) -> None:
     """Raises UserError at the first field of `like`, the config of the file `name`, that the config lacks or has of
-    another kind, and at the first that it has besides.
+    another type that its rule refuses, and at the first that it has besides.
     """
-    known, given = _fields(like), _fields(config)
-    for field in known:
+    expected, given = fields.flatten(like.to_dict()), fields.flatten(config.to_dict())
+    for field, default in expected.items():
         if field not in given:
             raise UserError(f"the config lacks the field {field}; start it from {name}")
-        value, kind = (functools.reduce(lambda part, step: part[step], field.split("."), c) for c in (config, like))
-        kind = type(kind)
-        if not isinstance(value, _ALSO.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
-            raise UserError(f"config.{field}={value!r} must be {_KINDS[kind]}")
+        value = given[field]
+        if type(value) is not type(default) and (kind := rules[field](value)):
+            raise UserError(f"config.{field}={shortened(value)} must be {kind}")
     for field in given:
-        if field not in known:
-            raise UserError(_unknown_field(field, known, "the config file"))
+        if field not in expected:
+            raise UserError(_unknown_field(field, list(expected), "the config file"))
 
 
-def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
-    """Dotted names of all fields that hold values."""
-    names = []
-    for name, value in config.items():
-        names += _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
-    return names
-
-
-def _unknown_field(field: str, fields: list[str], name: str) -> str:
-    if config_rules.RENAMED.get(field) in fields:
+def _unknown_field(field: str, names: list[str], name: str) -> str:
+    if config_rules.RENAMED.get(field) in names:
         return f"config.{field} is now called config.{config_rules.RENAMED[field]}"
-    inside = [f for f in fields if f.startswith(f"{field}.")]
+    inside = [f for f in names if f.startswith(f"{field}.")]
     if inside:
         return f"config.{field} is a group of fields; set one of them, such as --config.{inside[0]}=VALUE"
-    near = difflib.get_close_matches(field, fields, 1, 0.6)
-    leaf = [f for f in fields if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
-    best = (leaf or near)[:1]
-    hint = (
-        f"did you mean config.{best[0]}?"
-        if best
-        else f"{name if name.endswith('.py') else 'configs/common.py'} lists the fields"
-    )
-    return f"unknown config field config.{field} in {name}; {hint}"
-
-
-def _wrong_type(message: str, config: ConfigDict) -> str:
-    """What to say for absl's `flag --config.FIELD=VALUE: reason`."""
-    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
-    if match is None:
-        return message
-    kind = type(functools.reduce(lambda part, name: part[name], match[1].split("."), config))
-    return f"--config.{match[1]}={match[2]} is not {_KINDS[kind]}"
+    leaf = [f for f in names if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
+    where = name if name.endswith(".py") else "configs/common.py"
+    hint = f"did you mean config.{leaf[0]}?" if leaf else near(field, names, "config.{}") or f"{where} lists the fields"
+    return f"unknown config field config.{field} in {name}; {hint.rstrip()}"
 
 
 def _line(error: Exception, file: str) -> str:

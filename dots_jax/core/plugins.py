@@ -1,6 +1,5 @@
 """Parts of a run that a config names: by a short name, as `module:name`, or as `FILE.py:name` of a user's own file."""
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, near
 
 FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
 
@@ -22,10 +21,9 @@ def find(name: str, known: Mapping[str, str], field: str, test: Callable[[Any], 
     """
     module, colon, attribute = known.get(name, name).rpartition(":")
     if not colon or not module or not attribute.isidentifier():
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"config.{field}={name!r}: {hint}give one of {', '.join(known)}, or your own as MODULE:NAME or FILE.py:NAME"
+            f"config.{field}={name!r}: {near(name, known)}give one of {', '.join(known)}, "
+            "or your own as MODULE:NAME or FILE.py:NAME"
         )
     try:
         loaded = _file(path(name, known, field)) if module.endswith(".py") else importlib.import_module(module)
@@ -35,7 +33,8 @@ def find(name: str, known: Mapping[str, str], field: str, test: Callable[[Any], 
         why = " ".join(str(error).split())[:200]
         raise UserError(f"config.{field}={name}: {module} cannot be loaded ({type(error).__name__}: {why})") from error
     if not hasattr(loaded, attribute):
-        raise UserError(f"config.{field}={name}: {module} has no {attribute}")
+        hint = near(attribute, vars(loaded)).strip()
+        raise UserError(f"config.{field}={name}: {module} has no {attribute}{hint and '; '}{hint}")
     found = getattr(loaded, attribute)
     if not test(found):
         raise UserError(f"config.{field}={name}: {attribute} is not {expected}")

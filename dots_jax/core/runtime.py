@@ -5,12 +5,13 @@ import hashlib
 import os
 import platform
 import re
-import sys
 import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+
+from dots_jax.core.errors import tell
 
 MEMORY_FRACTION = 0.92  # of a GPU, that JAX takes at once; NCCL, CUDA's libraries and autotuning need the rest
 MEMORY_VARIABLE = "XLA_CLIENT_MEM_FRACTION"
@@ -94,7 +95,7 @@ def _report_in_one_line() -> None:
             return show(message, *where, **how)
         if not said:
             why = " ".join(match[3].split())[:200]
-            print(f"warning: compilation cache {directory}: {why}; programs are compiled anew", file=sys.stderr)
+            tell(f"compilation cache {directory}: {why}; programs are compiled anew", "warning")
             said.append(why)
         if match[1] == "reading" and "://" not in directory and os.path.isdir(directory):
             for entry in Path(directory).glob(f"{match[2]}-*-cache"):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax import experiment
-from dots_jax.core import sharding
+from dots_jax.core import fields, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.plan import advice
@@ -75,24 +75,11 @@ def plan(config, model: qwen2.Config, devices: int, device_bytes: float, platfor
 def _attempt(config, model, memory, platform, changes: dict, devices: int) -> Plan | None:
     """The plan with `changes` on so many devices; None where they do not go together."""
     try:
-        other = changed(config, changes)
+        other = fields.replaced(config, changes)
         experiment.check(other)
         return _plan(other, model, devices, memory, platform)
     except UserError:
         return None
-
-
-def changed(config, changes: dict):
-    """A copy of the config with other values of fields."""
-    copy = config.copy_and_resolve_references()
-    copy.unlock()
-    for field, value in changes.items():
-        *path, name = field.split(".")
-        part = copy
-        for step in path:
-            part = part[step]
-        part[name] = value
-    return copy
 
 
 def _plan(config, model, devices, device_bytes, platform) -> Plan:

@@ -6,11 +6,11 @@ import re
 import jax
 
 from dots_jax import experiment
-from dots_jax.core import runtime, sharding
+from dots_jax.core import fields, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import gib
 from dots_jax.data import sources
-from dots_jax.plan import Plan, changed, plan
+from dots_jax.plan import Plan, plan
 from dots_jax.plan.footprint import UNKNOWN
 from dots_jax.policy import qwen2, shapes, source
 
@@ -31,7 +31,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         model = shapes.find(source.local(path, sources.root(config.data.root)) or path)
     if not config.data.num_questions:  # all that there are
         known = sources.POOLS.get(config.data.name)
-        config = changed(config, {"data.num_questions": known.size if known else UNKNOWN})
+        config = fields.replaced(config, {"data.num_questions": known.size if known else UNKNOWN})
     memory, notes = read_memory(device_memory) if device_memory else None, []
     fixed = [config.mesh[axis] for axis in sharding.AXES]
     known = None if -1 in fixed else math.prod(fixed)

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import read_json, whole
+from dots_jax.core.files import read_json
+from dots_jax.core.rules import whole
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
 ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both
@@ -148,7 +149,7 @@ def stop_ids(directory: str | os.PathLike, tokenizer: Any) -> tuple[int, ...]:
             continue
         found = read_json(path).get("eos_token_id")
         found = found if isinstance(found, list) else [found]
-        wrong = [x for x in found if x is not None and not whole(0, len(tokenizer) - 1).test(x)]
+        wrong = [x for x in found if x is not None and whole(0, len(tokenizer) - 1)(x)]
         if wrong:
             raise UserError(
                 f"eos_token_id in {path} is {str(found)[:60]}, but the tokenizer's ids are whole numbers from 0 to "

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, no_room
 
 
 class Checkpointer:
@@ -111,9 +111,10 @@ class Checkpointer:
         try:
             function()
         except Exception as error:  # of Orbax, tensorstore and the system: many kinds
+            mend = "make room" if no_room(error) else "mend that"
             raise UserError(
-                f"a checkpoint in {self.directory} cannot be written ({_reason(error)}); make room, then the same "
-                "command continues from the checkpoint before it"
+                f"a checkpoint in {self.directory} cannot be written ({_reason(error)}); {mend}, then the same command "
+                "continues from the checkpoint before it"
             ) from error
 
     def _write_sums(self) -> None:

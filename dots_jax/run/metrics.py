@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dots_jax.core import files
+from dots_jax.core import files, rules
 from dots_jax.core.errors import UserError
 
 FILE = "metrics.jsonl"
@@ -106,7 +106,7 @@ class Metrics:
 
 
 def read(
-    workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, files.Kind] | None = None
+    workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, rules.Rule] | None = None
 ) -> list[dict]:
     """The complete lines of `workdir/name`, a dictionary with a number `key` each; empty if there is no such file.
 
@@ -122,11 +122,11 @@ def read(
                 row = files.parse(line) if line.endswith("\n") else None
             except ValueError:
                 row = None
-            if not isinstance(row, dict) or key not in row or not (kinds or files.whole().test(row[key])):
+            if not isinstance(row, dict) or key not in row or (not kinds and rules.whole()(row[key])):
                 if kinds and next(file, None):
                     raise UserError(f"line {number} of {path} is no JSON object with a {key!r}; mend or remove it")
                 break  # torn by a kill; whatever follows is not to be trusted
-            files.check_row(row, kinds or {}, f"line {number} of {path}")
+            rules.check_row(row, kinds or {}, f"line {number} of {path}")
             rows.append(row)
     return rows
 

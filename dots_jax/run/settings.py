@@ -12,6 +12,7 @@ import numpy as np
 from dots_jax import selection
 from dots_jax.core import config_rules, distributed, files
 from dots_jax.core.errors import UserError
+from dots_jax.core.fields import flatten
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
 from dots_jax.policy import huggingface, source
@@ -54,14 +55,6 @@ def embedder(config, directory: str) -> str:
     return source.find(path, sources.root(config.data.root)) if path else directory
 
 
-def flat(tree: dict, prefix: str = "") -> dict:
-    """Dotted name -> value of a nested config."""
-    out = {}
-    for name, value in tree.items():
-        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return out
-
-
 def read(workdir: str) -> dict:
     """The config of the run in `workdir`. Raises UserError where there is none."""
     return _read(workdir)[0]
@@ -73,7 +66,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
             config = files.parse(file.read())
         fingerprints = config.pop(_FINGERPRINTS, {})
-        names = flat(config)
+        names = flatten(config)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = "bring the file back as it was, or name another directory"
         raise UserError(f"{workdir} holds no readable config.json of a run; {why}") from error
@@ -121,7 +114,7 @@ def same_inputs(found: dict[str, str], workdir: str) -> None:
 
 def identity(config, fingerprints: dict[str, str]) -> str:
     """A checksum of all that may not change when a run continues; its checkpoints hold it."""
-    fixed = {name: value for name, value in flat(config.to_dict()).items() if not name.startswith(FREE + BUFFER)}
+    fixed = {name: value for name, value in flatten(config.to_dict()).items() if not name.startswith(FREE + BUFFER)}
     return hashlib.sha256(json.dumps([fixed, fingerprints], sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -138,7 +131,7 @@ def check_shared(workdir: str) -> None:
 
 def differences(config, workdir: str) -> Iterator[tuple[str, Any, Any]]:
     """Dotted name, value there and value here of what differs from the config in `workdir`; None: it is not there."""
-    old, new = flat(read(workdir)), flat(json.loads(json.dumps(config.to_dict())))
+    old, new = flatten(read(workdir)), flatten(json.loads(json.dumps(config.to_dict())))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import whole
+from dots_jax.core.rules import whole
 from dots_jax.run import curves
 from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, read, running_mean
 from dots_jax.run.progress import WIDTH, Progress
