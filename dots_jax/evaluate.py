@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dots_jax import data, reward
-from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding
+from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding, text
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
@@ -126,9 +126,9 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     finally:
         evaluator.grader.close()
     table = results(rows)
-    text = json.dumps(table, indent=2)
-    files.replace(os.path.join(workdir, RESULTS), lambda partial: files.write_text(partial, text))
-    print(f"\n{show(table)}\n{os.path.join(workdir, RESULTS)}")
+    content = json.dumps(table, indent=2)
+    files.replace(os.path.join(workdir, RESULTS), lambda partial: files.write_text(partial, content))
+    print(f"\n{show(table)}{os.path.join(workdir, RESULTS)}")
 
 
 def results(rows: list[dict]) -> dict[str, dict]:
@@ -161,18 +161,15 @@ def results(rows: list[dict]) -> dict[str, dict]:
 
 def show(table: dict[str, dict]) -> str:
     """The table of `results` in at most 100 columns."""
-    columns = {  # name -> width
-        "questions": 10, "accuracy": 9, "95% interval": 14, "tokens": 7, "cut": 7, "wrong": 7, "no answer": 10,
-        "timeout": 8, "crashed": 8,
-    }  # fmt: skip
-    lines = [f"{'set':<14}" + "".join(f"{name:>{width}}" for name, width in columns.items())]
+    columns = ["questions", "accuracy", "95% interval", "tokens", "cut", "wrong", "no answer", "timeout", "crashed"]
+    lines = [["set", *columns]]
     for name, row in table.items():
         cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
         cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
         if "tokens" in row:
             cells |= {"tokens": f"{row['tokens']:.0f}", "cut": f"{row['cut']:.1%}"}
-        lines.append(f"{name[:14]:<14}" + "".join(f"{cells[n]:>{width}}" for n, width in columns.items()))
-    return "\n".join(lines)
+        lines.append([name[:14], *cells.values()])
+    return text.table(lines)
 
 
 def _there(config, workdir: str, expected: list[tuple[str, int]], batch: int) -> list[dict]:

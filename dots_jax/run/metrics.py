@@ -23,12 +23,12 @@ class Lines:
     def __init__(self, path: str):
         self._path, self._file, self.sum = path, None, 0
 
-    def truncate(self, step: int) -> None:
-        """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
+    def restart(self, rows: list[dict]) -> None:
+        """Leaves these rows alone of those that are there; call it before `write` when a run continues."""
         if os.path.exists(self._path):
-            kept = "".join(_line(files.plain(row)) for row in read(*os.path.split(self._path)) if row["step"] <= step)
-            files.replace(self._path, lambda partial: files.write_text(partial, kept))
-            self.sum = zlib.crc32(kept.encode())
+            text = "".join(_line(files.plain(row)) for row in rows)
+            files.replace(self._path, lambda partial: files.write_text(partial, text))
+            self.sum = zlib.crc32(text.encode())
 
     def write(self, step: int, values: dict) -> dict:
         """Appends `values` of `step` and returns them as written, with the step.
@@ -61,10 +61,10 @@ class Metrics:
         self._events = None
         self._purge_step = None
 
-    def truncate(self, step: int) -> None:
-        """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
-        self._purge_step = step + 1
-        self.lines.truncate(step)
+    def restart(self, rows: list[dict]) -> None:
+        """Leaves these rows alone of those that are there; call it before `write` when a run continues."""
+        self._purge_step = rows[-1]["step"] + 1 if rows else 0
+        self.lines.restart(rows)
 
     def write(self, step: int, values: dict) -> None:
         """Appends `values` of `step`, as `Lines.write`."""
@@ -131,10 +131,15 @@ def read(
     return rows
 
 
-def sums(workdir: str, name: str) -> dict[int, int]:
+def past(workdir: str) -> dict[str, list[dict]]:
+    """The lines that a run has left in `metrics.jsonl` and `groups.jsonl`."""
+    return {name: read(workdir, name) for name in (FILE, GROUPS)}
+
+
+def sums(rows: list[dict]) -> dict[int, int]:
     """Step -> CRC-32 of a file's lines up to it, for as long as no step is missing."""
     found, total = {}, 0
-    for row in read(workdir, name):
+    for row in rows:
         if found and row["step"] != next(reversed(found)) + 1:
             break
         total = zlib.crc32(_line(files.plain(row)).encode(), total)

@@ -98,13 +98,12 @@ def has_begun(workdir: str, step: int = 0) -> bool:
     )
 
 
-def last_step(workdir: str) -> tuple[int, dict[int, str]]:
+def last_step(workdir: str, past: dict[str, list[dict]]) -> tuple[int, dict[int, str]]:
     """The step of the newest checkpoint that is whole (0: there is none), and what is wrong with each newer one.
 
-    The lines of `metrics.jsonl` and `groups.jsonl` up to it must be as they were. Raises UserError where no checkpoint
-    can be used.
+    The lines of `metrics.past` up to it must be as they were. Raises UserError where no checkpoint can be used.
     """
-    sums = {name: metrics.sums(workdir, name) for name in (metrics.FILE, metrics.GROUPS)}
+    sums = {name: metrics.sums(rows) for name, rows in past.items()}
     bad, directory = {}, os.path.join(workdir, CHECKPOINTS)
     for step in checkpoint.steps(directory)[::-1]:
         path = os.path.join(directory, str(step))
