@@ -63,7 +63,8 @@ class RunLog:
             state, emptied = self._restore(state)
         barrier("all have read what is there")
         self._claim.take()
-        main_only(data.write)(exp.pool, workdir, exp.lengths, exp.readable)
+        readable = exp.grader.readable(exp.questions) if is_main() else None  # bool [N], answers that it understands
+        main_only(data.write)(exp.pool, workdir, exp.lengths, readable)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
         self._export = os.path.join(workdir, workdirs.EXPORT)
         if self.start:
@@ -79,8 +80,8 @@ class RunLog:
         for record in records:
             self.history.add_references(record)
             self.history.add_groups(record)
-        main_only(screens.first)(config, exp, state, self.start, workdir, emptied)
-        self._progress = main_only(progress.Progress)(exp.steps, self.start, round_steps=exp.interval)
+        main_only(screens.first)(config, exp, state, self.start, workdir, readable, emptied)
+        self._progress = main_only(progress.Progress)(exp.steps, self.start, round_steps=exp.replay_spec.interval)
         self._progress.stage("compiling")
         return state
 
@@ -95,13 +96,13 @@ class RunLog:
         buffer, emptied = saved["buffer"], False
         if buffer:
             emptied = buffer.ids is None
-            saved["buffer"] = self._exp.make_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
+            saved["buffer"] = self._exp.empty_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
         return dataclasses.replace(state, **saved), emptied
 
     def note_references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
         """Notes the references of a round and judges what had been predicted of them."""
         self._record |= {
-            "rollouts": self._exp.group_size,
+            "rollouts": self._exp.rollout_spec.group_size,
             "reference_ids": ids,
             "reference_successes": _whole(successes),
         }
@@ -111,15 +112,15 @@ class RunLog:
 
     def note_fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
-        exp, step_in_round, found = self._exp, (step - 1) % self._exp.interval, {}
+        exp, step_in_round, found = self._exp, self._exp.step_in_round(step), {}
         if "reference_predicted" in self._record:
             found |= self._judge("predictor/reference_", *self.history.references())
-        self._record |= {"rollouts": exp.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
+        self._record |= {"rollouts": exp.rollout_spec.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
         if prediction:
             self._record["predicted"] = prediction[0][ids]
             if step_in_round == 0:
                 self._record["pool"] = np.histogram(prediction[0].clip(0, 1), 20, (0, 1))[0]
-            if step_in_round == exp.interval - 1:
+            if step_in_round == exp.replay_spec.interval - 1:
                 new = np.isfinite(round.difficulty)
                 found |= self._judge("predictor/", prediction[0][round.ids[new]], round.difficulty[new])
         self.history.add_groups(self._record)
@@ -162,7 +163,7 @@ class RunLog:
             directory = exp.policy.directory
             huggingface.save(self._export, exp.policy.config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
-        if step % exp.checkpoint_every == 0 or step == exp.steps:
+        if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
             lines = {metrics.FILE: self._metrics.lines.sum, metrics.GROUPS: self._records.sum}
             self._checkpoints.save(step, _saved(state, self.ledger), lines)
 
@@ -173,7 +174,7 @@ class RunLog:
         main_only(screens.last)(self._workdir)
 
     def _judge(self, prefix: str, predicted, difficulty) -> dict:
-        report = measures.report(predicted, difficulty, self._exp.target)
+        report = measures.report(predicted, difficulty, self._config.selection.target)
         return {prefix + name: value for name, value in report.items()}
 
 

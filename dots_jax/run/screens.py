@@ -5,6 +5,7 @@ import shlex
 import textwrap
 
 import jax
+import numpy as np
 
 from dots_jax import data, reward
 from dots_jax.core.runtime import compilation_cache
@@ -13,12 +14,13 @@ from dots_jax.run import curves, metrics
 from dots_jax.run import workdir as workdirs
 
 
-def first(config, exp, state, start: int, workdir: str, emptied: bool) -> None:
+def first(config, exp, state, start: int, workdir: str, readable: np.ndarray | None, emptied: bool) -> None:
     """Prints what runs, on what, and where.
 
-    `exp` and `state` are as `run.log` has them; `emptied`: the buffer of the checkpoint of step `start` is left behind.
+    `exp` and `state` are as `run.log` has them; `readable` says of each answer of the pool whether the grader
+    understands it; `emptied`: the buffer of the checkpoint of step `start` is left behind.
     """
-    spec, mesh = exp.replay_spec, exp.mesh
+    spec, sampling, mesh = exp.replay_spec, exp.rollout_spec, exp.mesh
     method = f"{'GRPO-RR' if state.buffer else 'GRPO'}, {config.selection.name} selection"
     method += " (its cost is not counted)" if exp.selector.cost_excluded else ""
     method += f", {spec.num_replayed} of {spec.batch_size} groups replayed" if state.buffer else ""
@@ -27,15 +29,15 @@ def first(config, exp, state, start: int, workdir: str, emptied: bool) -> None:
     device += " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     device += f", of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     parameters = sum(x.size for x in jax.tree.leaves(state.learner.params))
-    rows = max(map(spec.num_fresh_at, range(start + 1, exp.steps + 1))) * exp.group_size
+    tokens = max(map(spec.num_fresh_at, range(start + 1, exp.steps + 1))) * sampling.group_size * sampling.max_tokens
     _print_entries(
         ("run", f"{config.name}: {method}"),
         ("device", device),
         ("policy", f"{config.policy.path} ({short(parameters)} parameters, {config.policy.dtype})"),
         ("reward", reward.describe(config.reward)),
-        ("questions", _fill(data.describe(exp.pool, exp.lengths, exp.readable))),
+        ("questions", _fill(data.describe(exp.pool, exp.lengths, readable))),
         ("held out", _fill(data.describe(exp.evaluator.questions, exp.evaluator.lengths))),
-        ("steps", f"{exp.steps}, each generates at most {short(rows * exp.max_tokens)} tokens to train on"),
+        ("steps", f"{exp.steps}, each generates at most {short(tokens)} tokens to train on"),
         ("workdir", workdir + (f" (continues after step {start})" if start else "")),
         ("compiled", compilation_cache() or "programs are not kept (--compilation_cache=DIR)"),
     )

@@ -2,8 +2,9 @@
 
 from dots_jax.core import plugins
 from dots_jax.selection.base import Context, Selector, check_distinct, check_ids
+from dots_jax.selection.checked import Checked
 
-__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_distinct", "check_ids", "find"]
+__all__ = ["BASELINE", "SELECTORS", "Checked", "Context", "Selector", "check_distinct", "check_ids", "find"]
 
 SELECTORS = {  # loaded when named: only DOTS needs Flax
     "uniform": "dots_jax.selection.uniform:Uniform",
@@ -16,8 +17,9 @@ BASELINE = "uniform"  # what reports compare with
 
 def find(name: str) -> type[Selector]:
     """The class that `config.selection.name` names. Raises UserError where there is none, or it does not load."""
-    return plugins.find(name, SELECTORS, "selection.name", _is_selector, "a subclass of dots_jax.selection.Selector")
+    expected = "a subclass of dots_jax.selection.Selector with its own propose"
+    return plugins.find(name, SELECTORS, "selection.name", _is_selector, expected)
 
 
 def _is_selector(found) -> bool:
-    return isinstance(found, type) and issubclass(found, Selector)
+    return isinstance(found, type) and issubclass(found, Selector) and found.propose is not Selector.propose
