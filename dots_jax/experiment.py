@@ -57,7 +57,7 @@ class RunState:
 
     learner: learner.TrainState
     buffer: replay.Groups | None  # None: no replay
-    selector: Any  # the selector's own
+    selector: Any  # state of the selector
     round: Round
 
 
@@ -190,25 +190,17 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     policy, params = load_policy(directory, mesh, config.policy.dtype)
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
-    eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
     update = learner.UpdateSpec(**config.learner, temperature=config.rollout.temperature)
     spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     check_loaded(config, spec, sharding.num_row_shards(mesh), policy.config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
     grader = reward.make(config.reward)
+    sampling = {"mesh": mesh, "temperature": config.eval.temperature, "top_p": config.eval.top_p}
+    sampling |= {"chunk": config.rollout.chunk, "slots": config.rollout.slots}
     evaluator = Evaluator(
-        policy,
-        eval_set,
-        eval_set.rows(),
-        eval_prompts,
-        eval_lengths,
-        grader,
-        config.eval.samples,
-        config.eval.batch,
-        config.rollout.max_tokens,
-        {"mesh": mesh, "chunk": config.rollout.chunk, "slots": config.rollout.slots}
-        | {"temperature": config.eval.temperature, "top_p": config.eval.top_p},
-    )
+        policy, eval_set, eval_set.rows(), *policy.encode(eval_set.texts, config.data.system), grader,
+        config.eval.samples, config.eval.batch, config.rollout.max_tokens, sampling,
+    )  # fmt: skip
     state = learner.init_state(params, policy.config, update, mesh)
     initial_params = jax.tree.map(jnp.copy, params) if update.kl_coef else None
     del params

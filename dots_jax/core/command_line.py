@@ -18,34 +18,33 @@ from dots_jax.core.rules import Rule, shortened
 
 
 def run(
-    function: Callable[[ConfigDict, str], None],
+    function: Callable[[ConfigDict, str], int | None],
     default_config: str,
     help_text: str,
     argv: list[str] | None = None,
-    own: flags.FlagValues | None = None,
+    values: flags.FlagValues | None = None,
     rules: Mapping[str, Rule] = config_rules.RUN,
     interrupted: str = "",
 ) -> int:
-    """Reads the flags, calls `function(config, workdir)` and returns the exit code.
+    """Reads the flags, calls `function(config, workdir)` and returns the exit code, as `exit_code`; 0: help is shown.
 
-    0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
-    on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
-    in the current directory, then beside the package; `rules` say what its fields may be. `own` declares flags of the
-    program's own and gets the values of all. `interrupted` is said of a run that was.
+    `default_config`, which replaces `{default}` in `help_text`, is looked up like any relative --config: in the current
+    directory, then beside the package; `rules` say what its fields may be. `values` declares flags of the program's own
+    and gets the values of all.
     """
     argv, workdir = list(sys.argv[1:] if argv is None else argv), ""
-    own = flags.FlagValues() if own is None else own
+    values = flags.FlagValues() if values is None else values
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
 
     def program():
         nonlocal workdir
-        config, workdir = parse(argv, default_config, own, rules)
+        config, workdir = parse(argv, default_config, values, rules)
         from dots_jax.core import runtime  # imports jax: wrong flags are reported before
 
-        runtime.start(own.compilation_cache)
-        function(config, workdir)
+        runtime.start(values.compilation_cache)
+        return function(config, workdir)
 
     return exit_code(program, lambda: workdir, interrupted)
 
@@ -60,7 +59,7 @@ def end(code: int) -> None:
 def parse(
     argv: list[str],
     default_config: str,
-    own: flags.FlagValues | None = None,
+    values: flags.FlagValues | None = None,
     rules: Mapping[str, Rule] = config_rules.RUN,
 ) -> tuple[ConfigDict, str]:
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
@@ -72,7 +71,7 @@ def parse(
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
         if match and match[1] not in names:
             raise UserError(_unknown_field(match[1], names, name))
-    values = flags.FlagValues() if own is None else own
+    values = flags.FlagValues() if values is None else values
     argv = ["dots_jax", *argv]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -130,8 +129,8 @@ def load(name: str) -> ConfigDict:
         try:
             inspect.signature(get_config).bind(*args)
         except TypeError:
-            wanted = "takes no argument; leave out" if args else "wants an argument; add"
-            raise UserError(f"get_config of {path} {wanted} the part after the colon in --config=FILE:ARG") from None
+            mend = "takes no argument; leave out" if args else "wants an argument; add"
+            raise UserError(f"get_config of {path} {mend} the part after the colon in --config=FILE:ARG") from None
         config = get_config(*args)
     except UserError:
         raise

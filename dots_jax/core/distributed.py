@@ -82,12 +82,9 @@ def initialize(
             initialization_timeout=seconds + 60,
         )
     except (RuntimeError, ValueError, OSError, KeyError) as error:
-        how = (
-            ""
-            if explicit
-            else "; where JAX does not find them itself give --coordinator, --num_processes and --process_id"
-        )
-        raise UserError(f"cannot join the other processes: {str(error).rstrip('.')}{how}") from error
+        how = "; where JAX does not find them itself give --coordinator, --num_processes and --process_id"
+        reason = str(error).rstrip(".") + ("" if explicit else how)
+        raise UserError(f"cannot join the other processes: {reason}") from error
     finally:
         timer.cancel()
     _joined = True

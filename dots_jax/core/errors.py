@@ -30,20 +30,17 @@ def no_room(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-def exit_code(function: Callable[[], object], where: Callable[[], str] = str, interrupted: str = "") -> int:
+def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str, interrupted: str = "") -> int:
     """Calls a program and returns its exit code.
 
-    0: done; 2: the user's mistake, one line on stderr; 130: interrupted. Other exceptions pass.
-
-    Args:
-      function: the program.
-      where: what an error of the system is about that names no file.
-      interrupted: what is said of an interrupted program, after the word itself.
+    That is what it returns, or 0; 2: the user's mistake, one line on stderr; 130: interrupted. Other exceptions pass.
+    `where` says what an error of the system is about that names no file, `interrupted` what becomes of a program that
+    was.
     """
     show = sys.unraisablehook
     sys.unraisablehook = functools.partial(_repeat, show)
     try:
-        function()
+        return function() or 0
     except UserError as error:
         tell(error)
         return 2
@@ -56,7 +53,6 @@ def exit_code(function: Callable[[], object], where: Callable[[], str] = str, in
         return 2
     finally:
         sys.unraisablehook = show
-    return 0
 
 
 def quiet_interrupts() -> None:

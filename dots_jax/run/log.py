@@ -112,9 +112,9 @@ class RunLog:
 
     def note_fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
-        exp, step_in_round, found = self._exp, self._exp.step_in_round(step), {}
+        exp, step_in_round, measured = self._exp, self._exp.step_in_round(step), {}
         if "reference_predicted" in self._record:
-            found |= self._judge("predictor/reference_", *self.history.references())
+            measured |= self._judge("predictor/reference_", *self.history.references())
         self._record |= {"rollouts": exp.rollout_spec.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
         if prediction:
             self._record["predicted"] = prediction[0][ids]
@@ -122,9 +122,9 @@ class RunLog:
                 self._record["pool"] = np.histogram(prediction[0].clip(0, 1), 20, (0, 1))[0]
             if step_in_round == exp.replay_spec.interval - 1:
                 new = np.isfinite(round.difficulty)
-                found |= self._judge("predictor/", prediction[0][round.ids[new]], round.difficulty[new])
+                measured |= self._judge("predictor/", prediction[0][round.ids[new]], round.difficulty[new])
         self.history.add_groups(self._record)
-        return found | {
+        return measured | {
             "train/reward": rewards.mean(),
             "train/useful_groups": learner.mixed(rewards).mean(),
             "train/completion_tokens": float(rollouts.lengths.mean()),
@@ -164,7 +164,7 @@ class RunLog:
             huggingface.save(self._export, exp.policy.config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
         if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
-            lines = {metrics.FILE: self._metrics.lines.sum, metrics.GROUPS: self._records.sum}
+            lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
             self._checkpoints.save(step, _saved(state, self.ledger), lines)
 
     def end(self) -> None:

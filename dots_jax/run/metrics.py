@@ -52,33 +52,30 @@ class Lines:
             self._file = None
 
 
-class Metrics:
-    """Appends one JSON object per step to `workdir/metrics.jsonl` and mirrors it to `workdir/tensorboard`."""
+class Metrics(Lines):
+    """The lines of `workdir/metrics.jsonl`, mirrored to `workdir/tensorboard`."""
 
     def __init__(self, workdir: str):
-        self._workdir = workdir
-        self.lines = Lines(os.path.join(workdir, FILE))
-        self._events = None
-        self._purge_step = None
+        super().__init__(os.path.join(workdir, FILE))
+        self._workdir, self._events, self._purge_step = workdir, None, None
 
     def restart(self, rows: list[dict]) -> None:
-        """Leaves these rows alone of those that are there; call it before `write` when a run continues."""
+        """As `Lines.restart`."""
         self._purge_step = rows[-1]["step"] + 1 if rows else 0
-        self.lines.restart(rows)
+        super().restart(rows)
 
-    def write(self, step: int, values: dict) -> None:
-        """Appends `values` of `step`, as `Lines.write`."""
-        row = self.lines.write(step, values)
+    def write(self, step: int, values: dict) -> dict:
+        """As `Lines.write`."""
+        row = super().write(step, values)
         if self._events is None:
             self._open()
-        scalars = [
-            {"tag": name, "simple_value": value} for name, value in row.items() if isinstance(value, int | float)
-        ]
-        self._event(row["step"], summary={"value": [scalar for scalar in scalars if scalar["tag"] != "step"]})
+        scalars = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}
+        self._event(row["step"], summary={"value": [{"tag": k, "simple_value": v} for k, v in scalars.items()]})
+        return row
 
     def close(self) -> None:
         """Closes both files."""
-        self.lines.close()
+        super().close()
         if self._events is not None:
             self._events.close()
             self._events = None
@@ -138,13 +135,13 @@ def past(workdir: str) -> dict[str, list[dict]]:
 
 def sums(rows: list[dict]) -> dict[int, int]:
     """Step -> CRC-32 of a file's lines up to it, for as long as no step is missing."""
-    found, total = {}, 0
+    by_step, total = {}, 0
     for row in rows:
-        if found and row["step"] != next(reversed(found)) + 1:
+        if by_step and row["step"] != next(reversed(by_step)) + 1:
             break
         total = zlib.crc32(_line(files.plain(row)).encode(), total)
-        found[row["step"]] = total
-    return found
+        by_step[row["step"]] = total
+    return by_step
 
 
 def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:

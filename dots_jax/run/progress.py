@@ -50,15 +50,9 @@ class Progress:
             from tqdm import tqdm
 
             columns = min(WIDTH, shutil.get_terminal_size().columns) - 1
+            where = {"file": self._stream, "ncols": columns, "nrows": 24}  # where it reports no rows it would be empty
             layout = "{n_fmt}/{total_fmt} |{bar}| {desc}"
-            self._bar = tqdm(
-                total=total_steps,
-                initial=start_step,
-                file=self._stream,
-                ncols=columns,
-                nrows=24,  # a terminal that reports no rows would show nothing
-                bar_format=layout,
-            )
+            self._bar = tqdm(total=total_steps, initial=start_step, bar_format=layout, **where)
 
     def stage(self, text: str) -> None:
         """Names what the bar waits for, such as "compiling"."""
@@ -146,13 +140,8 @@ class Progress:
 
     def _pace(self, step: int, metrics: dict) -> list[str]:
         """Tokens per second and time left over the last ten steps, compile time left out of both."""
-        whole, compiling, evaluating, cost_excluded = (
-            float(metrics.get(name, 0.0))
-            for name in (
-                "seconds",
-                *(f"ledger/seconds_{phase}" for phase in ("compile", "evaluation", "cost_excluded")),
-            )
-        )
+        names = ("seconds", *(f"ledger/seconds_{phase}" for phase in ("compile", "evaluation", "cost_excluded")))
+        whole, compiling, evaluating, cost_excluded = (float(metrics.get(name, 0.0)) for name in names)
         seconds, at_work = whole - compiling + cost_excluded, whole - compiling - evaluating
         self._recent.append((step, seconds, at_work, float(metrics.get("ledger/generated_tokens", 0))))
         first, last = self._recent[0], self._recent[-1]

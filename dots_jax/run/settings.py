@@ -99,12 +99,12 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
     return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest()[:20] for name, part in parts.items()}
 
 
-def same_inputs(found: dict[str, str], workdir: str) -> None:
+def same_inputs(prints: dict[str, str], workdir: str) -> None:
     """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
-    began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else found
+    began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else prints
     if not began:
         raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
-    for name, value in found.items():
+    for name, value in prints.items():
         if began.get(name) != value:
             raise UserError(
                 f"{workdir} began with another {name.replace('_', ' ')} than is there now; bring the old one back to "
