@@ -130,7 +130,9 @@ def check(config) -> None:
     selection.find(config.selection.name).check(config)
 
 
-def check_loaded(config, replay_spec: replay.ReplaySpec, shards: int, model, longest_prompt: int, pool: int) -> None:
+def check_loaded(
+    config, replay_spec: replay.ReplaySpec, shards: int, model_config, longest_prompt: int, pool: int
+) -> None:
     """Raises UserError where the batch does not divide over `shards` devices, a row is too long for the model, or the
     `pool` questions that there are do not suffice.
     """
@@ -152,10 +154,10 @@ def check_loaded(config, replay_spec: replay.ReplaySpec, shards: int, model, lon
             f"{replay_spec.capacity} must all divide over the mesh's data x fsdp = {shards} devices; use multiples of "
             f"{shards}, or other config.mesh axes"
         )
-    if longest_prompt + config.rollout.max_tokens > model.max_positions:
+    if longest_prompt + config.rollout.max_tokens > model_config.max_positions:
         raise UserError(
             f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} "
-            f"exceed the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
+            f"exceed the policy's {model_config.max_positions} positions; lower config.rollout.max_tokens"
         )
 
 
@@ -190,9 +192,9 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     policy, params = load_policy(directory, mesh, config.policy.dtype)
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
-    update = learner.UpdateSpec(**config.learner, temperature=config.rollout.temperature)
-    spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
-    check_loaded(config, spec, sharding.num_row_shards(mesh), policy.config, prompts.shape[1], len(pool))
+    update_spec = learner.UpdateSpec(**config.learner, temperature=config.rollout.temperature)
+    replay_spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
+    check_loaded(config, replay_spec, sharding.num_row_shards(mesh), policy.config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
     grader = reward.make(config.reward)
     sampling = {"mesh": mesh, "temperature": config.eval.temperature, "top_p": config.eval.top_p}
@@ -201,8 +203,8 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         policy, eval_set, eval_set.rows(), *policy.encode(eval_set.texts, config.data.system), grader,
         config.eval.samples, config.eval.batch, config.rollout.max_tokens, sampling,
     )  # fmt: skip
-    state = learner.init_state(params, policy.config, update, mesh)
-    initial_params = jax.tree.map(jnp.copy, params) if update.kl_coef else None
+    state = learner.init_state(params, policy.config, update_spec, mesh)
+    initial_params = jax.tree.map(jnp.copy, params) if update_spec.kl_coef else None
     del params
     embedder = settings.embedder(config, directory)
     fingerprints = main_only(_fingerprints)(config, directory, embedder, pool, eval_set)
@@ -233,10 +235,10 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         evaluator=evaluator,
         selector=selector,
         rollout_spec=RolloutSpec(**config.rollout),
-        replay_spec=spec,
-        update_spec=update,
+        replay_spec=replay_spec,
+        update_spec=update_spec,
         initial_params=initial_params,
         fingerprints=fingerprints,
     )
-    no_round = Round.start(np.zeros(0, np.int32), np.zeros(spec.interval, int), spec.batch_size)
+    no_round = Round.start(np.zeros(0, np.int32), np.zeros(replay_spec.interval, int), replay_spec.batch_size)
     return exp, RunState(state, exp.empty_buffer(), selector.init(), no_round)

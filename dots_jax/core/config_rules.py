@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from dots_jax.core.errors import UserError
 from dots_jax.core.fields import flatten
-from dots_jax.core.rules import LARGEST, Rule, flag, is_whole, number, one_of, real, rule, shortened, some, text, whole
+from dots_jax.core.rules import LARGEST, Rule, flag, is_whole, must, number, one_of, real, shortened, some, text, whole
 
 # The most of each thing counted: beyond it no machine has the memory, and nobody the time.
 _QUESTIONS = 10**7  # their embeddings, of 896 float32 each, are 36 GB on the host
@@ -30,7 +30,7 @@ dtype = one_of("float32", "bfloat16")
 calibration = one_of("code", "paper", "none")
 betas = some(real(lambda x: 0 <= x < 1, "from 0 to below 1"), 2)
 levels = some(number(0, 1000), 6)  # of arithmetic, a weight for each
-axis = rule(
+axis = must(
     lambda x: is_whole(x) and (1 <= x <= LARGEST or x == -1), "a number of devices, or -1 for what the other axes leave"
 )
 
@@ -50,7 +50,7 @@ RUN = {  # configs/common.py
     "name": text,
     "seed": seed,
     "policy.path": text,
-    **{f"policy.random.{name}": SHAPE[name] for name in SHAPE},
+    **{f"policy.random.{name}": rule for name, rule in SHAPE.items()},
     "policy.random.width": whole(0, _WIDTH),
     "policy.dtype": dtype,
     **MESH,
@@ -182,7 +182,7 @@ FIT = {  # configs/difficulty_fit.py
 }
 PRETRAIN = {  # configs/quickstart_pretrain.py
     "seed": seed,
-    **{f"model.{name}": SHAPE[name] for name in SHAPE},
+    **{f"model.{name}": rule for name, rule in SHAPE.items()},
     "num_questions": whole(1, _QUESTIONS),
     "num_heldout": whole(1, _QUESTIONS),
     "data_seed": seed,
@@ -211,8 +211,8 @@ _ARRAYS = (  # fields whose product is the size of an array; a 0 stands for all 
 def check(config, rules: Mapping[str, Rule]) -> None:
     """Raises UserError at the first field whose value is not what its rule says, or at arrays that nothing holds."""
     values = flatten(config.to_dict())
-    for field, rule_of in rules.items():
-        if field in values and (expected := rule_of(values[field])):
+    for field, rule in rules.items():
+        if field in values and (expected := rule(values[field])):
             raise UserError(f"config.{field}={shortened(values[field])} must be {expected}")
     for fields in _ARRAYS:
         sizes = {f: values[f] for f in fields if values.get(f)}
@@ -230,8 +230,8 @@ def check(config, rules: Mapping[str, Rule]) -> None:
 
 def check_shape(shape: Mapping, name: Callable[[str], str]) -> None:
     """Raises UserError where no model has the `shape` (fields of `qwen2.Config`); `name` says how a field is called."""
-    for field, rule_of in (SHAPE | {"vocab_size": whole(1, 2**22)}).items():
-        if field in shape and (expected := rule_of(shape[field])):
+    for field, rule in (SHAPE | {"vocab_size": whole(1, 2**22)}).items():
+        if field in shape and (expected := rule(shape[field])):
             raise UserError(f"{name(field)}={shortened(shape[field])} must be {expected}")
     width, heads, shared = (shape[field] for field in ("width", "num_heads", "num_kv_heads"))
     if width % heads or width // heads % 2:

@@ -9,19 +9,19 @@ LARGEST = 2**31 - 1  # whole number: indices on devices have 32 bits
 Rule = Callable[[object], str]  # of a value: what it must be, "" where it is that
 
 
-def rule(test: Callable[[object], bool], expected: str) -> Rule:
-    """What passes the test is `expected`."""
+def must(test: Callable[[object], bool], expected: str) -> Rule:
+    """The rule that what passes the test is `expected`."""
     return lambda x: "" if test(x) else expected
 
 
 def whole(low: int = 0, high: int = LARGEST) -> Rule:
     """A whole number."""
-    return rule(lambda x: is_whole(x) and low <= x <= high, f"a whole number from {low:,} to {high:,}")
+    return must(lambda x: is_whole(x) and low <= x <= high, f"a whole number from {low:,} to {high:,}")
 
 
 def number(low: float = -1e30, high: float = 1e30) -> Rule:
     """A finite number."""
-    return rule(lambda x: is_number(x) and low <= x <= high, f"a number from {low:g} to {high:g}")
+    return must(lambda x: is_number(x) and low <= x <= high, f"a number from {low:g} to {high:g}")
 
 
 def real(test: Callable[[float], bool], words: str) -> Rule:
@@ -37,7 +37,7 @@ def real(test: Callable[[float], bool], words: str) -> Rule:
 
 def one_of(*names: str) -> Rule:
     """One of some texts."""
-    return rule(lambda x: isinstance(x, str) and x in names, f"one of {', '.join(names)}")
+    return must(lambda x: isinstance(x, str) and x in names, f"one of {', '.join(names)}")
 
 
 def some(element: Rule, length: int | None = None) -> Rule:
@@ -57,14 +57,14 @@ def optional(other: Rule) -> Rule:
     return lambda x: "" if x is None or not (expected := other(x)) else f"{expected}, or null"
 
 
-text = rule(lambda x: isinstance(x, str), "text")
-flag = rule(lambda x: isinstance(x, bool), "true or false")
+text = must(lambda x: isinstance(x, str), "text")
+flag = must(lambda x: isinstance(x, bool), "true or false")
 
 
 def check_row(row: Mapping, fields: Mapping[str, Rule], where: str) -> None:
     """Raises UserError at the first of the `fields` of which the row has another value than its rule says, or none."""
-    for name, rule_of in fields.items():
-        if expected := rule_of(row.get(name)):
+    for name, rule in fields.items():
+        if expected := rule(row.get(name)):
             found = f"{shortened(row[name])}, not" if name in row else "missing; it must be"
             raise UserError(f"{where}: {name!r} is {found} {expected}; mend or remove it")
 
