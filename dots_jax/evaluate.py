@@ -126,8 +126,7 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     finally:
         evaluator.grader.close()
     table = results(rows)
-    content = json.dumps(table, indent=2)
-    files.replace(os.path.join(workdir, RESULTS), lambda partial: files.write_text(partial, content))
+    files.write_text(os.path.join(workdir, RESULTS), json.dumps(table, indent=2))
     print(f"\n{show(table)}{os.path.join(workdir, RESULTS)}")
 
 

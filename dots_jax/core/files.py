@@ -12,14 +12,6 @@ from dots_jax.core.errors import UserError
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the checkout
 
 
-def write_text(path: str, text: str) -> None:
-    """Writes a file and returns when it is on disk."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def replace(path: str, write) -> None:
     """Calls `write` with a path beside `path` and renames, so that a reader never sees half a file."""
     partial = f"{path}.{os.getpid()}.partial"  # of this process: others may write the same file
@@ -30,6 +22,18 @@ def replace(path: str, write) -> None:
         with contextlib.suppress(OSError):
             os.remove(partial)
         raise
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a file, whole or not at all, and returns when it is on disk."""
+
+    def write(partial):
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    replace(path, write)
 
 
 def plain(value):

@@ -81,7 +81,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
 def write_config(config, workdir: str, fingerprints: dict) -> None:
     """Writes `config`, and the fingerprints of what the run rests on, to the workdir; whole or not at all."""
     text = json.dumps(config.to_dict() | {_FINGERPRINTS: fingerprints}, indent=2)
-    files.replace(os.path.join(workdir, "config.json"), lambda partial: files.write_text(partial, text))
+    files.write_text(os.path.join(workdir, "config.json"), text)
 
 
 def fingerprints(directory: str, files: dict[str, str], **questions: Questions) -> dict[str, str]:
