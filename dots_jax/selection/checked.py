@@ -21,7 +21,7 @@ class Checked:
     def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
         """As `Selector.propose`."""
         proposed = self._selector.propose(state, key, n, step)
-        if not isinstance(proposed, tuple) or len(proposed) != 2:
+        if not isinstance(proposed, tuple | list) or len(proposed) != 2:
             self._refuse("propose", "two things, the ids and the state", proposed)
         ids, new = proposed
         return check_ids(ids, n, self.context.num_questions, self._selector), self._same("propose", new, state)
@@ -33,7 +33,7 @@ class Checked:
     def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """As `Selector.predict`."""
         predicted, count = self._selector.predict(state), self.context.num_questions
-        pair = isinstance(predicted, tuple) and [np.shape(x) for x in predicted] == [(count,), (count,)]
+        pair = isinstance(predicted, tuple | list) and [np.shape(x) for x in predicted] == [(count,), (count,)]
         if predicted is not None and not pair:
             self._refuse("predict", f"None, or two arrays of {count} numbers", predicted)
         return predicted
