@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dots_jax import data, reward
-from dots_jax.core import command_line, config_rules, files, plugins, sharding
+from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding, text
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
@@ -45,15 +45,15 @@ example:
 RESULTS = "results.json"
 CONTINUES = "; the same command continues after the last whole batch"
 _RECORD = {  # of COMPLETIONS
-    "batch": files.whole(),
-    "question": files.TEXT,
-    "sample": files.whole(),
-    "verdict": files.one_of([v.name.lower() for v in Verdict], "a verdict"),
-    "reward": files.number(0, 1),
-    "tokens": files.whole(),
-    "ended": files.FLAG,
-    "answer": files.TEXT,
-    "completion": files.TEXT,
+    "batch": rules.whole(),
+    "question": rules.text,
+    "sample": rules.whole(),
+    "verdict": rules.one_of(*(v.name.lower() for v in Verdict)),
+    "reward": rules.number(0, 1),
+    "tokens": rules.whole(),
+    "ended": rules.flag,
+    "answer": rules.text,
+    "completion": rules.text,
 }
 
 
@@ -125,9 +125,8 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     finally:
         grader.close()
     table = results(records, evaluator)
-    text = json.dumps(table, indent=2)
-    files.replace(os.path.join(workdir, RESULTS), lambda partial: files.write_text(partial, text))
-    print(f"\n{show(table)}\n{os.path.join(workdir, RESULTS)}")
+    files.write_text(os.path.join(workdir, RESULTS), json.dumps(table, indent=2))
+    print(f"\n{show(table)}{os.path.join(workdir, RESULTS)}")
 
 
 def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
@@ -148,18 +147,15 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
 
 def show(table: dict[str, dict]) -> str:
     """The table of `results` in at most 100 columns."""
-    columns = {  # name -> width
-        "questions": 10, "accuracy": 9, "95% interval": 14, "tokens": 7, "cut": 7, "wrong": 7, "no answer": 10,
-        "timeout": 8, "crashed": 8,
-    }  # fmt: skip
-    lines = [f"{'set':<14}" + "".join(f"{name:>{width}}" for name, width in columns.items())]
+    columns = ["questions", "accuracy", "95% interval", "tokens", "cut", "wrong", "no answer", "timeout", "crashed"]
+    lines = [["set", *columns]]
     for name, row in table.items():
         cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
         cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
         if "tokens" in row:
             cells |= {"tokens": f"{row['tokens']:.0f}", "cut": f"{row['cut']:.1%}"}
-        lines.append(f"{name[:14]:<14}" + "".join(f"{cells[n]:>{width}}" for n, width in columns.items()))
-    return "\n".join(lines)
+        lines.append([name[:14], *cells.values()])
+    return text.table(lines)
 
 
 def _read(config: ConfigDict, workdir: str, expected: list[tuple[str, int]], batch: int) -> list[dict]:

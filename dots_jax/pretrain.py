@@ -18,8 +18,8 @@ from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
 from dots_jax.data import arithmetic
 from dots_jax.policy import huggingface, scoring, transformer
-from dots_jax.policy.transformer import ModelConfig
 from dots_jax.policy import tokenizer as tok
+from dots_jax.policy.transformer import ModelConfig
 
 HELP = """\
 Trains the quickstart's policy from nothing on demonstrations and writes it to --workdir in Hugging Face layout.

@@ -13,8 +13,9 @@ import statistics
 import numpy as np
 
 from dots_jax import selection
-from dots_jax.core import files
+from dots_jax.core import rules
 from dots_jax.core.errors import UserError
+from dots_jax.core.fields import flatten
 from dots_jax.run import metrics, settings
 from dots_jax.run.ledger import PHASES, SAMPLING
 
@@ -24,16 +25,16 @@ COSTS = ("steps", "tokens", "seconds")
 _IDLE = ("seed", "name", "mesh.", "train.keep_checkpoints", "train.checkpoint_every", "embedding.cache")
 _SELECTOR = ("selection.", "predictor.", "embedding.")  # fields that may follow from the selector
 _SETTINGS = {  # that a run has, whatever its version
-    "seed": files.whole(0, 2**32 - 1),
-    "selection.name": files.TEXT,
-    "train.steps": files.whole(),
-    "replay.fresh_fraction": files.optional(files.number(0, 1)),
+    "seed": rules.whole(0, 2**32 - 1),
+    "selection.name": rules.text,
+    "train.steps": rules.whole(),
+    "replay.fresh_fraction": rules.optional(rules.number(0, 1)),
 }
-_MEASURED = files.optional(files.number())
-_COUNTED = files.optional(files.number(0))
+_MEASURED = rules.optional(rules.number())
+_COUNTED = rules.optional(rules.number(0))
 _METRICS = {  # of metrics.jsonl
-    "step": files.whole(),
-    "eval/accuracy": files.optional(files.number(0, 1)),
+    "step": rules.whole(),
+    "eval/accuracy": rules.optional(rules.number(0, 1)),
     "seconds": _COUNTED,
     **{f"ledger/generated_{phase}": _COUNTED for phase in (*SAMPLING, "tokens")},
     **{f"ledger/seconds_{phase}": _COUNTED for phase in PHASES},
@@ -93,8 +94,8 @@ def load(argument: str) -> Run:
         label, workdir = "", argument
     if not os.path.isdir(workdir):
         raise UserError(f"no workdir {workdir!r}; give directories that dots_jax.main has written")
-    config = settings.flat(settings.read(workdir))
-    files.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
+    config = flatten(settings.read(workdir))
+    rules.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
     run = Run(workdir, label, config, metrics.read(workdir, kinds=_METRICS))
     for step, following in itertools.pairwise(row["step"] for row in run.metrics):
         if step >= following:

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dots_jax import data
-from dots_jax.core import command_line, config_rules, files
+from dots_jax.core import command_line, config_rules, files, rules
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.policy import families
@@ -46,7 +46,7 @@ class Run:
     def __init__(self, workdir: str):
         self.workdir, path = workdir, f"{workdir}/{metrics.GROUPS}"
         self.config = _config(workdir)
-        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": files.whole()})
+        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": rules.whole()})
         steps = [row["step"] for row in metrics.read(workdir)][1:]
         if not self.groups or [row["step"] for row in self.groups][: len(steps)] != steps:
             raise UserError(f"{path} lacks steps of {metrics.FILE}; give a workdir that is whole")
@@ -173,17 +173,17 @@ def _check(groups: list[dict], interval: int, num_questions: int, path: str) -> 
     has_references, predicts = any("reference_ids" in record for record in groups), False
     for record in groups:
         where, opens_round = f"step {record['step']} of {path}", (record["step"] - 1) % interval == 0
-        files.check_row(record, {"rollouts": files.whole(1)}, where)
+        rules.check_row(record, {"rollouts": rules.whole(1)}, where)
         predicted_before, predicts = predicts, predicts or "predicted" in record
         parts = {"": predicts} | ({"reference_": predicted_before} if opens_round and has_references else {})
         for prefix, is_predicted in parts.items():
-            files.check_row(record, {f"{prefix}ids": files.some(files.whole(0, num_questions - 1))}, where)
+            rules.check_row(record, {f"{prefix}ids": rules.some(rules.whole(0, num_questions - 1))}, where)
             count = len(record[f"{prefix}ids"])
-            kinds = {"successes": files.some(files.number(0, record["rollouts"]), count)}
-            kinds |= {"predicted": files.some(files.number(), count)} if is_predicted else {}
-            files.check_row(record, {prefix + name: kind for name, kind in kinds.items()}, where)
+            kinds = {"successes": rules.some(rules.number(0, record["rollouts"]), count)}
+            kinds |= {"predicted": rules.some(rules.number(), count)} if is_predicted else {}
+            rules.check_row(record, {prefix + name: kind for name, kind in kinds.items()}, where)
         if opens_round and predicts:
-            files.check_row(record, {"pool": files.some(files.whole(), 20)}, where)
+            rules.check_row(record, {"pool": rules.some(rules.whole(), 20)}, where)
 
 
 def _measured(record: dict, prefix: str, skip: int = 0) -> list[tuple[int, float, int, float]]:

@@ -65,4 +65,4 @@ def write(pool: Questions, workdir: str, lengths: np.ndarray, readable: np.ndarr
         row |= {} if readable[row["id"]] else {"readable": False}
     rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
     text = "".join(json.dumps({k: v for k, v in row.items() if v == v}) + "\n" for row in rows)  # NaN: no label
-    files.replace(os.path.join(workdir, FILE), lambda partial: files.write_text(partial, text))
+    files.write_text(os.path.join(workdir, FILE), text)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ml_collections import ConfigDict
 from pyarrow import types
 
-from dots_jax.core import command_line, config_rules, files
+from dots_jax.core import command_line, config_rules, files, text
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
@@ -343,10 +343,8 @@ def _argmax(values: list[float], default: int) -> int:
 def _print(report: dict) -> None:
     rows = report["heldout"]
     columns = list(rows["predictor"])
-    print("\nheld-out questions" + "".join(f"{name:>13}" for name in columns))
-    for name, row in rows.items():
-        print(f"{name:<18}" + "".join(f"{row[column]:13.3f}" for column in columns))
-    print(flush=True)
+    cells = [[name, *(f"{row[column]:.3f}" for column in columns)] for name, row in rows.items()]
+    print("\n" + text.table([["held-out questions", *columns], *cells]), flush=True)
 
 
 def _draw(path: str, table: Table, heldout: np.ndarray, predicted: dict[str, Predict], report: dict) -> None:

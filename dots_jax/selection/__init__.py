@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from dots_jax.core import plugins
 from dots_jax.selection.base import Context, Selector, check_distinct, check_ids
+from dots_jax.selection.checked import Checked
 
 __all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_distinct", "check_ids", "find", "make"]
 
@@ -20,15 +21,16 @@ BASELINE = "uniform"  # what reports compare with
 
 def find(name: str) -> type[Selector]:
     """The class that `config.selection.name` names. Raises UserError where there is none, or it does not load."""
-    return plugins.find(name, SELECTORS, "selection.name", _is_selector, "a subclass of dots_jax.selection.Selector")
+    expected = "a subclass of dots_jax.selection.Selector with its own propose"
+    return plugins.find(name, SELECTORS, "selection.name", _is_selector, expected)
 
 
-def make(config: ConfigDict, context: Context) -> Selector:
+def make(config: ConfigDict, context: Context) -> Checked:
     """The selector of a run. The `data.num_questions` of its config are those of the context, never 0."""
     config = config.copy_and_resolve_references()
     config.data.num_questions = context.num_questions
-    return find(config.selection.name)(config, context)
+    return Checked(find(config.selection.name)(config, context))
 
 
 def _is_selector(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, Selector)
+    return isinstance(value, type) and issubclass(value, Selector) and value.propose is not Selector.propose

@@ -55,11 +55,6 @@ class Selector:
         """Questions to roll out before `propose`, int32 [M], M = `num_queries` in every round."""
         return np.zeros(0, np.int32)
 
-    def reference_ids(self, state: Any, key: jax.Array) -> np.ndarray:
-        """What `queries` returns. Raises UserError where that are not `num_queries` questions."""
-        count, num_questions = self.num_queries(self.config), self.context.num_questions
-        return check_ids(self.queries(state, key), count, num_questions, self, "queries")
-
     def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
         """The n questions to train on from `step` to the end of the round, int32 [n], and the state.
 

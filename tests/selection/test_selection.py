@@ -12,6 +12,7 @@ from dots_jax.core import command_line, files, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import predictor
 from dots_jax.selection import draw
+from dots_jax.selection.checked import Checked
 
 N, G = 60, 8
 
@@ -42,7 +43,7 @@ def play(selector, state, steps, n, difficulty=None, seed=0):
     ids = []
     for step in steps:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        queries = selector.reference_ids(state, key)
+        queries = selector.queries(state, key)
         if len(queries):
             state = selector.observe(state, queries, successes[queries], G, step, is_reference=True)
         proposed, state = selector.propose(state, key, n, step)
@@ -164,7 +165,7 @@ def test_references_are_distinct_and_reused_ones_come_first(mesh, plane):
     state = selector.init()
     for step in range(1, 4):
         key = jax.random.key(step)
-        queries = selector.reference_ids(state, key)
+        queries = selector.queries(state, key)
         assert len(set(queries)) == 6
         state = selector.observe(state, queries, (1 - difficulty[queries]) * G, G, step, is_reference=True)
         ids, state = selector.propose(state, key, 12, step)
@@ -244,4 +245,4 @@ def test_what_is_proposed_must_be_questions(ids, said):
 
 def test_a_selector_asks_for_as_many_as_it_says():
     with pytest.raises(UserError, match=r"Few.queries must return an array of 4 ids.*num_queries says.*int64 \[3\]"):
-        Few(None, selection.Context(9, None, None, None, 9, None, None)).reference_ids({}, None)
+        Checked(Few(None, selection.Context(9, None, None, None, 9, None, None))).queries({}, None)
