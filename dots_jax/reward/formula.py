@@ -43,6 +43,11 @@ _WORDS_OF_BASES = str.split("two three four five six seven eight nine ten")
 MINUS = ("n", Fraction(-1), False)
 
 
+def negative(tree):
+    """The tree of -x."""
+    return ("*", MINUS, tree)
+
+
 class Unreadable(Exception):
     """No formula, or one without a value that can be computed."""
 
