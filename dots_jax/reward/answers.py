@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 from fractions import Fraction
+from typing import NamedTuple
 
 from dots_jax.reward import formula, notation, units
 from dots_jax.reward.formula import Unreadable
@@ -71,6 +72,7 @@ _COMMA = re.compile(
 _RELATION = re.compile(
     r"=|<|>|\\(?:le|ge|ne|in|notin|approx|equiv|to|sim|leftrightarrow|implies|Rightarrow|subset|subseteq|propto|parallel|perp)(?![a-zA-Z])"
 )
+_ORDERS = {"=", "<", ">", r"\le", r"\ge", r"\ne"}
 _REGION = re.compile(r"\\(?:cup|cap|setminus)(?![a-zA-Z])")
 
 
@@ -113,7 +115,6 @@ _DERIVATIVE = re.compile(
     r"\\frac\s*\{\s*d[^{}]*\}\s*\{\s*d[^{}]*\}|d[a-zA-Z]/d[a-zA-Z]|(?<![a-zA-Z])[fghFGHPQ]'*\([^()=]*\)"
 )
 CONDITION = re.compile(r"\b(?:if|where|for|when|with|is|are|not|unless|such|all|any|even|odd|mod|otherwise)\b")
-_SCALES = "|".join(units.SCALES)
 _COMMON = set(str.split("m/s J/K N/m V/m A/m J/s W/m W/K C/s g/L K/m C/m N/C J/C J/g V/A V/s s/m g/s L/s J/m A/s"))
 _TAIL = re.compile(
     r"(?:\\text\{[^{}]*\}|\\frac\s*\{\s*\\text\{[^{}]*\}[^{}]*\}\s*\{(?:[^{}]|\{[^{}]*\})*\}|\\degree(?:\s*C(?![a-z])|\s*F(?![a-z]))?"
@@ -138,102 +139,95 @@ def _numeric(text: str) -> bool:
     return not re.search(r"[a-zA-Z\\]", text) and any(c.isdigit() for c in text)
 
 
-def split_unit(text: str) -> list[tuple[str, units.Unit | None, int, bool, str]]:
-    """Ways to read a text: value, unit, factor such as of `million`, whether the unit is sure, and other words."""
-    known, sign = None, ""
-    if (match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text)) and _numeric(match[1]):
-        return [(match[1], (((f"mod {match[2]}", 1),), Fraction(1)), 1, True, "")]
-    if match := re.match(
-        r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|yuan|rupees|USD|EUR|Rs)\.?(?:\}|\s)\s*(?=\S)", text
-    ):
-        known, sign, text = units.UNITS[match[2]], match[1], text[match.end() :]
-        known = (tuple(sorted(known[0].items())), known[1])
-    whole = [(sign + text, known, 1, bool(known), "")]
-    scale = 1
-    match = re.fullmatch(rf"(.*[\d}})])\s*(?:\\text\{{)?\s*({_SCALES})s?(?![a-z])\s*(\}}?)(.*)", text, re.DOTALL)
-    if match and _numeric(match[1]):
-        rest = match[4].strip(" }") if match[3] or "\\text" not in text else r"\text{" + match[4].strip()
-        scale = units.SCALES[match[2]]
-        text = match[1] + (" " + rest if rest.strip() not in ("", r"\text{}", r"\text{") else "")
-        whole = [(sign + text, known, scale, bool(known), "")]
-    for match in re.finditer(
-        r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text|(?<=\d)\s*(?:[kM]\s*)?\\Omega|(?<=\d)\s*\\mu\s*[A-Za-z]",
-        text,
-    ):
-        before, tail = text[: match.start()].rstrip(), text[match.start() :]
-        before = re.sub(r"(?:\\cdot|\\times|\*|\\;)\s*$", "", before).rstrip()
-        if tail.startswith((r"\degree", "%")) and _APPLIED.search(before):
-            continue
-        if (
-            not before
-            or before[-1] in "_^=<>+-*/,({\\"
-            or before.count("|") % 2
-            or not _TAIL.fullmatch(tail)
-            or before.count("{") != before.count("}")
-        ):
-            continue
-        if before.count("(") != before.count(")"):
-            continue
-        unit = units.unit(tail)
-        if unit and (not tail.startswith(r"\text") or _numeric(before) or len(_no_words(tail).strip()) > 1):
-            letter = re.search(r"\\Omega|\\mu\s*[A-Za-z]", tail)
-            return [(sign + before, unit, scale, not letter, ""), *(whole if letter else [])]
-        if unit and re.fullmatch(r"\\text\{[JNWV]\}", tail):
-            return [*whole, (sign + before, unit, scale, False, "")]
-        if not unit and _numeric(before) and not re.search(r"[%\\]", _no_words(tail)) and not CONDITION.search(tail):
-            return [(sign + before, known, scale, bool(known), _no_words(tail).strip())]
-    for match in re.finditer(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}", text):
-        before, tail = text[: match.start()], text[match.start() :]
-        if not _numeric(before) or re.search(r"[-+/*^_,(]\s*$|\\[a-z]+\s*$", before) or not (unit := units.unit(tail)):
-            if (
-                _numeric(before)
-                and re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail)
-                and before[-1] == " "
-                and not CONDITION.search(tail)
-                and not set(tail.split()) & _FUNCTIONS
-            ):
-                return [(sign + before.rstrip(), known, scale, bool(known), tail)]
-            continue
-        words = re.findall(r"[A-Za-z]+", tail)
-        if tail[1:3] == ".m":
-            return [(sign + before.strip(), unit, scale, True, "")]
-        if words[0] == "frac":
-            compound = re.sub(r"\\frac\s*\{(.*?)\}\s*\{(.*?)\^?\{?\d?\}?\}", r"\1/\2", tail.strip())
-            return [(sign + before.strip(), unit, scale, False, ""), *whole] if compound in _COMMON else whole
-        alone = len(words) == 1
-        if alone and (words[0] in units.DOUBTFUL or len(words[0]) == 1):
-            if (
-                before[-1] != " "
-                or words[0] in units.NEVER
-                or not re.fullmatch(r"[-+\d.\s]+(?:[eE][-+]?\d+\s*|(?:\\times|\\cdot|\*)\s*10\s*\^.*)?", before)
-            ):
-                continue
-            return [(sign + before.strip(), unit, scale, False, ""), *whole]
-        if all(len(w) == 1 for w in words) and re.sub(r"[\^{}\d\s-]", "", tail) not in _COMMON:
-            if re.search(r"\^\{?-", tail) and before[-1] == " ":
-                return [(sign + before.strip(), unit, scale, False, ""), *whole]
-            continue
-        return [(sign + before.strip(), unit, scale, True, "")]
-    return whole
-
-
+_CURRENCY = re.compile(r"([-+]?)\s*(?:\\text\{)?(dollars|euros|pounds|yen|yuan|rupees|USD|EUR|Rs)\.?[}\s]\s*(?=\S)")
+_SCALED = re.compile(rf"(.*[\d}})])(\s*(?:\\text\{{)?\s*)({'|'.join(units.SCALES)})s?(?![a-z])(.*)", re.DOTALL)
+_MARKED = re.compile(
+    r"\\text\{|\\frac\s*\{\s*\\text\{|\\degree|%|\\mu\s*\\text|(?<=\d)\s*(?:[kM]\s*)?\\Omega|(?<=\d)\s*\\mu\s*[A-Za-z]"
+)
+_BARE = re.compile(r"(?<=[\d})\s])(?<![a-zA-Z\\])[a-zA-Z¢]|(?<=[\d}])\s*\\frac\{[a-zA-Z]+\}")
+_PLAIN = re.compile(r"[-+\d.\s]+(?:[eE][-+]?\d+\s*|(?:\\times|\\cdot|\*)\s*10\s*\^.*)?")
 _FUNCTIONS = set(notation.FUNCTIONS) | {"and", "mod"}
 
 
+class _Way(NamedTuple):
+    """One way to read a text: as a value with a unit or words."""
+
+    value: str
+    unit: units.Unit | None = None
+    known: bool = False
+    words: str = ""
+
+
+def _marked_unit(before: str, tail: str) -> _Way | None:
+    """A value before a unit or words set as text, or before a sign such as that of degrees."""
+    before = re.sub(r"(?:\\cdot|\\times|\*|\\;)\s*$", "", before.rstrip()).rstrip()
+    if not before or before[-1] in "_^=<>+-*/,({\\" or not _TAIL.fullmatch(tail):
+        return None
+    if before.count("|") % 2 or any(before.count(o) != before.count(c) for o, c in ("{}", "()")):
+        return None
+    if tail.startswith((r"\degree", "%")) and _APPLIED.search(before):
+        return None  # of the argument of a function
+    unit, words = units.unit(tail), _no_words(tail).strip()
+    if unit and (not tail.startswith(r"\text") or _numeric(before) or len(words) > 1 or words in "JNWV"):
+        return _Way(
+            before, unit, not re.search(r"\\Omega|\\mu\s*[A-Za-z]", tail) and (len(words) > 1 or _numeric(before))
+        )
+    if not unit and _numeric(before) and not re.search(r"[%\\]", words) and not CONDITION.search(tail):
+        return _Way(before, words=words)
+    return None
+
+
+def _bare_unit(before: str, tail: str) -> _Way | None:
+    """A number before letters that are a unit or words."""
+    if not _numeric(before):
+        return None
+    value, spaced = before.strip(), before[-1] == " "
+    unit = None if re.search(r"[-+/*^_,(]\s*$|\\[a-z]+\s*$", before) else units.unit(tail)
+    if not unit:
+        plain = re.fullmatch(r"[a-z]{3,}(?: [a-z]{2,})*\.?", tail) and not set(tail.split()) & _FUNCTIONS
+        return _Way(value, words=tail) if plain and spaced and not CONDITION.search(tail) else None
+    quotient = re.sub(r"\s*\\frac\s*\{(.*?)\}\s*\{(.*?)\^?\{?\d?\}?\}", r"\1/\2", tail)
+    names = re.findall(r"[A-Za-z]+", quotient)
+    if tail[1:3] == ".m" or re.sub(r"[\^{}\d\s-]", "", quotient) in _COMMON:
+        return _Way(value, unit, quotient == tail)
+    if len(names) == 1 and names[0] in units.DOUBTFUL:
+        surely = spaced and names[0] not in units.NEVER and _PLAIN.fullmatch(before)
+        return _Way(value, unit) if surely else None
+    if all(len(name) == 1 for name in names):
+        return _Way(value, unit) if spaced and re.search(r"\^\{?-", tail) else None
+    return _Way(value, unit, True)
+
+
+def _ways(text: str) -> list[_Way]:
+    """Ways to read a text, the likelier first."""
+    whole = _Way(text)
+    if (match := re.fullmatch(r"(.*\S)\s*\\pmod\{(\w+)\}", text)) and _numeric(match[1]):
+        return [_Way(match[1], (((f"mod {match[2]}", 1),), Fraction(1)), True)]
+    for pattern, read_unit in ((_MARKED, _marked_unit), (_BARE, _bare_unit)):
+        for match in pattern.finditer(text):
+            if way := read_unit(text[: match.start()], text[match.start() :]):
+                return [way] if way.known or not way.unit else [way, whole]
+    return [whole]
+
+
 def _leaf(text: str) -> Leaf:
-    ways = []
-    for value, unit, scale, known, words in split_unit(text):
+    rest, currency, scale, leaves = text, None, 1, []
+    if match := _CURRENCY.match(rest):
+        rest, currency = match[1] + rest[match.end() :], units.unit(match[2])
+    if (match := _SCALED.fullmatch(rest)) and _numeric(match[1]):
+        rest, scale = re.sub(r"\\text\{\s*\}", "", match[1] + match[2] + match[4]).strip(), units.SCALES[match[3]]
+    for value, unit, known, words in _ways(rest):
+        unit, known = unit or currency, known or bool(currency)
         leaf = Leaf(text, None, unit, known, words, value if scale == 1 else f"{value} {scale}")
         try:
-            tree = formula.read(value)
-            tree, angle = formula.in_degrees(tree)
-            leaf.unit = leaf.unit or (((("degree", 1),), Fraction(1)) if angle else None)
+            tree, angle = formula.in_degrees(formula.read(value))
+            leaf.unit = unit or (((("degree", 1),), Fraction(1)) if angle else None)
             leaf.tree = ("*", ("n", Fraction(scale), False), tree) if scale > 1 else tree
         except Unreadable:
             leaf.text = value
-        ways.append(leaf)
-    ways[0].also = ways[1] if len(ways) > 1 and ways[1].tree else None
-    return ways[0]
+        leaves.append(leaf)
+    leaves[0].also = leaves[1] if len(leaves) > 1 and leaves[1].tree else None
+    return leaves[0]
 
 
 _ABOUT = re.compile(
@@ -246,17 +240,15 @@ def parse(text: str):
     """What plain LaTeX says, as a Leaf, Many, Relation or Region."""
     text = _ABOUT.sub("", text.strip())
     parts = split(text, _COMMA)
-    if len(parts) > 1 and parts[-1] == "":
-        parts = parts[:-2]
-    if len(parts) > 2 and re.search(r"\\forall|\\text\{where", text):
+    if len(parts) == 1:
+        return _one(text)
+    if re.search(r"\\forall|\\text\{where", text):
         return Leaf(text)
-    if len(parts) > 2:
-        if modulus := re.search(r"\s*\\pmod\{\w+\}$", parts[-1]):  # n = 0, 2 mod 3
-            parts[:-2:2] = [p if r"\pmod" in p else p + modulus[0] for p in parts[:-2:2]]
-        if len(parts) > 2 * MOST:
-            raise Unreadable("a long list")
-        return _many("list", parts, text)
-    return _one(parts[0])
+    if modulus := re.search(r"\s*\\pmod\{\w+\}$", parts[-1]):  # n = 0, 2 mod 3
+        parts[:-2:2] = [p if r"\pmod" in p else p + modulus[0] for p in parts[:-2:2]]
+    if len(parts) > 2 * MOST:
+        raise Unreadable("a long list")
+    return _many("list", parts, text)
 
 
 def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
@@ -355,45 +347,32 @@ def _ratio(parts: list[str], text: str) -> Many:
 
 
 def _relation(sides: list[str], text: str):
-    values, signs = sides[::2], [re.sub(r"\\(?:sim|equiv)", "=", s) for s in sides[1::2]]
-    if set(signs) != {"=", r"\approx"} and signs != [r"\approx"]:
-        signs = ["=" if s == r"\approx" else s for s in signs]
-    if not all(values) or any(
-        s not in ("=", r"\approx", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\notin") for s in signs
-    ):
-        return Leaf(text)
-    if signs[0] == r"\in" and values[1].strip() in (r"\mathbb{R}", r"\mathbb R"):
-        return parse(values[1])
-    if signs == [r"\notin"]:
+    values, signs = sides[::2], [re.sub(r"\\(?:sim|equiv|in)(?![a-z])", "=", s) for s in sides[1::2]]
+    if all(values) and signs == [r"\notin"]:
         return Relation(
             [parse(values[0]), Region(r"\setminus", [_leaf(r"\mathbb{R}"), parse(values[1])])], [r"\in"], text
         )
-    signs = ["=" if s == r"\in" else s for s in signs]
+    if not all(values) or not (set(signs) <= {"=", r"\approx"} or set(signs) <= _ORDERS):
+        return Leaf(text)
     if set(signs) <= {"=", r"\approx"} and len(signs) > 1:
         if all(is_label(v) for v in values[:-1]):  # a = b = 0
             last = parse(values[-1])
             return Many("list", [Relation([_leaf(v), last], ["="]) for v in values[:-1]], "chain", text)
         return Relation([parse(v) for v in values], signs, text)
-    left, right = values[0], values[-1]
-    if signs in (["="], [r"\approx"]) and is_label(values[0]) | is_label(values[-1]):
-        signs = ["="]
-    if signs == ["="] and not is_label(left) and is_label(right):
-        left, right, values = right, left, values[::-1]
-    if signs == ["="] and (names := _brackets(left)) and not re.search(r"\\pm(?![a-z])", right):
-        inner, other = split(names[1], re.compile(",")), parse(right)
-        if len(inner) > 1 and isinstance(other, Many) and other.kind == "tuple" and len(other.items) == len(inner[::2]):
-            return Many(
-                "tuple",
-                [Relation([_leaf(n), x], ["="]) for n, x in zip(inner[::2], other.items, strict=True)],
-                other.brackets,
-                text,
-            )
+    if signs == ["="] and not is_label(values[0]) and is_label(values[1]):
+        values = values[::-1]
     items = [parse(v) for v in values]
-    if signs == ["="] and isinstance(items[1], Many) and items[1].kind in ("list", "set") and is_label(left):
-        return Many("list", [Relation([items[0], x], ["="]) for x in items[1].items], "", text)
-    if signs == ["="] and is_region(items[1]) and is_label(left):
-        return Relation(items, [r"\in"], text)
-    return Relation(items, signs, text)
+    if signs != ["="]:
+        return Relation(items, signs, text)
+    left, right = items
+    if isinstance(right, Many) and right.kind == "tuple" and (names := _brackets(values[0])):
+        inner = split(names[1], re.compile(","))[::2]
+        if len(inner) == len(right.items) > 1:  # (x, y) = (1, 2)
+            pairs = [Relation([_leaf(n), x], ["="]) for n, x in zip(inner, right.items, strict=True)]
+            return Many("tuple", pairs, right.brackets, text)
+    if is_label(values[0]) and isinstance(right, Many) and right.kind in ("list", "set"):
+        return Many("list", [Relation([left, x], ["="]) for x in right.items], "", text)
+    return Relation(items, [r"\in"] if is_label(values[0]) and is_region(right) else signs, text)
 
 
 def is_label(text: str) -> bool:
