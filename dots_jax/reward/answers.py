@@ -53,6 +53,19 @@ class Region:
     text: str = ""
 
 
+def says(item, sign: str) -> bool:
+    """Whether it is a relation of two sides with this sign."""
+    return isinstance(item, Relation) and item.signs == [sign]
+
+
+def leaves(item) -> list[Leaf]:
+    """The values that an answer holds."""
+    if isinstance(item, Leaf):
+        return [item]
+    parts = item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts
+    return [leaf for part in parts for leaf in leaves(part)]
+
+
 def compact(text: str) -> str:
     """An answer without what tells nothing apart."""
     text = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)

@@ -66,12 +66,12 @@ def find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
                 boxes.append((*box, token.start(), token.end()))
         elif token[0] == "{":
             opened.append(None)
-        elif token["box"]:
+        elif token.lastgroup == "box":
             opened.append(token.span())
-        elif content := token["bare"] and "bare" or token["dollars"] and "dollars":
-            boxes.append((token.start(), *token.span(content), token.end()))
-        elif token["cut"] is not None:
+        elif token.lastgroup == "cut":
             cut = token.start()
+        elif token.lastgroup:
+            boxes.append((token.start(), *token.span(token.lastgroup), token.end()))
     cut = max([cut, *(box[0] for box in opened if box)])
     boxes = sorted(box for box in boxes if not _empty(text[box[1] : box[2]]))
     return boxes, cut > (boxes[-1][0] if boxes else -1)
@@ -142,24 +142,21 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
         if match["percent"] or match["scale"] or (known and not re.search("[a-zA-Z]{2}", content)):
             right = r"\%" if match["percent"] else rf"\text{{ {match['scale'] or word}}}"
     whole = left + right
-    braces, brackets = (
-        sum(whole.count(c) for c in o) - sum(whole.count(c) for c in e) for o, e in (("{", "}"), ("([", ")]"))
-    )
-    if not whole or braces or brackets or "\\boxed" in whole:
+    open_braces = whole.count("{") - whole.count("}")
+    if (
+        not whole
+        or open_braces
+        or len(re.findall(r"[(\[]", whole)) != len(re.findall(r"[)\]]", whole))
+        or r"\boxed" in whole
+    ):
         return content
     atom = re.fullmatch(r"[\w.]+|\\frac\{[^{}]*\}\{[^{}]*\}|[(\[][^()\[\]]*[)\]]", content)
-    listed = re.search(r"(?:[,:({\[]|\\cup|\\cap|[<>]|\\[lg]eq?|\\neq?)\s*$", left) or re.match(
-        r"[,:]|\\cup|\\cap|\\setminus", right
-    )
     sum_or_list = re.search(r"[-+,;]|\\(?:cup|pm|text|mathrm)(?![a-z])", content)
-    inner = (
-        content
-        if (atom and not (left and left[-1].isdigit()) and not (sum_or_list and right.startswith("^")))
-        or listed
-        or (not left and right.startswith((r"\text", r"\%")))
-        or not (left or re.match(r"[\^!]", right) or sum_or_list)
-        else f"{{({content})}}"
-    )
+    listed = re.search(r"(?:[,:({\[]|\\cup|\\cap|[<>]|\\[lg]eq?|\\neq?)\s*$", left)
+    listed = listed or re.match(r"[,:]|\\cup|\\cap|\\setminus", right)
+    alone = atom and not left[-1:].isdigit() and not (sum_or_list and right.startswith("^"))
+    followed = not left and (right.startswith((r"\text", r"\%")) or not (re.match(r"[\^!]", right) or sum_or_list))
+    inner = content if alone or listed or followed else f"{{({content})}}"
     if left.endswith(("\\", "_", "^")) and not inner.startswith("{"):
         inner = f"{{{inner}}}"
     joint = " " if right[:1].isalnum() and content[-1:].isalpha() else ""

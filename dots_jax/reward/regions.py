@@ -191,7 +191,7 @@ def same_line(a, b) -> bool:
     return not trivial and all(x == y for x, y in held)
 
 
-_TURNED = {"<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le"}
+TURNED = {"<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le"}
 _INFINITY = ("f", "infinity")
 
 
@@ -202,11 +202,11 @@ def as_interval(item):
     sides, signs = item.sides, item.signs
     if signs == [r"\in"]:
         return sides[1]
-    if len(signs) > 2 or any(s not in _TURNED for s in signs):
+    if len(signs) > 2 or any(s not in TURNED for s in signs):
         return item
     subject = sides[1] if len(signs) == 2 or not answers.is_label(sides[0].text) else sides[0]
     if signs[0] in (">", r"\ge"):
-        sides, signs = sides[::-1], [_TURNED[s] for s in signs[::-1]]
+        sides, signs = sides[::-1], [TURNED[s] for s in signs[::-1]]
     if len(signs) == 1 and sides[0] is subject:
         sides, signs = [Leaf("-infty", negative(_INFINITY)), *sides], ["<", *signs]
     elif len(signs) == 1:

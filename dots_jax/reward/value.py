@@ -173,21 +173,17 @@ def _factorial(x, point: Point):
 def _double_factorial(x, point: Point):
     if not _exact(x) or x.denominator != 1 or not 0 <= x <= 2000:
         raise Unreadable("a double factorial of this number")
-    result = 1
-    for k in range(int(x), 0, -2):
-        result *= k
-    return Fraction(result)
+    return Fraction(math.prod(range(int(x), 0, -2)))
 
 
-def _whole(function):
+def _whole(function, numeric):
     def rounded(x, point: Point):
         if isinstance(x, Fraction):
             return Fraction(function(x))
         if mp.im(x) != 0:
             raise Unreadable("a rounded complex number")
         near = mp.nint(mp.re(x))
-        x = near if abs(mp.re(x) - near) < mp.mpf(10) ** -30 else mp.re(x)
-        return Fraction(int(mp.floor(x) if function(Fraction(1, 2)) == 0 else mp.ceil(x)))
+        return Fraction(int(near if abs(mp.re(x) - near) < mp.mpf(10) ** -30 else numeric(mp.re(x))))
 
     return rounded
 
@@ -197,7 +193,7 @@ def _numeric(function, domain=None):
         x = real(x)
         if mp.im(x) == 0 and domain and not domain(mp.re(x)):
             point.doubtful = True
-        if abs(x) > HUGE and function not in (mp.ln,):
+        if abs(x) > HUGE and function != mp.ln:
             raise Unreadable("too large")
         return mp.chop(function(x), tol=mp.mpf(10) ** -45)
 
@@ -249,8 +245,8 @@ _CALLS = {
     "!!": _double_factorial,
     "abs": _absolute,
     "det": _absolute,
-    "floor": _whole(lambda x: x.__floor__()),
-    "ceil": _whole(lambda x: x.__ceil__()),
+    "floor": _whole(math.floor, mp.floor),
+    "ceil": _whole(math.ceil, mp.ceil),
     "max": _order(max),
     "min": _order(min),
     "gcd": _integers(math.gcd),
@@ -266,6 +262,9 @@ _CALLS = {
 }
 
 
+_ARITHMETIC = {"+": add, "*": multiply, "/": divide}
+
+
 def value(tree, point: Point):
     """The value of a tree: a Fraction where it is one, a number of mpmath, or rows of these. Raises Unreadable."""
     kind = tree[0]
@@ -273,12 +272,8 @@ def value(tree, point: Point):
         return tree[1]
     if kind == "s":
         return point.of(tree[1])
-    if kind == "+":
-        return add(value(tree[1], point), value(tree[2], point))
-    if kind == "*":
-        return multiply(value(tree[1], point), value(tree[2], point))
-    if kind == "/":
-        return divide(value(tree[1], point), value(tree[2], point))
+    if kind in _ARITHMETIC:
+        return _ARITHMETIC[kind](value(tree[1], point), value(tree[2], point))
     if kind == "^":
         return power(value(tree[1], point), value(tree[2], point), point)
     if kind == "[":
