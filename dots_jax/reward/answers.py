@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -89,33 +90,34 @@ _ORDERS = {"=", "<", ">", r"\le", r"\ge", r"\ne"}
 _REGION = re.compile(r"\\(?:cup|cap|setminus)(?![a-zA-Z])")
 
 
-def split(text: str, separator: re.Pattern) -> list[str]:
+def _depths(text: str) -> Iterator[tuple[re.Match, int]]:
+    """Pieces of a text, with how many brackets are open after each."""
+    depth = 0
+    for piece in _PIECE.finditer(text):
+        depth += (piece[0] in _OPEN) - (piece[0] in _CLOSE)
+        yield piece, depth
+
+
+def split(text: str, separator: str | re.Pattern) -> list[str]:
     """Parts between separators outside all brackets, and the separators: part, separator, part ..."""
-    parts, depth, start, i = [], 0, 0, 0
-    while i < len(text):
-        if depth == 0 and (match := separator.match(text, i)) and match.end() > i:
+    separator = re.compile(separator)
+    parts, start, outside = [], 0, True
+    for piece, depth in _depths(text):
+        i = piece.start()
+        if outside and i >= start and (match := separator.match(text, i)) and match.end() > i:
             parts += [text[start:i].strip(), match[0].strip()]
-            i = start = match.end()
-            continue
-        piece = _PIECE.match(text, i)[0]
-        depth += (piece in _OPEN) - (piece in _CLOSE)
-        i += len(piece)
+            start = match.end()
+        outside = depth == 0
     return [*parts, text[start:].strip()]
 
 
 def _brackets(text: str) -> tuple[str, str, str] | None:
     """Opening bracket, content and closing bracket, where one pair holds the whole text."""
-    match = re.match(r"\\\{|\\langle|[(\[{]", text)
-    if not match:
+    opening = re.match(r"\\\{|\\langle|[(\[{]", text)
+    closing = next((piece for piece, depth in _depths(text) if depth == 0), None)
+    if not opening or not closing or closing.end() < len(text):
         return None
-    depth, i = 0, 0
-    while i < len(text):
-        piece = _PIECE.match(text, i)[0]
-        depth += (piece in _OPEN) - (piece in _CLOSE)
-        i += len(piece)
-        if depth == 0:
-            return (match[0], text[match.end() : i - len(piece)].strip(), piece) if i == len(text) else None
-    return None
+    return opening[0], text[opening.end() : closing.start()].strip(), closing[0]
 
 
 # ---- reading
@@ -257,8 +259,6 @@ def parse(text: str):
         return _one(text)
     if re.search(r"\\forall|\\text\{where", text):
         return Leaf(text)
-    if modulus := re.search(r"\s*\\pmod\{\w+\}$", parts[-1]):  # n = 0, 2 mod 3
-        parts[:-2:2] = [p if r"\pmod" in p else p + modulus[0] for p in parts[:-2:2]]
     if len(parts) > 2 * MOST:
         raise Unreadable("a long list")
     return _many("list", parts, text)
@@ -268,17 +268,10 @@ def _many(kind: str, parts: list[str], text: str, brackets: str = "") -> Many:
     items: list = []
     for item in (parse(p) for p in parts[::2] if p):
         items += item.items if isinstance(item, Many) and item.kind == "list" else [item]
-    first = items[0] if items else None
-    if (
-        kind == "list"
-        and isinstance(first, Relation)
-        and first.signs in (["="], [r"\ne"])
-        and is_label(first.sides[0].text)
-    ):
-        items = [
-            x if isinstance(x, Relation) else Relation([first.sides[0], x], first.signs) for x in items
-        ]  # x = 1, 2
     if kind == "list":
+        first = items[0] if items else None
+        if (says(first, "=") or says(first, r"\ne")) and is_label(first.sides[0].text):  # x = 1, 2
+            items = [x if isinstance(x, Relation) else Relation([first.sides[0], x], first.signs) for x in items]
         words = {w.lower() for p in parts[1::2] for w in re.findall("and|or", p, re.IGNORECASE)}
         brackets = words.pop() if len(words) == 1 else brackets
     return Many(kind, items, brackets, text)
@@ -298,14 +291,13 @@ def _one(text: str):
         return region
     if match := re.fullmatch(r"(\(.*\)|\[.*\])\s*\^\s*\{?\s*(?:T|\\top|\\text\{T\}|\\intercal)\s*\}?", text):
         return parse(match[1])
-    pair = _brackets(text)
-    if pair:
+    if pair := _brackets(text):
         opening, content, closing = pair
         if opening == "{":
             return parse(content)
         if opening == r"\{":
             return _set(content, text)
-        inner = split(content, re.compile(r"[,;]|\\text\{and\}"))
+        inner = split(content, r"[,;]|\\text\{and\}")
         if len(inner) > 1 and all(inner[::2]):
             return _many("tuple", inner, text, opening[0] + closing[-1] if opening != r"\langle" else "()")
         if opening == "(" and closing == ")" and len(split(content, _RELATION)) > 1:
@@ -313,10 +305,12 @@ def _one(text: str):
     if re.search(r"\\(?:pm|mp)(?![a-z])", text):
         both = [re.sub(r"\\pm(?![a-z])", a, re.sub(r"\\mp(?![a-z])", b, text)) for a, b in ("+-", "-+")]
         return Many("list", [parse(x) for x in both], "", text)
-    ratio = split(text, re.compile(r":|\\text\{(?:to|:)\}|(?<=\d )to(?= \d)"))
+    ratio = split(text, r":|\\text\{(?:to|:)\}|(?<=\d )to(?= \d)")
     if len(ratio) > 1 and all(ratio):
         return _ratio(ratio[::2], text)
-    return _tuples(text) or _measured(_leaf(text))
+    if re.fullmatch(r"(?:\([^()]*,[^()]*\)\s*){2,}", text):
+        return parse(re.sub(r"\)\s*\(", "), (", text))  # nothing stands between
+    return _measured(_leaf(text))
 
 
 def _measured(leaf: Leaf):
@@ -330,27 +324,12 @@ def _measured(leaf: Leaf):
     return many
 
 
-def _tuples(text: str) -> Many | None:
-    """`(1,2)(3,4)`, where nothing stands between."""
-    parts, rest = [], text
-    while rest.startswith("("):
-        end = next((i for i in range(len(rest)) if rest[: i + 1].count("(") == rest[: i + 1].count(")")), None)
-        if end is None or "," not in rest[:end] or len(parts) > MOST:
-            return None
-        parts += [rest[: end + 1], ","]
-        rest = rest[end + 1 :].strip()
-    return _many("list", parts[:-1], text) if not rest and len(parts) > 2 else None
-
-
 def _set(content: str, text: str):
-    bar = split(content, re.compile(r"[|:]"))
+    bar = split(content, r"[|:]")
     if len(bar) == 3 and len(split(bar[2], _RELATION)) > 1:
-        domain = re.fullmatch(r"(.*?)\s*\\in\s*\\mathbb\{?\s*R\s*\}?", bar[0])
-        if domain or r"\in" not in bar[0]:
-            return parse(bar[2])
-        return Leaf(text)
-    parts = split(content, re.compile(r"[,;]"))
-    return _many("set", parts, text)
+        real = r"\in" not in re.sub(r"\\in\s*\\mathbb\{?\s*R\s*\}?$", "", bar[0])
+        return parse(bar[2]) if real else Leaf(text)
+    return _many("set", split(content, "[,;]"), text)
 
 
 def _ratio(parts: list[str], text: str) -> Many:
@@ -362,9 +341,8 @@ def _ratio(parts: list[str], text: str) -> Many:
 def _relation(sides: list[str], text: str):
     values, signs = sides[::2], [re.sub(r"\\(?:sim|equiv|in)(?![a-z])", "=", s) for s in sides[1::2]]
     if all(values) and signs == [r"\notin"]:
-        return Relation(
-            [parse(values[0]), Region(r"\setminus", [_leaf(r"\mathbb{R}"), parse(values[1])])], [r"\in"], text
-        )
+        others = Region(r"\setminus", [_leaf(r"\mathbb{R}"), parse(values[1])])
+        return Relation([parse(values[0]), others], [r"\in"], text)
     if not all(values) or not (set(signs) <= {"=", r"\approx"} or set(signs) <= _ORDERS):
         return Leaf(text)
     if set(signs) <= {"=", r"\approx"} and len(signs) > 1:
@@ -379,7 +357,7 @@ def _relation(sides: list[str], text: str):
         return Relation(items, signs, text)
     left, right = items
     if isinstance(right, Many) and right.kind == "tuple" and (names := _brackets(values[0])):
-        inner = split(names[1], re.compile(","))[::2]
+        inner = split(names[1], ",")[::2]
         if len(inner) == len(right.items) > 1:  # (x, y) = (1, 2)
             pairs = [Relation([_leaf(n), x], ["="]) for n, x in zip(inner, right.items, strict=True)]
             return Many("tuple", pairs, right.brackets, text)
@@ -396,11 +374,11 @@ def is_label(text: str) -> bool:
 
 def is_region(item) -> bool:
     """Whether it may be a set of real numbers."""
-    if isinstance(item, Relation):
-        return item.signs != ["="]
-    return isinstance(item, Region) or (isinstance(item, Many) and item.kind == "tuple" and len(item.items) == 2) or (
-        isinstance(item, Leaf) and re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?", item.text)
-    )  # fmt: skip
+    if isinstance(item, Leaf):
+        return bool(re.fullmatch(r"\\mathbb\s*\{?\s*R\s*\}?", item.text))
+    if isinstance(item, Many):
+        return item.kind == "tuple" and len(item.items) == 2
+    return isinstance(item, Region) or item.signs != ["="]
 
 
 _DOMAIN = re.compile(
@@ -423,45 +401,32 @@ def domain(text: str) -> tuple[str, str]:
 @functools.lru_cache(maxsize=4096)
 def read(text: str, gold: bool = False) -> list:
     """Ways to read an answer, the likelier first."""
-    text = notation.clean(text)
-    text = _french(text)
-    ways = []
+    text = _FRENCH.sub(lambda m: ("(" if m[1] == "]" else "[") + m[2] + (")" if m[3] == "[" else "]"), text)
     joined = re.sub(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])", lambda m: m[0].replace(",", ""), text)
-    if joined != text:
-        ways.append(joined)
-    if not re.search(r"\d,0\d\d(?!\d)", text) or joined == text:
+    ways = [joined] if joined != text else []
+    if joined == text or not re.search(r"\d,0\d\d(?!\d)", text):
         ways.append(text)
-    comma = re.match(
-        r"[-+]?(\d+),(?!\d{3}\s*$|0+\s*$)(\d+)(?=\s*(%|$))", text
-    )  # a decimal one, for values of a list rise
-    if comma and (comma[3] or (not gold and int(comma[1]) > int(comma[2]))):
+    comma = re.match(r"[-+]?(\d+),(?!\d{3}\s*$|0+\s*$)(\d+)(?=\s*(%|$))", text)
+    if comma and (comma[3] or (not gold and int(comma[1]) > int(comma[2]))):  # values of a list rise
         ways.append(text.replace(",", "."))
     if whole := _compound(text):
         ways.insert(0, whole)
     return [parse(w) for w in ways]
 
 
+_FRENCH = re.compile(  # ]1, 2[
+    r"(?:(?<=^)|(?<=\\cup )|(?<=\\cup)|(?<=\\in )|(?<== ))([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])"
+    r"(?=\s*(?:$|\\cup|\\cap|\\setminus))"
+)
 _PART = r"(\d+(?:\.\d+)?)\s*(?:\\text\{\s*([a-zA-Z]+)\s*\}|([a-zA-Z]+))"
 _TWO_PARTS = re.compile(rf"\(?{_PART}\s*(?:and\s|\\text\{{\s*and\s*\}})?\s*{_PART}\)?")
 
 
 def _compound(text: str) -> str | None:
     """`2 h 30 min` in minutes."""
-    match = _TWO_PARTS.fullmatch(text)
-    large, small = (units.UNITS.get(match[k] or match[k + 1]) for k in (2, 5)) if match else (None, None)
-    if not (large and small and large[0] == small[0] and large[1] > small[1]):
+    if not (match := _TWO_PARTS.fullmatch(text)):
+        return None
+    large, small = (units.UNITS.get(match[k] or match[k + 1]) for k in (2, 5))
+    if not large or not small or large[0] != small[0] or large[1] <= small[1]:
         return None
     return f"({match[1]} * {large[1] / small[1]} + {match[4]}) \\text{{ {match[5] or match[6]}}}"
-
-
-def _french(text: str) -> str:
-    def turn(match):
-        a, inside, b = match.groups()
-        return ("(" if a == "]" else "[") + inside + (")" if b == "[" else "]")
-
-    return re.sub(
-        r"(?:(?<=^)|(?<=\\cup )|(?<=\\cup)|(?<=\\in )|(?<== ))([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])"
-        r"(?=\s*(?:$|\\cup|\\cap|\\setminus))",
-        turn,
-        text,
-    )

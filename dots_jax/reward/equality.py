@@ -274,29 +274,25 @@ _OPTION = re.compile(
     r"|\(([a-j])\)|([a-j])[.)]",
     re.DOTALL,
 )
-_SAME_WORDS = dict(
-    pair.split("=")
-    for pair in [
-        "yes=true",
-        "no=false",
-        "dne=does not exist",
-        "none=no solution",
-        "no solutions=no solution",
-        "undefined=does not exist",
-        "diverges=divergent",
-        "converges=convergent",
-        "infinite=infinity",
-        "infinitely many=infinity",
-        "empty set=emptyset",
-    ]
-)
-_ORDINARY = {*_SAME_WORDS.values(), "odd", "even", "all", "both", "red", "neither"}
-_SPOKEN = {
+_SPOKEN = {  # words for a sign or for other words
+    words: sign
+    for sign, said in {
+        r"\mathbb{R}": "all real numbers, all reals, real numbers, all real values",
+        r"\emptyset": "empty set, no solution, no solutions, none",
+        r"\infty": "infinity",
+        "infinity": "infinite, infinitely many",
+        "true": "yes",
+        "false": "no",
+        "does not exist": "dne, undefined",
+        "divergent": "diverges",
+        "convergent": "converges",
+    }.items()
+    for words in said.split(", ")
+}
+_SPOKEN |= {
     w: str(k) for k, w in enumerate(str.split("zero one two three four five six seven eight nine ten eleven twelve"))
 }
-_SPOKEN |= dict.fromkeys(("all real numbers", "all reals", "real numbers", "all real values"), r"\mathbb{R}")
-_SPOKEN |= {"infinity": r"\infty"}
-_SPOKEN |= dict.fromkeys(("empty set", "no solution", "no solutions", "none"), r"\emptyset")
+_ORDINARY = {"true", "false", "divergent", "convergent", "odd", "even", "all", "both", "red", "neither"}
 
 
 def _words(text: str) -> tuple[str, bool] | None:
@@ -318,7 +314,7 @@ def _same_words(a: str, b: str) -> bool | None:
     p, q = (re.sub(r"^(?:[Tt]he|[Aa]n?) ", "", re.sub(r"[\s-]+", " ", w[0])) for w in (x, y))
     if any(len(u) == 1 and u != v for u, v in zip(p.split(), q.split(), strict=False)):
         return None
-    p, q = (_SAME_WORDS.get(w.casefold(), w.casefold()) for w in (p, q))
+    p, q = p.casefold(), q.casefold()
     if p != q:
         kinds = ("[A-Z]{3,}", "[a-z]{4,}|[a-z]{3,}(?: [a-z]{3,})+")  # no products of letters
         plain = any(all(re.fullmatch(kind, w[0]) for w in (x, y)) for kind in kinds)
@@ -368,16 +364,16 @@ def _prose(text: str) -> str:
     """What a sentence says: its last formula, or its end from the last number on; the text itself of other texts."""
     found = [(m.start(), next(g for g in m.groups() if g)) for m in _MATH.finditer(text)]
     around = _MATH.sub(lambda m: " " * len(m[0]), text)
-    if len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around)) < (
-        1 if found else 2
-    ) or (not found and "\\" in text):
+    count = len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around))
+    if count < (1 if found else 2) or (not found and "\\" in text):
         return text
     number = list(_LAST.finditer(around))[-1:]
     if number and (not found or number[0].start() > found[-1][0]):
-        if not _SAYS.search(around[: number[0].start()]):
+        start, digits = number[0].start(), number[0][0]
+        if not _SAYS.search(around[:start]):
             return text
-        end = re.split(r"\.\s|<\|", text[number[0].start() :])[0]
-        return number[0][0] if re.fullmatch(r"[a-zA-Z]{1,3}[²³]?", end[len(number[0][0]) :]) else end
+        end = re.split(r"\.\s|<\|", text[start:])[0]
+        return digits if re.fullmatch(r"[a-zA-Z]{1,3}[²³]?", end[len(digits) :]) else end
     if not found:
         return text
     clause = re.split(r"[.,:;]\s", around[: found[-1][0]])[-1] + around[found[-1][0] :]
