@@ -274,7 +274,8 @@ class _Parser:
                 primes += "'"
             elif self.peek() == "_" and tree == ("s", name) and "_" not in name:
                 self.next()
-                index = re.sub(r"\\text\{([^{}]*)\}|[\s{}]|\\(?=[a-z])", r"\1", self.raw_index())
+                raw = self.next() if self.peek()[:1].isdigit() else self.raw()
+                index = re.sub(r"\\text\{([^{}]*)\}|[\s{}]|\\(?=[a-z])", r"\1", raw)
                 computed = re.fullmatch(r"[a-z](?:[-+][a-z0-9])*|\d+(?:[-+][a-z0-9])+", index)
                 tree = ("index", name, _Parser(index).all()) if computed else ("s", f"{name}_{index}")
             else:
@@ -288,11 +289,6 @@ class _Parser:
             if self.peek() == "(" and tree[0] == "s":
                 return ("f", "apply " + tree[1], *self.arguments())
         return tree
-
-    def raw_index(self) -> str:
-        if self.peek()[:1].isdigit():
-            return self.next()
-        return self.raw()
 
     def arguments(self) -> list:
         closing = _CLOSING[self.next()]
@@ -331,8 +327,7 @@ class _Parser:
         if derivative := self.match(_DERIVATIVE):
             order, name, by = derivative.groups()
             return ("s", name.strip("\\") + "'" * int(order or 1) + ("" if by in "tx" else f" by {by}"))
-        top = self.argument()
-        return ("/", top, self.argument())
+        return ("/", self.argument(), self.argument())
 
     def root(self):
         degree = None
@@ -349,19 +344,18 @@ class _Parser:
             raise Unreadable(name)
         if name == "array":
             self.raw()
-        rows = [[]]
-        while True:
-            rows[-1].append(self.sum())
-            if self.take(r"\\"):
-                if self.peek() != r"\end":
-                    rows.append([])
-                    continue
-            elif self.take("&"):
-                continue
-            if not self.take(r"\end") or self.raw() != name or len({len(r) for r in rows}) != 1:
+        rows = [[self.sum()]]
+        while not self.take(r"\end"):
+            if self.take("&"):
+                rows[-1].append(self.sum())
+            elif not self.take(r"\\"):
                 raise Unreadable("a matrix is not closed")
-            tree = ("[", *map(tuple, rows))
-            return ("f", "det", tree) if name == "vmatrix" else tree
+            elif self.peek() != r"\end":
+                rows.append([self.sum()])
+        if self.raw() != name or len({len(r) for r in rows}) != 1:
+            raise Unreadable("a matrix is not closed")
+        tree = ("[", *map(tuple, rows))
+        return ("f", "det", tree) if name == "vmatrix" else tree
 
     def big(self, kind: str):
         if not self.take("_"):
@@ -372,19 +366,11 @@ class _Parser:
         end = self.argument()
         return ("sum", kind, match[1], _Parser(match[2]).all(), end, self.product())
 
-    def binomial(self):
-        top = self.argument()
-        return ("f", "binomial", top, self.argument())
-
     def angle(self):
         """What follows is its name."""
         name = re.sub(r"[\s_{}]", "", self.text[self.i :])
         self.i = len(self.text)
         return ("s", f"angle {name}")
-
-    def accent(self, primes: str):
-        name = self.raw().strip("\\")
-        return self.symbol(name + primes)
 
 
 def _number(token: str):
@@ -408,14 +394,14 @@ _PRIMARY = {
     r"\frac": _Parser.fraction,
     r"\sqrt": _Parser.root,
     r"\cbrt": lambda p: ("f", "root", p.argument(), whole(3)),
-    r"\binom": _Parser.binomial,
+    r"\binom": lambda p: ("f", "binomial", p.argument(), p.argument()),
     r"\begin": _Parser.matrix,
     r"\sum": lambda p: p.big("sum"),
     r"\prod": lambda p: p.big("prod"),
     r"\pi": lambda p: p.symbol("pi"),
     r"\infty": lambda p: ("f", "infinity"),
-    r"\dot": lambda p: p.accent("'"),
-    r"\ddot": lambda p: p.accent("''"),
+    r"\dot": lambda p: p.symbol(p.raw().strip("\\") + "'"),
+    r"\ddot": lambda p: p.symbol(p.raw().strip("\\") + "''"),
     r"\angle": _Parser.angle,
 }
 

@@ -1,5 +1,6 @@
 """Units of measurement: which quantity they measure, and how large they are."""
 
+import collections
 import re
 from fractions import Fraction
 
@@ -63,10 +64,10 @@ def alike(a: Dimension, b: Dimension) -> bool:
     return a == b or (x == y and (a == x or b == y))
 
 
-def _powers(text: str, times: int = 1) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _powers(text: str) -> dict[str, int]:
+    found = collections.Counter()
     for part in text.split():
-        found[part.strip("/")] = found.get(part.strip("/"), 0) + (-times if part[0] == "/" else times)
+        found[part.strip("/")] += -1 if part[0] == "/" else 1
     return found
 
 
@@ -107,7 +108,7 @@ def unit(text: str) -> Unit | None:
         r"\b(?:sq\.?|square)\s+([a-zA-Z]+)", r"\1^2", re.sub(r"\b(?:cu\.?|cubic)\s+([a-zA-Z]+)", r"\1^3", text)
     )
     text = re.sub(r"\s+squared\b", "^2", re.sub(r"\s+cubed\b", "^3", re.sub(r"\bper\b|\ban?\s", "/", text)))
-    dims: dict[str, int] = {}
+    dims = collections.Counter()
     size, i, sign, inside, found = Fraction(1), 0, 1, False, False
     while i < len(text.rstrip()):
         match = _PIECE.match(text, i)
@@ -121,7 +122,7 @@ def unit(text: str) -> Unit | None:
         powers, one = UNITS[match[2]]
         power = sign * int(match[3] or 1)
         for name, p in powers.items():
-            dims[name] = dims.get(name, 0) + p * power
+            dims[name] += p * power
         size, found = size * one**power, True
         sign = sign if inside else 1
     return (tuple(sorted((d, p) for d, p in dims.items() if p)), size) if found else None

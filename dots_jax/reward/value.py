@@ -30,10 +30,8 @@ class Point:
         """The value of a variable."""
         if name in self.bound:
             return self.bound[name]
-        if name == "pi":
-            return mp.pi()
-        if name == "e":
-            return mp.e()
+        if name in ("pi", "e"):
+            return getattr(mp, name)()
         part = zlib.crc32(f"{self.seed} {name}".encode()) % 9973
         if self.whole:
             return Fraction(self.low + part % (self.high - self.low))
