@@ -79,9 +79,7 @@ def find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
 
 def _empty(content: str) -> bool:
     """Whether a box is only an echo of the instructions."""
-    if re.fullmatch(
-        r"\s*(?:\\text\s*\{)?\s*(?:(?:your|the|my|final) )+answer(?: here)?\s*\}?\s*", content, re.IGNORECASE
-    ):
+    if re.fullmatch(r"(?i)\s*(?:\\text\s*\{)?\s*(?:(?:your|the|my|final) )+answer(?: here)?\s*\}?\s*", content):
         return True
     return not re.sub(r"\\(?:[,;:! ]|q?quad|ldots|dots|cdots|text\s*\{\s*\}|square)|[\s.{}_?…$~]", "", content)
 
@@ -116,9 +114,8 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
     """A box with what stands around it in the same expression."""
     begin, a, b, end = box
     content = text[a:b].strip()
-    if re.search(
-        r"[=<>]|\\(?:le|ge|ne|leq|geq|neq|in|approx)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}", _TEXT.sub("", content)
-    ):
+    relation = r"[=<>]|\\(?:le|ge|ne|leq|geq|neq|in|approx)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}"
+    if re.search(relation, _TEXT.sub("", content)):
         return content
     if _in_math(text, begin):
         left, right = _within(text, begin, end)
@@ -166,7 +163,11 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
 def _within(text: str, begin: int, end: int) -> tuple[str, str]:
     """What stands before and after a box in its formula, up to signs of equality, sentences and words."""
     left, right = text[max(0, begin - NEAR) : begin], text[end : end + NEAR]
-    stops = [m for m in _STOP.finditer(left) if not re.match(r"[,;:]", m[0]) or not _joins(left[m.start() :])]
+    stops = [
+        m
+        for m in _STOP.finditer(left)
+        if m[0] not in (",", ";", ":") or not _SIMPLE.fullmatch(left[m.start() :].replace(":", ""))  # a list goes on
+    ]
     start = stops[-1] if stops else None
     if start and _ORDER.fullmatch(start[0]):  # x > 3
         subject = left[stops[-2].end() if len(stops) > 1 else 0 : start.start()]
@@ -191,11 +192,6 @@ def _within(text: str, begin: int, end: int) -> tuple[str, str]:
     )
     left = re.sub(r"^.*\\(?:text|mathrm|textbf)\s*\{[^{}]*\}", "", left).strip()
     return ("", "") if relation and (left or right) else (left, right)
-
-
-def _joins(left: str) -> bool:
-    """Whether what follows a comma up to a box is only more of the same list."""
-    return bool(_SIMPLE.fullmatch(left.replace(":", "")))
 
 
 def _sign(text: str, box: tuple[int, int, int, int]) -> str:

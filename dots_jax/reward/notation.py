@@ -3,6 +3,7 @@ r"""Rewrites one answer, in whatever notation it was written, as plain LaTeX for
 Nothing that tells symbols apart is lost: capitals, indices, bases and accents stay.
 """
 
+import functools
 import re
 import unicodedata
 
@@ -28,6 +29,8 @@ _CHARACTERS = {
     ord(c): (f"{name} " if name[-1].isalpha() and name[0] == "\\" else name)
     for c, name in zip(_SIGNS[::2], _SIGNS[1::2], strict=True)
 } | {ord(c): f"\\{name} " for c, name in zip(_GREEK.split()[::2], _GREEK.split()[1::2], strict=True)}
+
+_nfkc = functools.partial(unicodedata.normalize, "NFKC")
 
 _TEXT = (
     r"text|textrm|textnormal|textbf|textit|texttt|textsf|textsc|textup|emph|mbox|hbox|mathrm|rm|operatorname\*?|mathop"
@@ -134,15 +137,16 @@ def clean(text: str) -> str:
         text = text.translate(_CHARACTERS)
         text = re.sub("[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+", lambda m: f"^{{{m[0].translate(_SUPER)}}}", text)
         text = re.sub("[₀-₎ₐₑₒₓₙₘₖᵢⱼ]+", lambda m: f"_{{{m[0].translate(_SUB)}}}", text)
-        text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_halves(m[0])), text)
-        text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
+        text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_nfkc(m[0]).split("⁄")), text)
+        text = _nfkc(text).translate(_CHARACTERS)
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
     for pattern, replacement in _REWRITES[:5]:
         text = pattern.sub(replacement, text)
     text = text.strip()
     said = _SAYING.match(text)
     text = re.sub(r"(?:\\\\|(?<!\\)\$|\s)+$", "", _unwrap(text[said.end() :] if said else text))
-    text = _dollars(text)
+    text = re.sub(r"^(\s*[-+]?\s*)\\?\$\s*(?=[\d.])(?!.*\$)", r"\1\\text{dollars}", text)  # money, not markup
+    text = text.replace(r"\$", r"\text{dollars}").replace("$", " ")
     for pattern, replacement in _REWRITES[5:]:
         text = pattern.sub(replacement, text)
     for _ in range(3):  # exponents within words
@@ -157,10 +161,6 @@ def clean(text: str) -> str:
     return text
 
 
-def _halves(character: str) -> list[str]:
-    return unicodedata.normalize("NFKC", character).split("⁄")
-
-
 def _unwrap(text: str) -> str:
     """Without dollars and Markdown around it."""
     text = re.sub(r"^\s*(\$\$?)\s*([^$]*?)\s*\1\s*([.,]?)\s*$", r"\2\3", text)
@@ -171,12 +171,6 @@ def _unwrap(text: str) -> str:
             break
         text = match[2] + match[3]
     return text
-
-
-def _dollars(text: str) -> str:
-    """`$` is markup or money."""
-    text = re.sub(r"^(\s*[-+]?\s*)\\?\$\s*(?=[\d.])(?!.*\$)", r"\1\\text{dollars}", text)
-    return text.replace(r"\$", r"\text{dollars}").replace("$", " ")
 
 
 _COMMAND = re.compile(rf"\\(?:{_TEXT})(?![a-zA-Z])\s*(?:\{{([^{{}}]*)\}}|(\w))")

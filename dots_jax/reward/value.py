@@ -277,19 +277,14 @@ def value(tree, point: Point):
     if kind == "[":
         return [[value(x, point) for x in row] for row in tree[1:]]
     if kind == "base":
-        return _in_base(tree)
+        if any(int(digit, 36) >= tree[2] for digit in tree[1]):
+            raise Unreadable("digits that the base does not have")
+        return Fraction(int(tree[1], tree[2]))
     if kind == "index":
         return _opaque(tree[1] + "_", [value(tree[2], point)], point)
     if kind == "sum":
         return _series(tree, point)
     return _call(tree, point)
-
-
-def _in_base(tree):
-    try:
-        return Fraction(int(tree[1], tree[2]))
-    except ValueError:
-        raise Unreadable("digits that the base does not have") from None
 
 
 def _call(tree, point: Point):
