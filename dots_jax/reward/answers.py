@@ -140,17 +140,18 @@ _TAIL = re.compile(
 _APPLIED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|ln|log|exp|text\{cis\})(?![a-z])(?:[^()]*|[^()]*\([^()]*)$")
 
 
+_CONSTANTS = re.compile(
+    r"\\(?:frac|sqrt|pi|cdot|times|ldots|overline|dot|bar|pm|infty|ln|approx|left|right)(?![a-z])|(?<=\d)e(?=[-+]?\d)"
+)
+
+
 def _no_words(text: str) -> str:
     return re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
 
 
 def _numeric(text: str) -> bool:
     """Whether it holds a number and no variable."""
-    text = re.sub(
-        r"\\(?:frac|sqrt|pi|cdot|times|ldots|overline|dot|bar|pm|infty|ln|approx|left|right)(?![a-z])|(?<=\d)e(?=[-+]?\d)",
-        " ",
-        text,
-    )
+    text = _CONSTANTS.sub(" ", text)
     return not re.search(r"[a-zA-Z\\]", text) and any(c.isdigit() for c in text)
 
 
@@ -182,12 +183,10 @@ def _marked_unit(before: str, tail: str) -> _Way | None:
         return None
     if tail.startswith((r"\degree", "%")) and _APPLIED.search(before):
         return None  # of the argument of a function
-    unit, words = units.unit(tail), _no_words(tail).strip()
-    if unit and (not tail.startswith(r"\text") or _numeric(before) or len(words) > 1 or words in "JNWV"):
-        return _Way(
-            before, unit, not re.search(r"\\Omega|\\mu\s*[A-Za-z]", tail) and (len(words) > 1 or _numeric(before))
-        )
-    if not unit and _numeric(before) and not re.search(r"[%\\]", words) and not CONDITION.search(tail):
+    unit, words, number = units.unit(tail), _no_words(tail).strip(), _numeric(before)
+    if unit and (number or len(words) > 1 or words in ("J", "N", "W", "V") or not tail.startswith(r"\text")):
+        return _Way(before, unit, (number or len(words) > 1) and not re.search(r"\\Omega|\\mu\s*[A-Za-z]", tail))
+    if not unit and number and not re.search(r"[%\\]", words) and not CONDITION.search(tail):
         return _Way(before, words=words)
     return None
 

@@ -99,9 +99,8 @@ def final_answer(completion: str) -> str | None:
             break
         chain.append(box)
     if len(chain) > 1:
-        return ", ".join(
-            dict.fromkeys(_sign(completion, box) + completion[box[1] : box[2]].strip() for box in reversed(chain))
-        )
+        contents = [_sign(completion, box) + completion[box[1] : box[2]].strip() for box in reversed(chain)]
+        return ", ".join(dict.fromkeys(contents))
     return _extended(completion, boxes[-1])
 
 
@@ -139,13 +138,9 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
         if match["percent"] or match["scale"] or (known and not re.search("[a-zA-Z]{2}", content)):
             right = r"\%" if match["percent"] else rf"\text{{ {match['scale'] or word}}}"
     whole = left + right
-    open_braces = whole.count("{") - whole.count("}")
-    if (
-        not whole
-        or open_braces
-        or len(re.findall(r"[(\[]", whole)) != len(re.findall(r"[)\]]", whole))
-        or r"\boxed" in whole
-    ):
+    pairs = (("{", "}"), ("([", ")]"))  # [0, 1) is balanced
+    unbalanced = any(sum(map(whole.count, opening)) != sum(map(whole.count, closing)) for opening, closing in pairs)
+    if not whole or unbalanced or r"\boxed" in whole:
         return content
     atom = re.fullmatch(r"[\w.]+|\\frac\{[^{}]*\}\{[^{}]*\}|[(\[][^()\[\]]*[)\]]", content)
     sum_or_list = re.search(r"[-+,;]|\\(?:cup|pm|text|mathrm)(?![a-z])", content)

@@ -34,6 +34,9 @@ def same(a, b, tolerance=0) -> bool:
         return a is not None and b is not None and same(a, b, tolerance)
     if isinstance(a, Many) and isinstance(b, Many) and _same_many(a, b, tolerance):
         return True
+    for member, other in ((a, b), (b, a)):
+        if says(member, r"\in") and not isinstance(other, Relation):
+            return same(*(x.sides[1] if x is member else x for x in (a, b)), tolerance)
     for many, leaf in ((a, b), (b, a)):
         if isinstance(many, Many) and isinstance(leaf, Leaf) and leaf.tree and _same_mixed(many, leaf, tolerance):
             return True
@@ -274,24 +277,22 @@ _OPTION = re.compile(
     r"|\(([a-j])\)|([a-j])[.)]",
     re.DOTALL,
 )
-_SPOKEN = {  # words for a sign or for other words
+_SPOKEN = {  # words for a sign
     words: sign
     for sign, said in {
         r"\mathbb{R}": "all real numbers, all reals, real numbers, all real values",
         r"\emptyset": "empty set, no solution, no solutions, none",
         r"\infty": "infinity",
-        "infinity": "infinite, infinitely many",
-        "true": "yes",
-        "false": "no",
-        "does not exist": "dne, undefined",
-        "divergent": "diverges",
-        "convergent": "converges",
     }.items()
     for words in said.split(", ")
 }
 _SPOKEN |= {
     w: str(k) for k, w in enumerate(str.split("zero one two three four five six seven eight nine ten eleven twelve"))
 }
+_SYNONYMS = {
+    "yes": "true", "no": "false", "dne": "does not exist", "undefined": "does not exist", "diverges": "divergent",
+    "converges": "convergent", "infinite": "infinity", "infinitely many": "infinity",
+}  # fmt: skip
 _ORDINARY = {"true", "false", "divergent", "convergent", "odd", "even", "all", "both", "red", "neither"}
 
 
@@ -314,7 +315,7 @@ def _same_words(a: str, b: str) -> bool | None:
     p, q = (re.sub(r"^(?:[Tt]he|[Aa]n?) ", "", re.sub(r"[\s-]+", " ", w[0])) for w in (x, y))
     if any(len(u) == 1 and u != v for u, v in zip(p.split(), q.split(), strict=False)):
         return None
-    p, q = p.casefold(), q.casefold()
+    p, q = (_SYNONYMS.get(w.casefold(), w.casefold()) for w in (p, q))
     if p != q:
         kinds = ("[A-Z]{3,}", "[a-z]{4,}|[a-z]{3,}(?: [a-z]{3,})+")  # no products of letters
         plain = any(all(re.fullmatch(kind, w[0]) for w in (x, y)) for kind in kinds)

@@ -53,7 +53,7 @@ def _bits(x: Fraction) -> int:
 
 def add(a, b):
     """Sum of two values."""
-    if isinstance(a, list) and isinstance(b, list) and _shape(a) == _shape(b):
+    if isinstance(a, list) and isinstance(b, list) and (len(a), len(a[0])) == (len(b), len(b[0])):
         return [[add(x, y) for x, y in zip(r, s, strict=True)] for r, s in zip(a, b, strict=True)]
     if isinstance(a, list) or isinstance(b, list):
         raise Unreadable("a sum of a matrix and a number")
@@ -88,10 +88,6 @@ def _sum(values):
     return total
 
 
-def _shape(matrix: list) -> tuple[int, int]:
-    return len(matrix), len(matrix[0])
-
-
 def _inverse(matrix: list) -> list:
     n = len(matrix)
     rows = [[*row, *(Fraction(int(i == k)) for k in range(n))] for i, row in enumerate(matrix)]
@@ -111,11 +107,10 @@ def _determinant(matrix: list):
         return matrix[0][0]
     if len(matrix) > 6 or len(matrix) != len(matrix[0]):
         raise Unreadable("a determinant")
-    terms = (
-        multiply(Fraction((-1) ** k), multiply(x, _determinant([r[:k] + r[k + 1 :] for r in matrix[1:]])))
-        for k, x in enumerate(matrix[0])
+    minors = ([row[:k] + row[k + 1 :] for row in matrix[1:]] for k in range(len(matrix)))
+    return _sum(
+        multiply((-1) ** k * x, _determinant(m)) for k, (x, m) in enumerate(zip(matrix[0], minors, strict=True))
     )
-    return _sum(terms)
 
 
 def power(a, b, point: Point):
@@ -198,10 +193,6 @@ def _numeric(function, domain=None):
     return apply
 
 
-def _absolute(x, point: Point):
-    return _determinant(x) if isinstance(x, list) else abs(x)
-
-
 def _order(choose):
     def best(*args):
         values = args[:-1]
@@ -241,8 +232,7 @@ _CALLS = {
     "root": _root,
     "!": _factorial,
     "!!": _double_factorial,
-    "abs": _absolute,
-    "det": _absolute,
+    **dict.fromkeys(("abs", "det"), lambda x, p: _determinant(x) if isinstance(x, list) else abs(x)),
     "floor": _whole(math.floor, mp.floor),
     "ceil": _whole(math.ceil, mp.ceil),
     "max": _order(max),
