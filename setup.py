@@ -15,7 +15,6 @@ setup(
         JAX,
         "absl-py",
         "datasets",
-        "etils[epath]",
         "flax>=0.12",
         "huggingface-hub",
         "jinja2",  # of chat templates, which transformers loads only when one is used

@@ -276,7 +276,7 @@ def _planned(args, config: transformer.ModelConfig, hyper: learner.UpdateSpec) -
     c.data.name, c.data.max_prompt_tokens, c.policy.dtype = "arithmetic", args.prompt, args.dtype
     c.rollout.group_size, c.rollout.max_tokens = args.group, args.max_tokens
     c.train.batch_size, c.selection.name, c.replay.fresh_fraction = args.questions, "uniform", 1.0
-    fields = dataclasses.asdict(hyper)
+    fields = dataclasses.asdict(hyper) | {"loss": hyper.loss.__name__}
     c.learner.update({name: fields[name] for name in c.learner})
     phases = plan.plan(c, config, 1, float("inf"), jax.default_backend()).phases
     kinds = ("rows", "gradients", "gathered", "activations", "logits")

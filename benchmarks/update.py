@@ -17,6 +17,7 @@ from benchmarks import common
 from dots_jax import learner
 from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
+from dots_jax.learner import losses
 from dots_jax.policy import transformer
 from dots_jax.rollout import Rollouts
 
@@ -78,7 +79,7 @@ def hyper_of(args) -> learner.UpdateSpec:
         length_buckets=args.buckets,
         logits_chunk=args.logits_chunk,
         clip=0.2,
-        loss="decoupled",
+        loss=losses.decoupled,
         ratio_cap=2.0,
         advantage_std=True,
         aggregation="token",
@@ -97,7 +98,7 @@ def batch(i: int, args, config: transformer.ModelConfig, mesh) -> tuple:
     """What `learner.update` takes between buffer and config, random by `i`."""
     rollouts, rewards = synthetic(np.random.default_rng((args.seed, i)), args, config, mesh)
     key = jax.random.fold_in(jax.random.key(args.seed), i)
-    groups = learner.Groups.generated(rollouts, rewards, np.arange(args.questions), 1, mesh)
+    groups = learner.Groups.fresh(rollouts, rewards, np.arange(args.questions), 1, mesh)
     return groups, jnp.int32(args.questions), key
 
 

@@ -1,4 +1,4 @@
-"""The paper's runs on 8,192 questions of DeepMath-103K (METHOD section 5)."""
+"""The paper's runs on 8,192 questions of DeepMath-103K (arXiv 2506.05316)."""
 
 from configs import common
 

@@ -1,4 +1,4 @@
-"""The paper's runs on 10,240 questions of DeepScaleR (METHOD section 5)."""
+"""The paper's runs on 10,240 questions of DeepScaleR (arXiv 2506.05316)."""
 
 from configs import common
 

@@ -6,7 +6,7 @@ from dots_jax.core.errors import UserError
 
 
 def get_config(recipe: str = "small"):
-    """Fields of `python -m dots_jax.difficulty.fit` (METHOD section 2)."""
+    """Fields of `python -m dots_jax.difficulty.fit`."""
     c = ConfigDict()
     c.seed = 0  # of the split, the initial weights and every draw
     c.rates = ""  # parquet file with columns problem, policy, success_rate; also --rates=FILE

@@ -1,4 +1,4 @@
-"""The paper's runs on MATH, levels 3 to 5, without MATH-500 (METHOD section 5)."""
+"""The paper's runs on MATH, levels 3 to 5, without MATH-500 (arXiv 2506.05316)."""
 
 from configs import common
 

@@ -1,4 +1,4 @@
-"""The paper's runs on 8,192 questions of Open-Reasoner-Zero's 57 thousand (METHOD section 5)."""
+"""The paper's runs on 8,192 questions of Open-Reasoner-Zero's 57 thousand (arXiv 2506.05316)."""
 
 from configs import common
 

@@ -9,15 +9,17 @@ import sys
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax import data, reward
-from dots_jax.core import command_line, config_rules, files, plugins, sharding
+from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding, text
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
-from dots_jax.evaluation import Evaluator, interval
+from dots_jax.evaluation import Evaluator, by_set
 from dots_jax.policy import families, source
 from dots_jax.reward.types import Verdict
+from dots_jax.rollout import GradedCompletions
 from dots_jax.run import metrics, settings
 from dots_jax.run import workdir as workdirs
 
@@ -42,20 +44,20 @@ example:
 """
 RESULTS = "results.json"
 CONTINUES = "; the same command continues after the last whole batch"
-_ROW = {  # of COMPLETIONS
-    "batch": files.whole(),
-    "question": files.TEXT,
-    "sample": files.whole(),
-    "verdict": files.one_of([v.name.lower() for v in Verdict], "a verdict"),
-    "reward": files.number(0, 1),
-    "tokens": files.whole(),
-    "ended": files.FLAG,
-    "answer": files.TEXT,
-    "completion": files.TEXT,
+_RECORD = {  # of COMPLETIONS
+    "batch": rules.whole(),
+    "question": rules.text,
+    "sample": rules.whole(),
+    "verdict": rules.one_of(*(v.name.lower() for v in Verdict)),
+    "reward": rules.number(0, 1),
+    "tokens": rules.whole(),
+    "ended": rules.flag,
+    "answer": rules.text,
+    "completion": rules.text,
 }
 
 
-def evaluate(config, workdir: str) -> None:
+def evaluate(config: ConfigDict, workdir: str) -> None:
     """Runs or continues the evaluation that `configs/evaluate.py` describes, and prints the table.
 
     Raises UserError for what the user can mend.
@@ -64,7 +66,7 @@ def evaluate(config, workdir: str) -> None:
         _evaluate(config, workdir, claim)
 
 
-def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
+def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     if not config.model:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
     reward.find(config.reward)
@@ -74,39 +76,32 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
     mesh = sharding.make_mesh(**config.mesh)
     policy, params = source.load(source.find(config.model, root), mesh, config.dtype, family)
     prompts, lengths = policy.encode(questions.texts, config.system)
-    asked = questions.rows()
-    batch = min(config.batch, len(asked))
+    rows = questions.rows()
+    batch = min(config.batch, len(rows))
     files_of = {
         "family": plugins.path(config.family, families.FAMILIES, "family"),
         "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
     }
     prints = settings.fingerprints(policy.directory, files_of, questions=questions)
-    counts = zip(questions.names, (np.bincount(asked) * config.samples).tolist(), strict=True)
+    counts = zip(questions.names, (np.bincount(rows) * config.samples).tolist(), strict=True)
     expected = [(name, sample) for name, samples in counts for sample in range(samples)]
-    rows, total = _there(config, workdir, expected, batch * config.samples), ceil_div(len(asked), batch)
+    records, total = _read(config, workdir, expected, batch * config.samples), ceil_div(len(rows), batch)
     settings.same_inputs(prints, workdir)
     claim.take()
     settings.write_config(config, workdir, prints)
     path = os.path.join(workdir, metrics.COMPLETIONS)
-    files.replace(path, lambda partial: _write(partial, rows))
-    done = {row["batch"] for row in rows}
-    each = f" of their {len(asked):,} rows (repeats are further samples)" if questions.repeats else ""
-    print(f"{len(questions):,} questions, {config.samples} completions of each{each}, by {config.model}")
+    files.replace(path, lambda partial: _append(partial, records))
+    done = {record["batch"] for record in records}
+    of_rows = f" of their {len(rows):,} rows (repeats are further samples)" if questions.repeats else ""
+    print(f"{len(questions):,} questions, {config.samples} completions of each{of_rows}, by {config.model}")
     print(f"in {total} batches, of which {len(done)} are there, to {path}; the first compiles", flush=True)
+    sampling = {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")}
+    grader = reward.make(config.reward)
     evaluator = Evaluator(
-        policy,
-        questions,
-        asked,
-        prompts,
-        lengths,
-        reward.make(config.reward),
-        config.samples,
-        batch,
-        config.max_tokens,
-        {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")},
+        policy, questions, rows, prompts, lengths, grader, config.samples, batch, config.max_tokens, sampling
     )
     try:
-        for line in data.unreadable(evaluator.grader.readable(questions.items())):
+        for line in data.unreadable(grader.readable(questions.items())):
             print(line, flush=True)
         for number, numbers, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
             new = [
@@ -118,46 +113,33 @@ def _evaluate(config, workdir: str, claim: workdirs.Claim) -> None:
                     "reward": float(graded.rewards[n, j]),
                     "tokens": int(graded.lengths[n, j]),
                     "ended": bool(graded.finished[n, j]),
-                    "answer": questions.answers[asked[row]],
+                    "answer": questions.answers[rows[row]],
                     "completion": graded.texts[n, j],
                 }
                 for n, row in enumerate(numbers.tolist())
                 for j in range(config.samples)
             ]
-            _write(path, new)
-            rows += new
+            _append(path, new)
+            records += new
             print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
     finally:
-        evaluator.grader.close()
-    table = results(rows)
-    text = json.dumps(table, indent=2)
-    files.replace(os.path.join(workdir, RESULTS), lambda partial: files.write_text(partial, text))
-    print(f"\n{show(table)}\n{os.path.join(workdir, RESULTS)}")
+        grader.close()
+    table = results(records, evaluator)
+    files.write_text(os.path.join(workdir, RESULTS), json.dumps(table, indent=2))
+    print(f"\n{show(table)}{os.path.join(workdir, RESULTS)}")
 
 
-def results(rows: list[dict]) -> dict[str, dict]:
-    """Accuracy with its interval of each set, with what became of completions, and as "average" of the sets."""
-    asked = collections.defaultdict(lambda: collections.defaultdict(list))  # set -> question -> rows
-    for row in rows:
-        asked[row["question"].rpartition(":")[0]][row["question"]].append(row)
-    table = {}
-    for name, questions in asked.items():
-        success = np.array([np.mean([row["reward"] for row in mine]) for mine in questions.values()])
-        mine = [row for found in questions.values() for row in found]
-        low, high = interval(success, len(mine) / len(success))
-        table[name] = {
-            "questions": len(success),
-            "samples": len(mine) // len(success),
-            "accuracy": float(success.mean()),
-            "low": low,
-            "high": high,
-            "tokens": float(np.mean([row["tokens"] for row in mine])),
-            "cut": float(np.mean([not row["ended"] for row in mine])),
-            **{v.name.lower(): sum(row["verdict"] == v.name.lower() for row in mine) for v in Verdict},
-        }
+def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
+    """`evaluation.by_set` of the records of COMPLETIONS, and as "average" the mean of the sets."""
+    records = [record | {"verdict": Verdict[record["verdict"].upper()]} for record in records]
+    records.sort(key=lambda record: record["batch"])
+    columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "ended": bool}
+    arrays = [np.array([record[name] for record in records], dtype) for name, dtype in columns.items()]
+    shape = len(evaluator.rows), evaluator.samples
+    table = by_set(GradedCompletions(*(array.reshape(shape) for array in arrays)), evaluator)
     mean = float(np.mean([row["accuracy"] for row in table.values()]))
 
-    def reach(end):  # the sets are asked independently: distances to the ends add up as deviations do
+    def reach(end: str) -> float:  # the sets are asked independently: distances to the ends add up as deviations do
         return math.sqrt(sum((row[end] - row["accuracy"]) ** 2 for row in table.values())) / len(table)
 
     return table | {"average": {"accuracy": mean, "low": mean - reach("low"), "high": mean + reach("high")}}
@@ -165,22 +147,19 @@ def results(rows: list[dict]) -> dict[str, dict]:
 
 def show(table: dict[str, dict]) -> str:
     """The table of `results` in at most 100 columns."""
-    columns = {  # name -> width
-        "questions": 10, "accuracy": 9, "95% interval": 14, "tokens": 7, "cut": 7, "wrong": 7, "no answer": 10,
-        "timeout": 8, "crashed": 8,
-    }  # fmt: skip
-    lines = [f"{'set':<14}" + "".join(f"{name:>{width}}" for name, width in columns.items())]
+    columns = ["questions", "accuracy", "95% interval", "tokens", "cut", "wrong", "no answer", "timeout", "crashed"]
+    lines = [["set", *columns]]
     for name, row in table.items():
         cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
         cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
         if "tokens" in row:
             cells |= {"tokens": f"{row['tokens']:.0f}", "cut": f"{row['cut']:.1%}"}
-        lines.append(f"{name[:14]:<14}" + "".join(f"{cells[n]:>{width}}" for n, width in columns.items()))
-    return "\n".join(lines)
+        lines.append([name[:14], *cells.values()])
+    return text.table(lines)
 
 
-def _there(config, workdir: str, expected: list[tuple[str, int]], batch: int) -> list[dict]:
-    """The completions of whole batches that an evaluation of the same settings has left in `workdir`.
+def _read(config: ConfigDict, workdir: str, expected: list[tuple[str, int]], batch: int) -> list[dict]:
+    """The records of whole batches that an evaluation of the same settings has left in `workdir`.
 
     `expected` are the question and sample of each completion, `batch` of them in each batch.
 
@@ -198,20 +177,20 @@ def _there(config, workdir: str, expected: list[tuple[str, int]], batch: int) ->
                 "to continue it, or use another --workdir"
             )
     by_batch, whole = collections.defaultdict(list), []
-    for row in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_ROW):
-        by_batch[row["batch"]].append(row)
-    for number, rows in sorted(by_batch.items()):
+    for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_RECORD):
+        by_batch[record["batch"]].append(record)
+    for number, records in sorted(by_batch.items()):
         whole_batch = expected[number * batch : (number + 1) * batch]
-        found = [(row["question"], row["sample"]) for row in rows]
-        if found != whole_batch[: len(found)] or not whole_batch:
+        samples = [(record["question"], record["sample"]) for record in records]
+        if samples != whole_batch[: len(samples)] or not whole_batch:
             raise UserError(f"batch {number} in {path} is not of this evaluation's questions; use another --workdir")
-        whole += rows if found == whole_batch else []
+        whole += records if samples == whole_batch else []
     return whole
 
 
-def _write(path: str, rows: list[dict]) -> None:
+def _append(path: str, records: list[dict]) -> None:
     with open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
@@ -16,11 +16,11 @@ from dots_jax.rollout.grading import GradedCompletions, concatenate, sample_grad
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Asks every row of an evaluation set G times, in batches; rows that repeat a question are further samples."""
+    """Samples G completions for every row of an evaluation set, in batches; a question that repeats gets more."""
 
     policy: Policy
     questions: Questions  # N
-    rows: np.ndarray  # int [M], the question that each row asks
+    rows: np.ndarray  # int [M], the question of each row
     prompts: np.ndarray  # int32 [N, S]; one that leaves fewer than `max_tokens` positions gets so many
     lengths: np.ndarray  # int32 [N]
     grader: Grader
@@ -30,23 +30,20 @@ class Evaluator:
     sampling: dict[str, Any]  # the other arguments of `rollout.sample`
 
     def greedy(self) -> "Evaluator":
-        """One that asks for each question's likeliest completion, once."""
+        """One of each question's likeliest completion, once."""
         sampling, rows = self.sampling | {"temperature": 0.0, "top_p": 1.0}, np.arange(len(self.questions))
         return dataclasses.replace(self, rows=rows, samples=1, sampling=sampling)
 
-    def evaluate_all(self, params, key: jax.Array) -> GradedCompletions:
+    def evaluate_all(self, params: dict, key: jax.Array) -> GradedCompletions:
         """The completions of all rows [M, G]."""
         return concatenate([graded for *_, graded in self.evaluate_batches(params, key)])
 
     def evaluate_batches(
-        self, params, key: jax.Array, skip: Collection[int] = ()
+        self, params: dict, key: jax.Array, skip: Collection[int] = ()
     ) -> Iterator[tuple[int, np.ndarray, GradedCompletions]]:
         """Yields each batch's number, row numbers [P] and completions [P, G], while the next batch is sampled.
 
-        Args:
-          params: the policy's parameters.
-          key: PRNG key.
-          skip: numbers of batches that are left out.
+        The batches whose numbers are in `skip` are left out.
         """
         count, pending, items = len(self.rows), None, self.questions.items()
         batch = min(self.batch or count, count)
@@ -76,25 +73,28 @@ class Evaluator:
         if pending:
             yield _collect(*pending)
 
+    def success(self, graded: GradedCompletions) -> np.ndarray:
+        """Mean reward of each question [N] over the completions of all rows [M, G]."""
+        return np.bincount(self.rows, graded.rewards.mean(1)) / np.bincount(self.rows)
 
-def _collect(number, numbers, wait):
+
+def _collect(number: int, numbers: np.ndarray, wait: Callable[[], GradedCompletions]):
     return number, numbers, wait()[: len(numbers)]
 
 
 def as_metrics(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, Any]:
-    """An evaluation as `metrics.jsonl` holds it."""
-    questions, repeats = evaluator.questions, np.bincount(evaluator.rows)
-    success = np.bincount(evaluator.rows, graded.rewards.mean(1)) / repeats
-    found = {
-        "eval/accuracy": accuracy(success, questions),
+    """An evaluation as `metrics.jsonl` holds it; of named questions (real sets) the mean of the sets'."""
+    success, questions = evaluator.success(graded), evaluator.questions
+    metrics = {
+        "eval/accuracy": success.mean(),
         "eval/verdicts": shares(graded.verdicts),
         "eval/by_level": by_level(success, questions),
     }
     if questions.names:
-        sets = by_set(questions).items()
-        samples = evaluator.samples * repeats
-        found["eval/intervals"] = {name: interval(success[ids], samples[ids].mean()) for name, ids in sets}
-    return found
+        sets = by_set(graded, evaluator)
+        metrics["eval/accuracy"] = float(np.mean([row["accuracy"] for row in sets.values()]))
+        metrics["eval/intervals"] = {name: (row["low"], row["high"]) for name, row in sets.items()}
+    return metrics
 
 
 def shares(verdicts: np.ndarray) -> dict[str, float]:
@@ -102,21 +102,29 @@ def shares(verdicts: np.ndarray) -> dict[str, float]:
     return {v.name.lower(): float((verdicts == v).mean()) for v in Verdict}
 
 
-def accuracy(success: np.ndarray, questions) -> float:
-    """Mean success: of named questions (real sets) the mean over the sets' means, as in the paper."""
-    if questions.names is None:
-        return success.mean()
-    return float(np.mean([success[rows].mean() for rows in by_set(questions).values()]))
+def by_set(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, dict[str, float]]:
+    """Accuracy of each set with its 95% interval, what became of its completions, and how many there are of each."""
+    success, families, table = evaluator.success(graded), np.array(evaluator.questions.families), {}
+    for name in dict.fromkeys(evaluator.questions.families):
+        of_set = success[families == name]
+        part = graded[families[evaluator.rows] == name]
+        samples = part.rewards.size / len(of_set)
+        low, high = interval(of_set, samples)
+        table[name] = {
+            "questions": len(of_set),
+            "samples": int(samples),
+            "accuracy": float(of_set.mean()),
+            "low": low,
+            "high": high,
+            "tokens": float(part.lengths.mean()),
+            "cut": float((~part.finished).mean()),
+            **{v.name.lower(): int((part.verdicts == v).sum()) for v in Verdict},
+        }
+    return table
 
 
-def by_set(questions) -> dict[str, np.ndarray]:
-    """Rows of each set, in the order in which they come."""
-    families = np.array(questions.families)
-    return {name: np.flatnonzero(families == name) for name in dict.fromkeys(questions.families)}
-
-
-def by_level(success: np.ndarray, questions) -> dict[str, list[float | None]]:
-    """Mean success of each level of each family, easiest first; None where the held-out set has no such question."""
+def by_level(success: np.ndarray, questions: Questions) -> dict[str, list[float | None]]:
+    """Mean success of each level of each family, easiest first; None where the evaluation set has no such question."""
     table, families = {}, np.array(questions.families)
     for family in dict.fromkeys(sorted(questions.families)):
         levels = range(questions.levels.min(), questions.levels.max() + 1)

@@ -1,9 +1,8 @@
 """What a run is made of: `load` spends the config; nothing is written before all of it is there."""
 
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax import data, learner, reward, selection
-from dots_jax.core import config_rules, plugins, rng, sharding
-from dots_jax.core.distributed import is_main, main_only
+from dots_jax.core import config_rules, fields, plugins, rng, sharding
+from dots_jax.core.distributed import main_only
 from dots_jax.core.errors import UserError
 from dots_jax.data.questions import Questions
 from dots_jax.difficulty import embed
@@ -22,7 +21,7 @@ from dots_jax.policy import families, huggingface
 from dots_jax.policy.source import Policy
 from dots_jax.policy.source import load as load_policy
 from dots_jax.reward.types import Grader, Question
-from dots_jax.rollout import GradedCompletions, Rollouts
+from dots_jax.rollout import GradedCompletions, Rollouts, RolloutSpec
 from dots_jax.rollout.grading import sample_graded
 from dots_jax.run import settings
 from dots_jax.run import workdir as workdirs
@@ -58,7 +57,7 @@ class RunState:
 
     learner: learner.TrainState
     buffer: replay.Groups | None  # None: no replay
-    selector: Any  # the selector's own
+    selector: Any  # state of the selector
     round: Round
 
 
@@ -67,11 +66,8 @@ class Experiment:
     """What stays the same from step to step."""
 
     steps: int
-    interval: int  # steps of a selection round
     eval_every: int
     greedy: bool  # the likeliest completions too, before the first and after the last step
-    checkpoint_every: int
-    target: float  # difficulty that questions are drawn around
     policy: Policy
     mesh: jax.sharding.Mesh
     key: jax.Array
@@ -79,44 +75,44 @@ class Experiment:
     prompts: np.ndarray  # int32 [N, S]
     lengths: np.ndarray  # int32 [N]
     questions: Sequence[Question]  # N, what the grader knows of them
-    readable: np.ndarray | None  # bool [N], answers that the grader understands
     grader: Grader
-    group_size: int  # G
-    max_tokens: int  # T
-    temperature: float
-    sampling: dict[str, Any]  # the other arguments of `rollout.sample`
     evaluator: Evaluator
     selector: selection.Selector
-    update_spec: learner.UpdateSpec
+    rollout_spec: RolloutSpec
     replay_spec: replay.ReplaySpec
+    update_spec: learner.UpdateSpec
     initial_params: dict | None  # for the KL penalty
-    make_buffer: Callable[[], replay.Groups | None]
     fingerprints: dict[str, str]  # of what the run rests on
+
+    def opens_round(self, step: int) -> bool:
+        """Whether a selection round begins with the step."""
+        return self.step_in_round(step) == 0
+
+    def step_in_round(self, step: int) -> int:
+        """Which of its selection round's steps it is, from 0."""
+        return (step - 1) % self.replay_spec.interval
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the evaluation set is asked after the step."""
+        return step % self.eval_every == 0 or step == self.steps
 
     def stream(self, purpose: rng.Purpose, step: int) -> jax.Array:
         """The key of a purpose at a step."""
         return rng.stream(self.key, purpose, step)
 
-    def start_round(self, ids: np.ndarray, num_fresh: np.ndarray) -> Round:
-        """The round of what the selector proposes. Raises UserError where that are not so many questions."""
-        ids = selection.check_ids(ids, num_fresh.sum(), len(self.pool), self.selector)
-        return Round.start(ids, num_fresh, self.replay_spec.batch_size)
-
     def roll_out(self, params: dict, ids: np.ndarray, key: jax.Array) -> tuple[Rollouts, GradedCompletions]:
         """G completions of each question, graded as they end."""
-        rollouts, wait = sample_graded(
-            params,
-            self.policy,
-            (self.prompts[ids], self.lengths[ids]),
-            [self.questions[i] for i in ids],
-            key,
-            self.grader,
-            self.group_size,
-            self.max_tokens,
-            temperature=self.temperature,
-            **self.sampling,
-        )
+        prompts, questions = (self.prompts[ids], self.lengths[ids]), [self.questions[i] for i in ids]
+        sampling = vars(self.rollout_spec) | {"mesh": self.mesh}
+        rollouts, wait = sample_graded(params, self.policy, prompts, questions, key, self.grader, **sampling)
         return rollouts, wait()
+
+    def empty_buffer(self) -> replay.Groups | None:
+        """The buffer before the first step; None: nothing is replayed."""
+        if not self.replay_spec.num_replayed:
+            return None
+        G, T = self.rollout_spec.group_size, self.rollout_spec.max_tokens
+        return replay.init(self.replay_spec.num_slots, G, self.prompts.shape[1], T, self.mesh)
 
 
 def check(config) -> None:
@@ -135,34 +131,34 @@ def check(config) -> None:
     selection.find(config.selection.name).check(config)
 
 
-def check_loaded(config, rule, shards: int, model, longest_prompt: int, pool: int) -> None:
+def check_loaded(
+    config, replay_spec: replay.ReplaySpec, shards: int, model_config, longest_prompt: int, pool: int
+) -> None:
     """Raises UserError where the batch does not divide over `shards` devices, a row is too long for the model, or the
     `pool` questions that there are do not suffice.
     """
     if pool != config.data.num_questions:
-        config = config.copy_and_resolve_references()
-        config.data.num_questions = pool
         try:
-            check(config)
+            check(fields.replaced(config, {"data.num_questions": pool}))
         except UserError as error:
             raise UserError(f"{pool:,} questions are left of the pool: {error}") from error
-    rows = config.learner.micro_rows
+    rows, batch, fresh = config.learner.micro_rows, replay_spec.batch_size, replay_spec.num_fresh
     if rows % shards:
         raise UserError(
             f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
             f"use a multiple of {shards}"
         )
-    if rule.num_replayed and any(count % shards for count in (rule.batch_size, rule.num_fresh, rule.num_slots)):
+    if replay_spec.num_replayed and any(count % shards for count in (batch, fresh, replay_spec.num_slots)):
         raise UserError(
-            f"config.train.batch_size={rule.batch_size}, the {rule.num_fresh} of them that are fresh "
-            f"(config.replay.fresh_fraction={rule.fresh_fraction}) and config.replay.capacity={rule.capacity} must all "
-            f"divide over the mesh's data x fsdp = {shards} devices; use multiples of {shards}, or other config.mesh "
-            "axes"
+            f"config.train.batch_size={batch}, the {fresh} of them that are fresh "
+            f"(config.replay.fresh_fraction={replay_spec.fresh_fraction}) and config.replay.capacity="
+            f"{replay_spec.capacity} must all divide over the mesh's data x fsdp = {shards} devices; use multiples of "
+            f"{shards}, or other config.mesh axes"
         )
-    if longest_prompt + config.rollout.max_tokens > model.max_positions:
+    if longest_prompt + config.rollout.max_tokens > model_config.max_positions:
         raise UserError(
             f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} "
-            f"exceed the policy's {model.max_positions} positions; lower config.rollout.max_tokens"
+            f"exceed the policy's {model_config.max_positions} positions; lower config.rollout.max_tokens"
         )
 
 
@@ -199,31 +195,19 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     policy, params = load_policy(directory, mesh, config.policy.dtype, family)
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
-    eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
-    update = learner.UpdateSpec(**config.learner, temperature=config.rollout.temperature)
-    rule = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
-    check_loaded(config, rule, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
+    update_spec = learner.UpdateSpec.from_config(config)
+    replay_spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
+    check_loaded(config, replay_spec, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
-    grader, questions = reward.make(config.reward), pool.items()
-    sampling = {"chunk": config.rollout.chunk, "slots": config.rollout.slots, "mesh": mesh}
+    grader = reward.make(config.reward)
+    sampling = {"mesh": mesh, "temperature": config.eval.temperature, "top_p": config.eval.top_p}
+    sampling |= {"chunk": config.rollout.chunk, "slots": config.rollout.slots}
     evaluator = Evaluator(
-        policy,
-        eval_set,
-        eval_set.rows(),
-        eval_prompts,
-        eval_lengths,
-        grader,
-        config.eval.samples,
-        config.eval.batch,
-        config.rollout.max_tokens,
-        sampling | {"temperature": config.eval.temperature, "top_p": config.eval.top_p},
-    )
-    state = learner.init_state(params, policy.model_config, update, mesh)
-    size = {"group_size": config.rollout.group_size, "max_tokens": config.rollout.max_tokens}
-    empty = functools.partial(replay.init, rule.num_slots, prompt_tokens=prompts.shape[1], **size, mesh=mesh)
-    make_buffer = empty if rule.num_replayed else lambda: None
-    buffer = make_buffer()
-    initial_params = jax.tree.map(jnp.copy, params) if update.kl_coef else None
+        policy, eval_set, eval_set.rows(), *policy.encode(eval_set.texts, config.data.system), grader,
+        config.eval.samples, config.eval.batch, config.rollout.max_tokens, sampling,
+    )  # fmt: skip
+    state = learner.init_state(params, policy.model_config, update_spec, mesh)
+    initial_params = jax.tree.map(jnp.copy, params) if update_spec.kl_coef else None
     del params
     embedder = settings.embedder(config, directory)
     embedder_family = family if embedder == directory else None
@@ -239,33 +223,26 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         key=rng.stream(key, rng.Purpose.SELECTION, 0),
     )
     with ledger.phase("score"):
-        selector = selection.find(config.selection.name)(config, context)
-    first_round = Round.start(np.zeros(0, np.int32), np.zeros(config.selection.interval, int), config.train.batch_size)
-    experiment = Experiment(
+        selector = selection.make(config, context)
+    exp = Experiment(
         steps=config.train.steps,
-        interval=config.selection.interval,
         eval_every=config.train.eval_every,
         greedy=config.eval.greedy,
-        checkpoint_every=config.train.checkpoint_every,
-        target=config.selection.target,
         policy=policy,
         mesh=mesh,
         key=key,
         pool=pool,
         prompts=prompts,
         lengths=lengths,
-        questions=questions,
-        readable=grader.readable(questions) if is_main() else None,
+        questions=pool.items(),
         grader=grader,
-        **size,
-        temperature=config.rollout.temperature,
-        sampling=sampling,
         evaluator=evaluator,
         selector=selector,
-        update_spec=update,
-        replay_spec=rule,
+        rollout_spec=RolloutSpec(**config.rollout),
+        replay_spec=replay_spec,
+        update_spec=update_spec,
         initial_params=initial_params,
-        make_buffer=make_buffer,
         fingerprints=fingerprints,
     )
-    return experiment, RunState(state, buffer, selector.init(), first_round)
+    no_round = Round.start(np.zeros(0, np.int32), np.zeros(replay_spec.interval, int), replay_spec.batch_size)
+    return exp, RunState(state, exp.empty_buffer(), selector.init(), no_round)

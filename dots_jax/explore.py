@@ -25,7 +25,7 @@ averages instead what metrics.jsonl says of each round, a Pearson of few questio
 HELP = """\
 Prints how well difficulty was predicted, beside simpler predictors: a Markdown table.
 
-usage: python -m dots_jax.explore WORKDIR ...    (of runs whose selector predicts difficulty, such as dots)
+usage: python -m dots_jax.explore WORKDIR ...    (of runs whose selector predicts difficulty)
 """
 
 

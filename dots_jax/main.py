@@ -45,36 +45,35 @@ CONTINUES = "; the same command continues from the last checkpoint, if there is 
 
 def main(argv: list[str] | None = None) -> int:
     """Trains, or plans, as the flags say; returns the exit code."""
-    own, code, leave = flags.FlagValues(), 0, None
-    flags.DEFINE_bool("distributed", False, "", flag_values=own)
-    flags.DEFINE_string("coordinator", None, "", flag_values=own)
-    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=own)
-    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=own)
-    processes = list(own)
-    flags.DEFINE_bool("plan", False, "", flag_values=own)
-    flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=own)
-    flags.DEFINE_string("device_memory", None, "", flag_values=own)
+    values, leave = flags.FlagValues(), None
+    flags.DEFINE_bool("distributed", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=values)
+    processes = list(values)
+    flags.DEFINE_bool("plan", False, "", flag_values=values)
+    flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("device_memory", None, "", flag_values=values)
 
     def train(config, workdir):
-        nonlocal code, leave
-        if own.plan:
+        nonlocal leave
+        if values.plan:
             from dots_jax.plan import program  # imports jax: wrong flags are reported before
 
-            code = program.main(config, own.devices, own.device_memory)
-            return
+            return program.main(config, values.devices, values.device_memory)
         for name in ("devices", "device_memory"):
-            if own[name].value is not None:
+            if values[name].value is not None:
                 raise UserError(f"--{name} is for --plan; a run takes the devices that JAX finds")
         from dots_jax.core import distributed, runtime
 
-        if distributed.initialize(**{name: own[name].value for name in processes}):
-            runtime.start_several(own.compilation_cache)
+        if distributed.initialize(**{name: values[name].value for name in processes}):
+            runtime.start_several(values.compilation_cache)
         leave = distributed.leave
         from dots_jax.train import train
 
-        train(config, workdir)
+        return train(config, workdir)
 
-    code = command_line.run(train, "configs/quickstart.py", HELP, argv, own, interrupted=CONTINUES) or code
+    code = command_line.run(train, "configs/quickstart.py", HELP, argv, values, interrupted=CONTINUES)
     return leave(code) if leave else code
 
 

@@ -47,9 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         text = tables.markdown(report, f"python -m dots_jax.report {shlex.join(argv)}")
         os.makedirs(flags["--out"], exist_ok=True)
         paths = [os.path.join(flags["--out"], f"report.{kind}") for kind in ("md", "json", "png")]
-        for path, content in zip(paths, (text, json.dumps(files.plain(report), indent=1)), strict=False):
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(content)
+        files.write_text(paths[0], text)
+        files.write_text(paths[1], json.dumps(files.plain(report), indent=1))
         figures.draw(methods, report, paths[-1])
         print(text, *paths, sep="\n")
 

@@ -13,7 +13,7 @@ import numpy as np
 from dots_jax import evaluation, experiment, learner, rollout
 from dots_jax.core import distributed, sharding
 from dots_jax.core.rng import Purpose
-from dots_jax.experiment import Experiment, RunState
+from dots_jax.experiment import Experiment, Round, RunState
 from dots_jax.learner import replay
 from dots_jax.run.log import RunLog
 from dots_jax.run.workdir import Claim
@@ -39,10 +39,10 @@ def train(config, workdir: str) -> None:
             log.write(0, evaluate(exp, state, 0, log))
         for step in range(log.start + 1, exp.steps + 1):
             references = None
-            if (step - 1) % exp.interval == 0:
+            if exp.opens_round(step):
                 state, references = select_questions(exp, state, step, log)
             state, metrics = train_step(exp, state, step, references, log)
-            if step % exp.eval_every == 0 or step == exp.steps:
+            if exp.evaluates_at(step):
                 metrics |= evaluate(exp, state, step, log)
             log.write(step, metrics)
             log.save_if_due(state, step)
@@ -58,19 +58,19 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
         phase = "cost_excluded" if exp.selector.cost_excluded else "reference"
         references = Measured(queries, *roll_out(exp, state, queries, phase, Purpose.REFERENCE, step, log))
         successes = references.graded.rewards.sum(1)
-        selector_state = exp.selector.observe(
-            selector_state, queries, successes, exp.group_size, step, is_reference=True
-        )
+        G = exp.rollout_spec.group_size
+        selector_state = exp.selector.observe(selector_state, queries, successes, G, step, is_reference=True)
         log.note_references(step, queries, successes, prediction)
     with log.ledger.phase("score"):
-        num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.interval)])
+        num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.replay_spec.interval)])
         ids, selector_state = exp.selector.propose(selector_state, key, num_fresh.sum(), step)
-    return dataclasses.replace(state, selector=selector_state, round=exp.start_round(ids, num_fresh)), references
+    new_round = Round.start(ids, num_fresh, exp.replay_spec.batch_size)
+    return dataclasses.replace(state, selector=selector_state, round=new_round), references
 
 
 def train_step(exp: Experiment, state: RunState, step: int, references: Measured | None, log: RunLog):
     """Rolls out the step's questions and updates the policy on them and on what is replayed."""
-    step_in_round, num_fresh = (step - 1) % exp.interval, exp.replay_spec.num_fresh_at(step)
+    step_in_round, num_fresh = exp.step_in_round(step), exp.replay_spec.num_fresh_at(step)
     ids, prediction = state.round.ids[step_in_round, :num_fresh], exp.selector.predict(state.selector)  # to be judged
 
     # Rollouts: G completions of each question, and their rewards. Some groups may exist already.
@@ -78,7 +78,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: Measured
     rollouts, graded = roll_out(exp, state, ids[reused:], "fresh", Purpose.ROLLOUT, step, log)
     rewards = graded.rewards
     selector_state = exp.selector.observe(
-        state.selector, ids[reused:], rewards.sum(1), exp.group_size, step, is_reference=False
+        state.selector, ids[reused:], rewards.sum(1), exp.rollout_spec.group_size, step, is_reference=False
     )
     if reused:
         indices = np.array([np.flatnonzero(references.ids == i)[0] for i in ids[:reused]])
@@ -91,7 +91,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: Measured
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
     with log.ledger.phase("update"):
-        groups = learner.Groups.generated(rollouts, rewards, ids, step, exp.mesh)
+        groups = learner.Groups.fresh(rollouts, rewards, ids, step, exp.mesh)
         count = jax.device_put(np.int32(num_fresh), sharding.replicated(exp.mesh))
         with jax.transfer_guard("disallow"):
             if state.buffer is not None:

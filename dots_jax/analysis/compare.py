@@ -13,8 +13,9 @@ import statistics
 import numpy as np
 
 from dots_jax import selection
-from dots_jax.core import files
+from dots_jax.core import rules
 from dots_jax.core.errors import UserError
+from dots_jax.core.fields import flatten
 from dots_jax.run import metrics, settings
 from dots_jax.run.ledger import PHASES, SAMPLING
 
@@ -24,16 +25,16 @@ COSTS = ("steps", "tokens", "seconds")
 _IDLE = ("seed", "name", "mesh.", "train.keep_checkpoints", "train.checkpoint_every", "embedding.cache")
 _SELECTOR = ("selection.", "predictor.", "embedding.")  # fields that may follow from the selector
 _SETTINGS = {  # that a run has, whatever its version
-    "seed": files.whole(0, 2**32 - 1),
-    "selection.name": files.TEXT,
-    "train.steps": files.whole(),
-    "replay.fresh_fraction": files.optional(files.number(0, 1)),
+    "seed": rules.whole(0, 2**32 - 1),
+    "selection.name": rules.text,
+    "train.steps": rules.whole(),
+    "replay.fresh_fraction": rules.optional(rules.number(0, 1)),
 }
-_MEASURED = files.optional(files.number())
-_COUNTED = files.optional(files.number(0))
-_ROW = {  # of metrics.jsonl
-    "step": files.whole(),
-    "eval/accuracy": files.optional(files.number(0, 1)),
+_MEASURED = rules.optional(rules.number())
+_COUNTED = rules.optional(rules.number(0))
+_METRICS = {  # of metrics.jsonl
+    "step": rules.whole(),
+    "eval/accuracy": rules.optional(rules.number(0, 1)),
     "seconds": _COUNTED,
     **{f"ledger/generated_{phase}": _COUNTED for phase in (*SAMPLING, "tokens")},
     **{f"ledger/seconds_{phase}": _COUNTED for phase in PHASES},
@@ -51,7 +52,7 @@ class Run:
     workdir: str
     label: str  # as given, or ""
     config: dict  # by dotted name
-    rows: list[dict]  # of metrics.jsonl
+    metrics: list[dict]  # of metrics.jsonl
 
     @property
     def seed(self) -> int:
@@ -59,28 +60,29 @@ class Run:
         return self.config.get("seed", 0)
 
     @property
-    def exams(self) -> list[dict]:
-        """The rows that hold an evaluation."""
-        return [row for row in self.rows if isinstance(row.get("eval/accuracy"), int | float)]
+    def evaluations(self) -> list[dict]:
+        """The metrics of steps with an evaluation."""
+        return [row for row in self.metrics if isinstance(row.get("eval/accuracy"), int | float)]
 
     def mean(self, key: str) -> float:
-        """Over all rows that hold `key`; NaN where none does."""
-        values = metrics.series(self.rows, key)[1]
+        """Over all steps that have `key`; NaN where none does."""
+        values = metrics.series(self.metrics, key)[1]
         return float(values.mean()) if values.size else math.nan
 
     def accuracy_at(self, tokens: float) -> float:
         """When so many tokens were generated, on the line between evaluations; NaN beyond the last."""
-        x, y = zip(*((cost(row)["tokens"], row["eval/accuracy"]) for row in self.exams), strict=True)
+        x, y = zip(*((cost(row)["tokens"], row["eval/accuracy"]) for row in self.evaluations), strict=True)
         return float(np.interp(tokens, x, y, right=math.nan))
 
     def reach(self, target: float) -> dict[str, float]:
         """What the run had cost at its first evaluation with at least the accuracy `target`, else infinity."""
-        reached = [row for row in self.exams if row["eval/accuracy"] >= target - 1e-9]  # a mean of equals is rounded
-        return cost(reached[0]) if reached else dict.fromkeys(COSTS, math.inf)
+        least = target - 1e-9  # a mean of equals is rounded
+        reached = (row for row in self.evaluations if row["eval/accuracy"] >= least)
+        return next(map(cost, reached), dict.fromkeys(COSTS, math.inf))
 
 
 def cost(row: dict) -> dict[str, float]:
-    """Steps, generated tokens, and seconds without compilation and evaluation, up to this row of metrics."""
+    """Steps, generated tokens, and seconds without compilation and evaluation, up to the step of these metrics."""
     whole, *apart = (_number(row, key) for key in ("seconds", "ledger/seconds_compile", "ledger/seconds_evaluation"))
     return {"steps": row["step"], "tokens": _number(row, "ledger/generated_tokens"), "seconds": whole - sum(apart)}
 
@@ -92,15 +94,15 @@ def load(argument: str) -> Run:
         label, workdir = "", argument
     if not os.path.isdir(workdir):
         raise UserError(f"no workdir {workdir!r}; give directories that dots_jax.main has written")
-    config = settings.flat(settings.read(workdir))
-    files.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
-    run = Run(workdir, label, config, metrics.read(workdir, kinds=_ROW))
-    for one, other in itertools.pairwise(run.rows):
-        if one["step"] >= other["step"]:
-            raise UserError(f"{workdir}/{metrics.FILE}: step {other['step']} follows step {one['step']}; mend it")
-    if not run.rows:
+    config = flatten(settings.read(workdir))
+    rules.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
+    run = Run(workdir, label, config, metrics.read(workdir, kinds=_METRICS))
+    for step, following in itertools.pairwise(row["step"] for row in run.metrics):
+        if step >= following:
+            raise UserError(f"{workdir}/{metrics.FILE}: step {following} follows step {step}; mend it")
+    if not run.metrics:
         raise UserError(f"{workdir} holds no {metrics.FILE}, or nothing in it yet; leave it out")
-    if not run.exams:
+    if not run.evaluations:
         raise UserError(f"{workdir}/{metrics.FILE} holds no eval/accuracy yet; leave it out")
     return run
 
@@ -113,11 +115,11 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
     alike = ("data.", "reward", *(f"eval.{name}" for name in ("sets", "questions", "temperature", "top_p")))
     for field in sorted({f for run in runs for f in run.config if f.startswith(alike)}):
         for run in runs:
-            one, other = runs[0].config.get(field), run.config.get(field)
-            if one != other:
+            values = runs[0].config.get(field), run.config.get(field)
+            if values[0] != values[1]:
                 raise UserError(
-                    f"{runs[0].workdir} and {run.workdir} were not evaluated alike: config.{field} is {one!r} and "
-                    f"{other!r}; compare runs that were"
+                    f"{runs[0].workdir} and {run.workdir} were not evaluated alike: config.{field} is "
+                    f"{values[0]!r} and {values[1]!r}; compare runs that were"
                 )
     methods = {}
     for run in runs:
@@ -126,11 +128,11 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
     named = {}
     for label, members in zip(_labels([m[0].config for m in methods.values()]), methods.values(), strict=True):
         members.sort(key=lambda run: run.seed)
-        for one, other in itertools.pairwise(members):
-            if one.seed == other.seed:
+        for run, other in itertools.pairwise(members):
+            if run.seed == other.seed:
                 raise UserError(
-                    f"{one.workdir} and {other.workdir} are the same method and config.seed={one.seed}; "
-                    "leave one out, or give it a label of its own (LABEL=WORKDIR)"
+                    f"{run.workdir} and {other.workdir} are the same method and config.seed={run.seed}; leave one out, "
+                    "or give it a label of its own (LABEL=WORKDIR)"
                 )
         label = members[0].label or label
         named[f"{label} ({members[0].workdir})" if label in named else label] = members
@@ -144,15 +146,14 @@ def _labels(configs: list[dict]) -> list[str]:
     differing = []  # per method, the selector's own fields first
     for selector in selectors:
         like = [config for config, name in zip(configs, selectors, strict=True) if name == selector]
-        own = [
-            f for f in fields if len({json.dumps(c.get(f)) for c in (like if f.startswith(_SELECTOR) else configs)}) > 1
-        ]
-        differing.append(sorted(own, key=lambda f: (not f.startswith(_SELECTOR), not f.startswith("learner."), f)))
+        peers = {f: like if f.startswith(_SELECTOR) else configs for f in fields}
+        unlike = [f for f in fields if len({json.dumps(config.get(f)) for config in peers[f]}) > 1]
+        differing.append(sorted(unlike, key=lambda f: (not f.startswith(_SELECTOR), not f.startswith("learner."), f)))
     leaves = [field.rpartition(".")[2] for field in set(itertools.chain(*differing))]
     labels = []
-    for config, selector, own in zip(configs, selectors, differing, strict=True):
+    for config, selector, unlike in zip(configs, selectors, differing, strict=True):
         parts = [selector] if len(set(selectors)) > 1 or len(configs) == 1 else []
-        for field in own:
+        for field in unlike:
             leaf = field.rpartition(".")[2]
             parts.append(f"{leaf if leaves.count(leaf) == 1 else field}={config.get(field, NONE)}")
         labels.append(", ".join(parts[:4] + [f"and {len(parts) - 4} more"] * (len(parts) > 4)))
@@ -170,22 +171,21 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     baseline = baseline or [*plain, *uniform, *methods][0]
     if baseline not in methods:
         raise UserError(f"no method {baseline!r} to compare with; --baseline is one of: {'; '.join(methods)}")
-    target = statistics.fmean(run.exams[-1]["eval/accuracy"] for run in methods[baseline])
-    budget = min(cost(run.exams[-1])["tokens"] for runs in methods.values() for run in runs)
+    target = statistics.fmean(run.evaluations[-1]["eval/accuracy"] for run in methods[baseline])
+    budget = min(cost(run.evaluations[-1])["tokens"] for runs in methods.values() for run in runs)
     table = {}
     for label, runs in methods.items():
-        ends, reached = [run.rows[-1] for run in runs], [run.reach(target) for run in runs]
+        ends, reached = [run.metrics[-1] for run in runs], [run.reach(target) for run in runs]
+        pairs = [(run, base) for run in runs for base in methods[baseline] if run.seed == base.seed]
         table[label] = {
             "workdirs": [run.workdir for run in runs],
             "seeds": [run.seed for run in runs],
             "steps": [end["step"] for end in ends],
-            "running": sum(run.rows[-1]["step"] < run.config.get("train.steps", 0) for run in runs),
-            "accuracy": [run.exams[-1]["eval/accuracy"] for run in runs],
-            "difference": _difference(runs, methods[baseline]),
+            "running": sum(run.metrics[-1]["step"] < run.config.get("train.steps", 0) for run in runs),
+            "accuracy": [run.evaluations[-1]["eval/accuracy"] for run in runs],
+            "difference": _difference(pairs),
             "at_budget": [run.accuracy_at(budget) for run in runs],
-            "difference_at_budget": _paired(
-                [(run.accuracy_at(budget), base.accuracy_at(budget)) for run, base in _pairs(runs, methods[baseline])]
-            ),
+            "difference_at_budget": _paired([[run.accuracy_at(budget) for run in pair] for pair in pairs]),
             "useful_groups": [run.mean("train/useful_groups") for run in runs],
             "pearson": [run.mean("predictor/pearson") for run in runs],
             "reference_pearson": [run.mean("predictor/reference_pearson") for run in runs],
@@ -198,20 +198,14 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     return {"baseline": baseline, "target": target, "budget": budget, "methods": table}
 
 
-def _pairs(runs: list[Run], baseline: list[Run]) -> list[tuple[Run, Run]]:
-    """Runs and the baseline's of the same seed."""
-    return [(run, base) for run in runs for base in baseline if run.seed == base.seed]
-
-
-def _difference(runs: list[Run], baseline: list[Run]) -> dict:
+def _difference(pairs: list[tuple[Run, Run]]) -> dict:
     """Accuracy less the baseline's of the same seed, at the last evaluation that all of these runs share."""
-    pairs = _pairs(runs, baseline)
-    exams = [[{row["step"]: row["eval/accuracy"] for row in run.exams} for run in pair] for pair in pairs]
-    step = max(set.intersection(*(set(exam) for pair in exams for exam in pair)), default=None) if pairs else None
-    return {"step": step} | _paired([(a[step], b[step]) for a, b in exams] if step is not None else [])
+    curves = [[{row["step"]: row["eval/accuracy"] for row in run.evaluations} for run in pair] for pair in pairs]
+    step = max(set.intersection(*(set(curve) for pair in curves for curve in pair)), default=None) if pairs else None
+    return {"step": step} | _paired([[a[step], b[step]] for a, b in curves] if step is not None else [])
 
 
-def _paired(values: list[tuple[float, float]]) -> dict:
+def _paired(values: list[list[float]]) -> dict:
     """Mean of the first less the second, and its standard error."""
     values = [a - b for a, b in values]
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from typing import Any
 
 import numpy as np
 
@@ -23,38 +24,36 @@ def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
     figure = Figure(figsize=(13, 8 + 0.5 * max(0, len(methods) - 3)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 3)
-    *exams, useful, pearson = (figure.add_subplot(grid[i // 3, i % 3]) for i in range(5))
+    *costs, useful, pearson = (figure.add_subplot(grid[i // 3, i % 3]) for i in range(5))
     bars = [figure.add_subplot(cell) for cell in grid[1, 2].subgridspec(2, 1)]
     palette, numbers = itertools.cycle(_COLORS), report["methods"]
     for label, runs in methods.items():
         color = _BASELINE if label == report["baseline"] else next(palette)
-        for axis, name in zip(exams, COSTS, strict=True):
-            points = [[(row["step"], cost(row)[name], row["eval/accuracy"]) for row in run.exams] for run in runs]
+        for axis, name in zip(costs, COSTS, strict=True):
+            points = [[(row["step"], cost(row)[name], row["eval/accuracy"]) for row in run.evaluations] for run in runs]
             _curve(axis, points, color, label=f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})")
             at = statistics.median(numbers[label]["reached"][name])
             if math.isfinite(at):
                 axis.plot(at, report["target"], "D", color=color, markersize=8, markeredgecolor="white", zorder=5)
         lines = ((useful, "train/useful_groups", "-"), (pearson, "predictor/pearson", "-"))
         for axis, key, style in (*lines, (pearson, "predictor/reference_pearson", ":")):
-            found = [metrics.series(run.rows, key) for run in runs]
-            points = [[*zip(x, x, metrics.running_mean(y), strict=True)] for x, y in found]
+            series = (metrics.series(run.metrics, key) for run in runs)
+            points = [[*zip(x, x, metrics.running_mean(y), strict=True)] for x, y in series]
             _curve(axis, points, color, linestyle=style)
-    for axis, name in zip(
-        exams, ("steps", "generated tokens", "seconds without compiling and evaluating"), strict=True
-    ):
+    names = ("steps", "generated tokens", "seconds without compiling and evaluating")
+    for axis, name in zip(costs, names, strict=True):
         axis.axhline(report["target"], color=_BASELINE, linewidth=0.9, linestyle="--", zorder=1)
         axis.set(xlabel=name, title="held-out accuracy")
-    exams[0].plot([], [], "D", color=_BASELINE, label="first at the target (dashed), median")
+    costs[0].plot([], [], "D", color=_BASELINE, label="first at the target (dashed), median")
     useful.set(title="useful groups (0 < success < 1)", xlabel="steps", ylim=(0, 1))
     pearson.set(title="Pearson of predictions (dotted: references)", xlabel="steps")
     if not pearson.lines:
         pearson.text(0.5, 0.5, "no predictions", transform=pearson.transAxes, ha="center", color=_BASELINE)
     _bars(bars[0], {label: m["seconds_by_phase"] for label, m in numbers.items()}, "seconds by phase")
-    whole = {
-        label: {"other": m["tokens"]} for label, m in numbers.items() if np.isnan(m["tokens_by_phase"]["fresh"]).any()
-    }
-    _bars(bars[1], {label: m["tokens_by_phase"] for label, m in numbers.items()} | whole, "generated tokens by phase")
-    for axis in (exams[1], bars[1]):
+    tokens = {label: m["tokens_by_phase"] for label, m in numbers.items()}
+    tokens |= {label: {"other": m["tokens"]} for label, m in numbers.items() if np.isnan(tokens[label]["fresh"]).any()}
+    _bars(bars[1], tokens, "generated tokens by phase")
+    for axis in (costs[1], bars[1]):
         axis.xaxis.set_major_formatter(lambda value, _: short(value))
     for axis in figure.axes:
         axis.grid(alpha=0.25, linewidth=0.6)
@@ -62,19 +61,16 @@ def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set(fontsize=10.5, fontweight="bold")
     fit = max(1, min(4, 160 // (12 + max(map(len, methods)))))
-    for axes, place, columns in (
-        (exams[:1], "outside upper left", fit),
-        (bars, "outside lower right", len(PHASES)),
-    ):
+    for axes, corner, columns in ((costs[:1], "upper left", fit), (bars, "lower right", len(PHASES))):
         shown = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
-        figure.legend(shown.values(), shown, loc=place, ncols=columns, frameon=False, fontsize=9)
+        figure.legend(shown.values(), shown, loc=f"outside {corner}", ncols=columns, frameon=False, fontsize=9)
     figure.savefig(path, dpi=110, format="png")
 
 
-def _curve(axis, points: list[list[tuple]], color: str, **style) -> None:
+def _curve(axis: Any, points: list[list[tuple]], color: str, **style) -> None:
     """Mean over runs, at the steps that all have, in a band from least to most, and each run faintly.
 
-    Points of a run: (step, place on the axis, height).
+    Points of a run: (step, x, y).
     """
     points = [run for run in points if run]
     steps = set.intersection(*({step for step, *_ in run} for run in points)) if points else ()
@@ -88,7 +84,7 @@ def _curve(axis, points: list[list[tuple]], color: str, **style) -> None:
             axis.plot(*np.array(run)[:, 1:].T, color=color, linewidth=0.7, alpha=0.35, linestyle=style.get("linestyle"))
 
 
-def _bars(axis, parts: dict[str, dict[str, list[float]]], title: str) -> None:
+def _bars(axis: Any, parts: dict[str, dict[str, list[float]]], title: str) -> None:
     """A bar for each method: the means over seeds, stacked, the method's name above it."""
     start = np.zeros(len(parts))
     for phase in (phase for phase in PHASES if phase != "cost_excluded"):

@@ -2,19 +2,20 @@
 
 import dataclasses
 import functools
+import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from dots_jax import data
-from dots_jax.core import command_line, config_rules, files
+from dots_jax.core import command_line, config_rules, files, rules
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import baselines, embed, measures, predictor
 from dots_jax.policy import families
 from dots_jax.policy import tokenizer as tok
 from dots_jax.run import metrics, settings
-from dots_jax.selection import dots
 
 COMMON = "configs/common.py"
 
@@ -29,12 +30,12 @@ class Round:
 
     step: int
     labels: np.ndarray  # int32 [L], question ids, oldest first
-    known: np.ndarray  # float32 [L], their measured difficulty
+    difficulty: np.ndarray  # float32 [L], of the labels, as measured
     ages: np.ndarray  # int32 [L], in steps
     ids: np.ndarray  # int32 [M], measured afterwards
     predicted: np.ndarray  # float32 [M]
     measured: np.ndarray  # float32 [M]
-    uniform: np.ndarray  # bool [M], drawn uniformly
+    uniform: np.ndarray  # bool [M], references of the next round
     pool: np.ndarray  # int [20], histogram of the predicted difficulty of all questions over [0, 1]
     new: np.ndarray  # bool [M], never measured before the prediction; of the others an older label took part in the fit
 
@@ -43,17 +44,17 @@ class Run:
     """A workdir of `dots_jax.main`. Raises UserError where it holds no run that predicts difficulty."""
 
     def __init__(self, workdir: str):
-        self.workdir = workdir
+        self.workdir, path = workdir, f"{workdir}/{metrics.GROUPS}"
         self.config = _config(workdir)
-        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": files.whole()})
+        self.groups = metrics.read(workdir, metrics.GROUPS, kinds={"step": rules.whole()})
         steps = [row["step"] for row in metrics.read(workdir)][1:]
         if not self.groups or [row["step"] for row in self.groups][: len(steps)] != steps:
-            raise UserError(f"{workdir}/{metrics.GROUPS} lacks steps of {metrics.FILE}; give a workdir that is whole")
+            raise UserError(f"{path} lacks steps of {metrics.FILE}; give a workdir that is whole")
         if not any("predicted" in row for row in self.groups):
-            raise UserError(f"{workdir}/{metrics.GROUPS} holds no predictions; give a run with selection.name=dots")
+            raise UserError(f"{path} holds no predictions; give a run whose selector predicts difficulty")
         self._policy = settings.policy(self.config, workdir)
         self.questions = data.load(self.config, tok.load(self._policy))[0]
-        _check(self.groups, self.config, len(self.questions), f"{workdir}/{metrics.GROUPS}")
+        _check(self.groups, self.config.selection.interval, len(self.questions), path)
 
     @functools.cached_property
     def embeddings(self) -> np.ndarray:
@@ -64,45 +65,50 @@ class Run:
 
     @functools.cached_property
     def params(self) -> dict:
-        """The predictor as the run ended."""
-        return predictor.load(os.path.join(self.workdir, dots.FILE), self.embeddings.shape[1])
+        """The predictor as the run ended. Raises UserError where the selector has left none."""
+        return predictor.load(os.path.join(self.workdir, predictor.FILE), self.embeddings.shape[1])
 
     @functools.cached_property
     def rounds(self) -> list[Round]:
-        """All selection rounds but those whose training groups are not all measured."""
-        config, every, reuse = self.config, self.config.selection.interval, self.config.selection.reuse_references
-        labels, rounds, seen = [], [], np.zeros(len(self.questions), bool)
-        for at, row in enumerate(self.groups):
-            if "pool" in row and at + every <= len(self.groups):
-                labels += _labels(row, asked=True)
-                seen[row["reference_ids"]] = True
-                ids, known, steps = (np.array(x) for x in zip(*labels[-config.predictor.window :], strict=True))
-                after = [
-                    label for i, later in enumerate(self.groups[at : at + every])
-                    for label in _labels(later, asked=False, skip=0 if i else reuse)
-                ]  # fmt: skip
-                following = self.groups[at + every] if at + every < len(self.groups) else {}
-                asked = _labels(following, asked=True) if "reference_predicted" in following else []
-                ids_after, measured, _ = (np.array(x) for x in zip(*after, *asked, strict=True))
-                predicted = [p for later in self.groups[at : at + every] for p in later["predicted"]]
-                predicted = predicted[reuse:] + following.get("reference_predicted", [])
-                uniform = np.arange(len(ids_after)) >= len(after)
-                new = ~seen[ids_after] & ~(uniform & np.isin(ids_after, ids_after[~uniform]))
+        """All selection rounds but those without labels, or whose training groups are not all measured."""
+        groups, interval, labels, rounds = self.groups, self.config.selection.interval, [], []
+        has_references = any("reference_ids" in record for record in groups)
+        labels_groups = self.config.predictor.labels == "groups" or not has_references
+        seen = np.zeros(len(self.questions), bool)
+        for at, record in enumerate(groups):
+            reused = self._num_reused(record)
+            labels += _measured(record, "reference_")
+            seen[record.get("reference_ids", [])] = True
+            later = groups[at : at + interval]
+            if labels and "pool" in record and len(later) == interval:
+                following = groups[at + interval] if at + interval < len(groups) else {}
+                references = _measured(following, "reference_") if "reference_predicted" in following else []
+                trained = _measured(record, "", reused)
+                trained += [label for other in later[1:] for label in _measured(other, "")]
+                window = zip(*labels[-self.config.predictor.window :], strict=True)
+                ids, difficulty, steps, _ = map(np.array, window)
+                after, measured, _, predicted = map(np.array, zip(*trained, *references, strict=True))
+                uniform = np.arange(len(after)) >= len(trained)
+                new = ~seen[after] & ~(uniform & np.isin(after, after[~uniform]))
+                step, pool = record["step"], np.array(record["pool"])
                 rounds.append(
-                    Round(row["step"], ids, known, row["step"] - steps, ids_after, np.array(predicted), measured,
-                          uniform, np.array(row["pool"]), new)
-                )  # fmt: skip
-            seen[row["ids"]] = True
-            if config.predictor.labels == "groups":
-                labels += _labels(row, asked=False, skip=reuse if "pool" in row else 0)
+                    Round(step, ids, difficulty, step - steps, after, predicted, measured, uniform, pool, new)
+                )
+            seen[record["ids"]] = True
+            labels += _measured(record, "", reused) if labels_groups else []
         return rounds
 
+    def _num_reused(self, record: dict) -> int:
+        """How many of a step's first questions are references of that step, whose groups existed."""
+        reused = record["ids"][: self.config.selection.reuse_references]
+        return len(reused) if set(reused) <= set(record.get("reference_ids", ())) else 0
+
     def attention(self, question: int, last: Round | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The labels' places and weights [L] that the final predictor gives to `question`, largest first."""
+        """The labels' indices and weights [L] that the final predictor gives to `question`, largest first."""
         last, E = last or self.rounds[-1], self.embeddings
-        weights = predictor.attention(self.params, E[[question]], E[last.labels], self._seen(last))
-        order = np.argsort(-np.asarray(weights[0]))
-        return order, np.asarray(weights[0])[order]
+        weights = np.asarray(predictor.attention(self.params, E[[question]], E[last.labels], self._context(last))[0])
+        order = np.argsort(-weights)
+        return order, weights[order]
 
     def compare(self) -> dict[str, dict[str, float]]:
         """How well this run's predictor, raw-embedding attention and ridge regression predicted the same questions.
@@ -115,28 +121,28 @@ class Run:
         rounds, E = self.rounds[1:], self.embeddings
         if not rounds:
             raise UserError(f"{self.workdir} has fewer than two whole selection rounds; let it run on")
-        new, measured, uniform = (
-            np.concatenate([getattr(r, n) for r in rounds]) for n in ("new", "measured", "uniform")
-        )
+        names = ("new", "measured", "uniform")
+        new, measured, uniform = (np.concatenate([getattr(r, name) for r in rounds]) for name in names)
 
-        def judge(predicted):
-            predicted, found = np.concatenate(predicted), {}
+        def judge(predicted: list[np.ndarray]) -> dict[str, float]:
+            predicted, reports = np.concatenate(predicted), {}
             for prefix, which in (("", new), ("uniform_", new & uniform), ("references_", uniform)):
-                row = measures.report(predicted[which], measured[which], self.config.selection.target)
-                found |= {prefix + name: value for name, value in row.items()}
-            return found
+                report = measures.report(predicted[which], measured[which], self.config.selection.target)
+                reports |= {prefix + name: value for name, value in report.items()}
+            return reports
 
-        def best(fit, choices):
-            found = [judge([fit(r, *choice)(E[r.ids]) for r in rounds]) for choice in choices]
-            return max(found, key=lambda row: row["uniform_pearson"])
+        def best(fit: Callable, choices: tuple) -> dict[str, float]:
+            reports = [judge([fit(r, *choice)(E[r.ids]) for r in rounds]) for choice in choices]
+            order = "uniform_pearson" if (new & uniform).any() else "pearson"
+            return max(reports, key=lambda report: report[order])
 
-        def ridge(r, penalty):
+        def ridge(r: Round, penalty: float):
             weights = 0.5 ** (r.ages / self.config.predictor.half_life)
-            return baselines.ridge(E[r.labels], r.known, penalty, weights)
+            return baselines.ridge(E[r.labels], r.difficulty, penalty, weights)
 
-        def raw_attention(r, temperature):
-            seen = self._seen(r)
-            return baselines.raw_attention(E[r.labels[seen]], r.known[seen], temperature)
+        def raw_attention(r: Round, temperature: float):
+            context = self._context(r)
+            return baselines.raw_attention(E[r.labels[context]], r.difficulty[context], temperature)
 
         return {
             "adapter": judge([r.predicted for r in rounds]),
@@ -144,16 +150,17 @@ class Run:
             "ridge": best(ridge, ((1.0,), *baselines.RIDGE)),
         }
 
-    def _seen(self, r: Round) -> np.ndarray:
-        """The labels that predictions of the round attend to, bool [L]."""
-        return r.ages >= 0 if self.config.predictor.context == "window" else r.ages == 0
+    def _context(self, r: Round) -> np.ndarray:
+        """The labels that predictions of the round attend to, bool [L]: the round's references, or all."""
+        fresh = r.ages == 0
+        return fresh if self.config.predictor.context != "window" and fresh.any() else r.ages >= 0
 
 
 def _config(workdir: str) -> ConfigDict:
     """The config of the run in `workdir`. Raises UserError where it is not one of this version."""
-    found = settings.read(workdir)
+    fields = settings.read(workdir)
     try:
-        config = ConfigDict(found)
+        config = ConfigDict(fields)
         command_line.same_fields(config, command_line.load(os.path.join(files.ROOT, COMMON)), COMMON)
         config_rules.check(config, config_rules.RUN)
     except (UserError, ValueError) as error:  # ValueError: names with dots
@@ -161,26 +168,30 @@ def _config(workdir: str) -> ConfigDict:
     return config
 
 
-def _check(groups: list[dict], config, questions: int, path: str) -> None:
-    """Raises UserError at the first row that lacks what its step has, or holds what cannot be."""
-    ids, predicted = files.whole(0, questions - 1), files.number()
-    for row in groups:
-        where = f"step {row['step']} of {path}"
-        files.check_row(row, {"rollouts": files.whole(1), "ids": files.some(ids)}, where)
-        successes = files.number(0, row["rollouts"])
-        of_each = {"successes": (successes, "ids"), "predicted": (predicted, "ids")}
-        if (row["step"] - 1) % config.selection.interval == 0:
-            files.check_row(row, {"reference_ids": files.some(ids), "pool": files.some(files.whole(), 20)}, where)
-            of_each |= {"reference_successes": (successes, "reference_ids")}
-            of_each |= {"reference_predicted": (predicted, "reference_ids")} if row["step"] > 1 else {}
-        kinds = {name: files.some(kind, len(row[of])) for name, (kind, of) in of_each.items()}
-        files.check_row(row, kinds, where)
+def _check(groups: list[dict], interval: int, num_questions: int, path: str) -> None:
+    """Raises UserError at the first record that lacks what its step has, or holds what cannot be."""
+    has_references, predicts = any("reference_ids" in record for record in groups), False
+    for record in groups:
+        where, opens_round = f"step {record['step']} of {path}", (record["step"] - 1) % interval == 0
+        rules.check_row(record, {"rollouts": rules.whole(1)}, where)
+        predicted_before, predicts = predicts, predicts or "predicted" in record
+        parts = {"": predicts} | ({"reference_": predicted_before} if opens_round and has_references else {})
+        for prefix, is_predicted in parts.items():
+            rules.check_row(record, {f"{prefix}ids": rules.some(rules.whole(0, num_questions - 1))}, where)
+            count = len(record[f"{prefix}ids"])
+            kinds = {"successes": rules.some(rules.number(0, record["rollouts"]), count)}
+            kinds |= {"predicted": rules.some(rules.number(), count)} if is_predicted else {}
+            rules.check_row(record, {prefix + name: kind for name, kind in kinds.items()}, where)
+        if opens_round and predicts:
+            rules.check_row(record, {"pool": rules.some(rules.whole(), 20)}, where)
 
 
-def _labels(row: dict, asked: bool, skip: int = 0) -> list[tuple]:
-    """(id, difficulty, step) of a row's references (`asked`) or of its training groups, but for the first `skip`."""
-    groups = zip(
-        *(row[name] for name in (("reference_ids", "reference_successes") if asked else ("ids", "successes"))),
-        strict=True,
-    )
-    return [(i, 1 - s / row["rollouts"], row["step"]) for i, s in list(groups)[skip:]]
+def _measured(record: dict, prefix: str, skip: int = 0) -> list[tuple[int, float, int, float]]:
+    """(id, difficulty, step, prediction) of a record's training groups, or with "reference_" of its references.
+
+    `skip` of the first are left out.
+    """
+    ids = record.get(f"{prefix}ids", [])
+    predicted = record.get(f"{prefix}predicted", [math.nan] * len(ids))
+    rows = zip(ids, record.get(f"{prefix}successes", []), predicted, strict=True)
+    return [(i, 1 - s / record["rollouts"], record["step"], p) for i, s, p in rows][skip:]

@@ -91,13 +91,12 @@ def _saving(values: list[float], baseline: list[float]) -> tuple[str, str]:
     """Median with least and most, and what these save of the baseline's median."""
     if math.isnan(sum(values)):
         return NONE, NONE
-    whole, found = statistics.median(baseline), (statistics.median(values), min(values), max(values))
-    costs = _range(*(short(value) if value < math.inf else "∞" for value in found))
+    whole, middle, least, most = statistics.median(baseline), statistics.median(values), min(values), max(values)
+    costs = _range(*(short(value) if value < math.inf else "∞" for value in (middle, least, most)))
     if not 0 < whole < math.inf:
         return costs, NONE
-    return costs, _range(
-        *(f"{100 * (1 - found[i] / whole):.0f}%" if found[i] < math.inf else "never" for i in (0, 2, 1))
-    )
+    saved = (1 - value / whole if value < math.inf else None for value in (middle, most, least))
+    return costs, _range(*("never" if share is None else f"{share:.0%}" for share in saved))
 
 
 def _range(middle: str, first: str, last: str) -> str:

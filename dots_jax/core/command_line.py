@@ -1,7 +1,5 @@
 """The command line that all programs share: `--config=FILE --workdir=DIR --config.field=value`."""
 
-import difflib
-import functools
 import importlib.util
 import inspect
 import os
@@ -13,49 +11,40 @@ from collections.abc import Callable, Mapping
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dots_jax.core import config_rules, plugins
-from dots_jax.core.errors import UserError, exit_code
+from dots_jax.core import config_rules, fields, plugins
+from dots_jax.core.errors import UserError, exit_code, near
 from dots_jax.core.files import ROOT
-
-_KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    tuple: "a tuple such as (0.9, 0.99)",
-}
-_ALSO = {float: (float, int), tuple: (tuple, list)}  # what else does for it
+from dots_jax.core.rules import Rule, shortened
 
 
 def run(
-    function: Callable[[ConfigDict, str], None],
+    function: Callable[[ConfigDict, str], int | None],
     default_config: str,
     help_text: str,
     argv: list[str] | None = None,
-    own: flags.FlagValues | None = None,
-    rules: Mapping[str, config_rules.Rule] = config_rules.RUN,
+    values: flags.FlagValues | None = None,
+    rules: Mapping[str, Rule] = config_rules.RUN,
     interrupted: str = "",
 ) -> int:
-    """Reads the flags, calls `function(config, workdir)` and returns the exit code.
+    """Reads the flags, calls `function(config, workdir)` and returns the exit code, as `exit_code`; 0: help is shown.
 
-    0: done, or help shown (`{default}` in `help_text` becomes `default_config`); 2: the user's mistake, one line
-    on stderr; 130: interrupted. Other exceptions pass. `default_config` is looked up like any relative --config:
-    in the current directory, then beside the package; `rules` say what its fields may be. `own` declares flags of the
-    program's own and gets the values of all. `interrupted` is said of a run that was.
+    `default_config`, which replaces `{default}` in `help_text`, is looked up like any relative --config: in the current
+    directory, then beside the package; `rules` say what its fields may be. `values` declares flags of the program's own
+    and gets the values of all.
     """
     argv, workdir = list(sys.argv[1:] if argv is None else argv), ""
-    own = flags.FlagValues() if own is None else own
+    values = flags.FlagValues() if values is None else values
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
         print(help_text.replace("{default}", default_config), end="")
         return 0
 
     def program():
         nonlocal workdir
-        config, workdir = parse(argv, default_config, own, rules)
+        config, workdir = parse(argv, default_config, values, rules)
         from dots_jax.core import runtime  # imports jax: wrong flags are reported before
 
-        runtime.start(own.compilation_cache)
-        function(config, workdir)
+        runtime.start(values.compilation_cache)
+        return function(config, workdir)
 
     return exit_code(program, lambda: workdir, interrupted)
 
@@ -70,20 +59,19 @@ def end(code: int) -> None:
 def parse(
     argv: list[str],
     default_config: str,
-    own: flags.FlagValues | None = None,
-    rules: Mapping[str, config_rules.Rule] = config_rules.RUN,
+    values: flags.FlagValues | None = None,
+    rules: Mapping[str, Rule] = config_rules.RUN,
 ) -> tuple[ConfigDict, str]:
     """The config with its overrides, and the workdir. Raises UserError; touches no disk but to read the config."""
     name, argv = _take(argv, "config", default_config)
     config = load(name)
-    same_fields(config, load(os.path.join(ROOT, default_config)), default_config)
-    fields = _fields(config)
+    same_fields(config, load(os.path.join(ROOT, default_config)), default_config, rules)
+    names = list(fields.flatten(config.to_dict()))
     for arg in argv:
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
-        if match and match[1] not in fields:
-            raise UserError(_unknown_field(match[1], fields, name))
-    values = flags.FlagValues() if own is None else own
-    known = ["config", "workdir", "compilation_cache", "help", *values]
+        if match and match[1] not in names:
+            raise UserError(_unknown_field(match[1], names, name))
+    values = flags.FlagValues() if values is None else values
     argv = ["dots_jax", *argv]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -91,12 +79,14 @@ def parse(
         flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, known, 1, 0.5)
-        hint = f"did you mean --{near[0]}? " if near else ""
+        known = ["config", "workdir", "compilation_cache", "help", *values]
+        hint = near(error.flagname, known, "--{}", 0.5)
         raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
     except flags.IllegalFlagValueError as error:
-        text = re.sub(r"\('Non-boolean argument to boolean flag', (.*)\)", r"\1 is not true or false", str(error))
-        raise UserError(_wrong_type(text, config)) from error
+        match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if match is None:
+            raise UserError(str(error)) from error
+        raise UserError(f"--config.{match[1]}={match[2]} must be {rules[match[1]](match[2])}") from error
     except (flags.Error, ValueError, TypeError) as error:
         raise UserError(f"{str(error).replace('flag --', '--')}; --help shows the flags") from error
     if rest:
@@ -139,8 +129,8 @@ def load(name: str) -> ConfigDict:
         try:
             inspect.signature(get_config).bind(*args)
         except TypeError:
-            wanted = "takes no argument; leave out" if args else "wants an argument; add"
-            raise UserError(f"get_config of {path} {wanted} the part after the colon in --config=FILE:ARG") from None
+            mend = "takes no argument; leave out" if args else "wants an argument; add"
+            raise UserError(f"get_config of {path} {mend} the part after the colon in --config=FILE:ARG") from None
         config = get_config(*args)
     except UserError:
         raise
@@ -166,55 +156,32 @@ def _take(argv: list[str], name: str, default: str) -> tuple[str, list[str]]:
     return value, rest
 
 
-def same_fields(config: ConfigDict, like: ConfigDict, name: str) -> None:
+def same_fields(config: ConfigDict, like: ConfigDict, name: str, rules: Mapping[str, Rule] = config_rules.RUN) -> None:
     """Raises UserError at the first field of `like`, the config of the file `name`, that the config lacks or has of
-    another kind, and at the first that it has besides.
+    another type that its rule refuses, and at the first that it has besides.
     """
-    known, given = _fields(like), _fields(config)
-    for field in known:
+    expected, given = fields.flatten(like.to_dict()), fields.flatten(config.to_dict())
+    for field, default in expected.items():
         if field not in given:
             raise UserError(f"the config lacks the field {field}; start it from {name}")
-        value, kind = (functools.reduce(lambda part, step: part[step], field.split("."), c) for c in (config, like))
-        kind = type(kind)
-        if not isinstance(value, _ALSO.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
-            raise UserError(f"config.{field}={value!r} must be {_KINDS[kind]}")
+        value = given[field]
+        if type(value) is not type(default) and (kind := rules[field](value)):
+            raise UserError(f"config.{field}={shortened(value)} must be {kind}")
     for field in given:
-        if field not in known:
-            raise UserError(_unknown_field(field, known, "the config file"))
+        if field not in expected:
+            raise UserError(_unknown_field(field, list(expected), "the config file"))
 
 
-def _fields(config: ConfigDict, prefix: str = "") -> list[str]:
-    """Dotted names of all fields that hold values."""
-    names = []
-    for name, value in config.items():
-        names += _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
-    return names
-
-
-def _unknown_field(field: str, fields: list[str], name: str) -> str:
-    if config_rules.RENAMED.get(field) in fields:
+def _unknown_field(field: str, names: list[str], name: str) -> str:
+    if config_rules.RENAMED.get(field) in names:
         return f"config.{field} is now called config.{config_rules.RENAMED[field]}"
-    inside = [f for f in fields if f.startswith(f"{field}.")]
+    inside = [f for f in names if f.startswith(f"{field}.")]
     if inside:
         return f"config.{field} is a group of fields; set one of them, such as --config.{inside[0]}=VALUE"
-    near = difflib.get_close_matches(field, fields, 1, 0.6)
-    leaf = [f for f in fields if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
-    best = (leaf or near)[:1]
-    hint = (
-        f"did you mean config.{best[0]}?"
-        if best
-        else f"{name if name.endswith('.py') else 'configs/common.py'} lists the fields"
-    )
-    return f"unknown config field config.{field} in {name}; {hint}"
-
-
-def _wrong_type(message: str, config: ConfigDict) -> str:
-    """What to say for absl's `flag --config.FIELD=VALUE: reason`."""
-    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
-    if match is None:
-        return message
-    kind = type(functools.reduce(lambda part, name: part[name], match[1].split("."), config))
-    return f"--config.{match[1]}={match[2]} is not {_KINDS[kind]}"
+    leaf = [f for f in names if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
+    where = name if name.endswith(".py") else "configs/common.py"
+    hint = f"did you mean config.{leaf[0]}?" if leaf else near(field, names, "config.{}") or f"{where} lists the fields"
+    return f"unknown config field config.{field} in {name}; {hint.rstrip()}"
 
 
 def _line(error: Exception, file: str) -> str:

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import LARGEST, is_number, is_whole, shortened
+from dots_jax.core.fields import flatten
+from dots_jax.core.rules import LARGEST, Rule, flag, is_whole, must, number, one_of, real, shortened, some, text, whole
 
 # The most of each thing counted: beyond it no machine has the memory, and nobody the time.
 _QUESTIONS = 10**7  # their embeddings, of 896 float32 each, are 36 GB on the host
@@ -17,67 +18,9 @@ _NUMBERS = 2**31  # in an array: 8 GiB of four bytes each
 _RANDOM = 10**10  # parameters of a policy that is made at once on one device: 40 GB of float32
 
 
-Rule = Callable[[object], str]  # of a value: what it must be, "" where it is that
-
-
-def whole(low: int = 0, high: int = LARGEST) -> Rule:
-    """A whole number."""
-
-    def rule(x):
-        if not (is_whole(x) and x >= low):
-            return f"a whole number of at least {low}"
-        return "" if x <= high else f"at most {high:,}"
-
-    return rule
-
-
-def real(test: Callable[[float], bool], words: str) -> Rule:
-    """A number that float32 tells from 0."""
-
-    def rule(x):
-        if is_number(x) and 0 < abs(x) < 1e-30:
-            return f"a number {words}, and no nearer to 0 than 1e-30"
-        return "" if is_number(x) and test(x) else f"a number {words}"
-
-    return rule
-
-
-def one_of(*names: str) -> Rule:
-    """One of some texts."""
-    return lambda x: "" if isinstance(x, str) and x in names else f"one of {', '.join(names)}"
-
-
-def text(x) -> str:
-    """Any text."""
-    return "" if isinstance(x, str) else "text"
-
-
-def flag(x) -> str:
-    """True or False."""
-    return "" if isinstance(x, bool) else "true or false"
-
-
-def betas(x) -> str:
-    """Decays of two moments."""
-    pair = isinstance(x, tuple | list) and len(x) == 2 and all(is_number(b) and 0 <= b < 1 for b in x)
-    return "" if pair else "two numbers of at least 0 and below 1"
-
-
-def axis(x) -> str:
-    """The size of an axis of the mesh."""
-    fits = is_whole(x) and (1 <= x <= LARGEST or x == -1)
-    return "" if fits else "a number of devices, or -1 for what the other axes leave"
-
-
-def levels(x) -> str:
-    """A weight for each of the six levels of arithmetic."""
-    fits = isinstance(x, tuple | list) and len(x) == 6 and all(is_number(w) and 0 <= w <= 1e3 for w in x)
-    return "" if fits else "a list of 6, each a number from 0 to 1000"
-
-
 positive = real(lambda x: x > 0, "above 0")
 not_negative = real(lambda x: x >= 0, "0 or above")
-share = real(lambda x: 0 <= x <= 1, "from 0 to 1")
+share = number(0, 1)
 some_share = real(lambda x: 0 < x <= 1, "above 0 and at most 1")
 dropout = real(lambda x: 0 <= x < 1, "from 0 to below 1")
 or_greedy = real(lambda x: x >= 0, "0 (greedy) or above")
@@ -85,6 +28,11 @@ rate = real(lambda x: 0 < x <= 10, "above 0 and at most 10")
 seed = whole(0, 2**32 - 1)
 dtype = one_of("float32", "bfloat16")
 calibration = one_of("code", "paper", "none")
+betas = some(real(lambda x: 0 <= x < 1, "from 0 to below 1"), 2)
+levels = some(number(0, 1000), 6)  # of arithmetic, a weight for each
+axis = must(
+    lambda x: is_whole(x) and (1 <= x <= LARGEST or x == -1), "a number of devices, or -1 for what the other axes leave"
+)
 
 SHAPE = {  # of a model; the largest published one has 80 layers, 64 heads and 152,064 tokens
     "width": whole(1, _WIDTH),
@@ -230,7 +178,7 @@ FIT = {  # configs/difficulty_fit.py
     "patience": whole(1),
     "width": whole(1, _WIDTH),
     "dropout": dropout,
-    "noise": real(lambda x: 0 <= x <= 100, "from 0 to 100"),
+    "noise": number(0, 100),
     "average": share,
     "teacher": share,
 }
@@ -260,40 +208,26 @@ _ARRAYS = (  # fields whose product is the size of an array; a 0 stands for all 
     ("batch", "samples"),
     ("batch", "references"),
 )
-_ABSENT = object()
 
 
 def check(config, rules: Mapping[str, Rule]) -> None:
     """Raises UserError at the first field whose value is not what its rule says, or at arrays that nothing holds."""
+    values = flatten(config.to_dict())
     for field, rule in rules.items():
-        if (value := _get(config, field)) is not _ABSENT and (expected := rule(value)):
-            raise UserError(f"config.{field}={shortened(value)} must be {expected}")
+        if field in values and (expected := rule(values[field])):
+            raise UserError(f"config.{field}={shortened(values[field])} must be {expected}")
     for fields in _ARRAYS:
-        sizes = {f: size for f in fields if (size := _get(config, f)) is not _ABSENT and size}
+        sizes = {f: values[f] for f in fields if values.get(f)}
         if len(sizes) > 1 and math.prod(sizes.values()) > _NUMBERS:
             product = " x ".join(f"config.{f}={size}" for f, size in sizes.items())
             raise UserError(f"{product} is more than any machine holds ({_NUMBERS:,} numbers in an array); lower one")
-    if sum(_get(config, field) == -1 for field in MESH) > 1:
+    if sum(values.get(field) == -1 for field in MESH) > 1:
         raise UserError("config.mesh has -1 on several axes; only one can take what the others leave")
     for group in ("policy.random", "model"):
-        shape = _get(config, group)
-        if _is_group(shape) and shape.width:  # in configs/evaluate.py "model" is a path
+        shape = {field: values.get(f"{group}.{field}") for field in SHAPE}
+        if shape["width"]:
             check_shape(shape, lambda field, group=group: f"config.{group}.{field}")
             _check_random(group, shape)
-
-
-def _is_group(value) -> bool:
-    from ml_collections import ConfigDict  # the GPU check has no config, and runs without the package
-
-    return isinstance(value, ConfigDict)
-
-
-def _get(config, field: str):
-    for name in field.split("."):
-        if not _is_group(config) or name not in config:
-            return _ABSENT
-        config = config[name]
-    return config
 
 
 def check_shape(shape: Mapping, name: Callable[[str], str]) -> None:

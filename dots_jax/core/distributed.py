@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, tell
 
 _JOIN_SECONDS = 300  # hosts of a pod or a queue start minutes apart
 _joined = False
@@ -82,12 +82,9 @@ def initialize(
             initialization_timeout=seconds + 60,
         )
     except (RuntimeError, ValueError, OSError, KeyError) as error:
-        how = (
-            ""
-            if explicit
-            else "; where JAX does not find them itself give --coordinator, --num_processes and --process_id"
-        )
-        raise UserError(f"cannot join the other processes: {str(error).rstrip('.')}{how}") from error
+        how = "; where JAX does not find them itself give --coordinator, --num_processes and --process_id"
+        reason = str(error).rstrip(".") + ("" if explicit else how)
+        raise UserError(f"cannot join the other processes: {reason}") from error
     finally:
         timer.cancel()
     _joined = True
@@ -180,7 +177,6 @@ def _whole(environ, name: str, least: int) -> int | None:
     return int(text) if text else None
 
 
-def _give_up(said: str) -> None:
-    print(f"error: {said}; are they all up, and is that address the same for all and reachable?", file=sys.stderr)
-    sys.stderr.flush()
+def _give_up(message: str) -> None:
+    tell(f"{message}; are they all up, and is that address the same for all and reachable?")
     os._exit(2)

@@ -1,46 +1,58 @@
 """Errors that a user can mend, and how a program ends with one: in a line."""
 
 import _thread
+import difflib
 import errno
 import functools
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
     """A mistake that the user can mend; its text is one clear line."""
 
 
-def exit_code(function: Callable[[], object], where: Callable[[], str] = str, interrupted: str = "") -> int:
+def tell(message: object, kind: str = "error") -> None:
+    """Prints a message in one line to stderr."""
+    print(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
+def near(name: str, names: Iterable[str], form: str = "{}", cutoff: float = 0.6) -> str:
+    """`did you mean NAME? ` for the nearest of the names, in its form; "" where none is near."""
+    found = difflib.get_close_matches(name, list(names), 1, cutoff)
+    return f"did you mean {form.format(found[0])}? " if found else ""
+
+
+def no_room(error: Exception) -> bool:
+    """Whether the system says that a disk, a quota or a file is full; libraries hand on no more than its words."""
+    return any(os.strerror(code) in str(error) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str, interrupted: str = "") -> int:
     """Calls a program and returns its exit code.
 
-    0: done; 2: the user's mistake, one line on stderr; 130: interrupted. Other exceptions pass.
-
-    Args:
-      function: the program.
-      where: what an error of the system is about that names no file.
-      interrupted: what is said of an interrupted program, after the word itself.
+    That is what it returns, or 0; 2: the user's mistake, one line on stderr; 130: interrupted. Other exceptions pass.
+    `where` says what an error of the system is about that names no file, `interrupted` what becomes of a program that
+    was.
     """
     show = sys.unraisablehook
     sys.unraisablehook = functools.partial(_repeat, show)
     try:
-        function()
+        return function() or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        tell(error)
         return 2
     except KeyboardInterrupt:
         print(f"\ninterrupted{interrupted}", file=sys.stderr)
         return 130
     except OSError as error:  # a full disk, a file where a directory should be
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = "make room, then the same command continues" if full else "mend that, or name another place"
-        path = error.filename or where()
-        print(f"error: cannot read or write {path}: {error.strerror or error}; {mend}", file=sys.stderr)
+        mend = "make room, then the same command continues" if no_room(error) else "mend that, or name another place"
+        tell(f"cannot read or write {error.filename or where()}: {error.strerror or error}; {mend}")
         return 2
     finally:
         sys.unraisablehook = show
-    return 0
 
 
 def quiet_interrupts() -> None:

@@ -1,6 +1,5 @@
 """Parts of a run that a config names: by a short name, as `module:name`, or as `FILE.py:name` of a user's own file."""
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -9,42 +8,42 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, near
 
 FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
 
 
-def find(name: str, known: Mapping[str, str], field: str, test: Callable[[Any], bool], expected: str) -> Any:
-    """The object that the config's `field` names; `known` holds `module:name` of the short names.
+def find(name: str, short_names: Mapping[str, str], field: str, test: Callable[[Any], bool], expected: str) -> Any:
+    """The object that the config's `field` names; `short_names` holds `module:name` of the short names.
 
     Raises UserError where there is none, its module cannot be loaded, or it does not pass the `test` for what is
     `expected`.
     """
-    module, colon, attribute = known.get(name, name).rpartition(":")
+    module, colon, attribute = short_names.get(name, name).rpartition(":")
     if not colon or not module or not attribute.isidentifier():
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"config.{field}={name!r}: {hint}give one of {', '.join(known)}, or your own as MODULE:NAME or FILE.py:NAME"
+            f"config.{field}={name!r}: {near(name, short_names)}give one of {', '.join(short_names)}, "
+            "or your own as MODULE:NAME or FILE.py:NAME"
         )
     try:
-        loaded = _file(path(name, known, field)) if module.endswith(".py") else importlib.import_module(module)
+        loaded = _file(path(name, short_names, field)) if module.endswith(".py") else importlib.import_module(module)
     except UserError:
         raise
     except Exception as error:  # whatever the user's file raises
         why = " ".join(str(error).split())[:200]
         raise UserError(f"config.{field}={name}: {module} cannot be loaded ({type(error).__name__}: {why})") from error
     if not hasattr(loaded, attribute):
-        raise UserError(f"config.{field}={name}: {module} has no {attribute}")
-    found = getattr(loaded, attribute)
-    if not test(found):
+        hint = near(attribute, vars(loaded)).strip()
+        raise UserError(f"config.{field}={name}: {module} has no {attribute}{hint and '; '}{hint}")
+    value = getattr(loaded, attribute)
+    if not test(value):
         raise UserError(f"config.{field}={name}: {attribute} is not {expected}")
-    return found
+    return value
 
 
-def path(name: str, known: Mapping[str, str], field: str) -> str:
+def path(name: str, short_names: Mapping[str, str], field: str) -> str:
     """The file of a `FILE.py:name`, "" for other names. Raises UserError where there is none."""
-    module = known.get(name, name).rpartition(":")[0]
+    module = short_names.get(name, name).rpartition(":")[0]
     if not module.endswith(".py"):
         return ""
     tried = [os.path.join(folder, module) for folder in FOLDERS]

@@ -5,12 +5,13 @@ import hashlib
 import os
 import platform
 import re
-import sys
 import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+
+from dots_jax.core.errors import tell
 
 MEMORY_FRACTION = 0.92  # of a GPU, that JAX takes at once; NCCL, CUDA's libraries and autotuning need the rest
 MEMORY_VARIABLE = "XLA_CLIENT_MEM_FRACTION"
@@ -48,8 +49,8 @@ def compilation_cache() -> str | None:
     directory = jax.config.jax_compilation_cache_dir if jax.config.jax_enable_compilation_cache else None
     if not directory or "://" in directory:
         return directory
-    there = next(path for path in (Path(directory), *Path(directory).absolute().parents) if path.exists())
-    return directory if there.is_dir() and os.access(there, os.W_OK) else None
+    nearest = next(path for path in (Path(directory), *Path(directory).absolute().parents) if path.exists())
+    return directory if nearest.is_dir() and os.access(nearest, os.W_OK) else None
 
 
 def full_precision(dtype) -> None:
@@ -85,17 +86,17 @@ def _report_in_one_line() -> None:
 
     A damaged entry is deleted: JAX compiles the program anew, but never overwrites an entry.
     """
-    show, said = warnings.showwarning, []
+    show, reported = warnings.showwarning, []
 
     def report(message, *where, **how):
         match = re.match(r"Error (\w+) persistent compilation cache entry for '(.*?)': (.*)", str(message), re.DOTALL)
         directory = jax.config.jax_compilation_cache_dir
         if match is None or directory is None:
             return show(message, *where, **how)
-        if not said:
+        if not reported:
             why = " ".join(match[3].split())[:200]
-            print(f"warning: compilation cache {directory}: {why}; programs are compiled anew", file=sys.stderr)
-            said.append(why)
+            tell(f"compilation cache {directory}: {why}; programs are compiled anew", "warning")
+            reported.append(why)
         if match[1] == "reading" and "://" not in directory and os.path.isdir(directory):
             for entry in Path(directory).glob(f"{match[2]}-*-cache"):
                 try:

@@ -20,14 +20,14 @@ def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, in
       UserError: they do not multiply to the number of devices.
     """
     sizes = [data, fsdp, tensor]
-    wanted = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
+    mesh = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise UserError(f"mesh {wanted}: every axis must be positive, and at most one may be -1")
-    known = int(np.prod([s for s in sizes if s != -1]))
-    if -1 in sizes and devices % known == 0:
-        sizes[sizes.index(-1)] = devices // known
+        raise UserError(f"mesh {mesh}: every axis must be positive, and at most one may be -1")
+    fixed = int(np.prod([s for s in sizes if s != -1]))
+    if -1 in sizes and devices % fixed == 0:
+        sizes[sizes.index(-1)] = devices // fixed
     if int(np.prod(sizes)) != devices:
-        raise UserError(f"mesh {wanted} does not fit {devices} device(s): set config.mesh so that it does")
+        raise UserError(f"mesh {mesh} does not fit {devices} device(s): set config.mesh so that it does")
     return tuple(sizes)
 
 
@@ -51,11 +51,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
 def spec(mesh: Mesh, shape: tuple[int, ...], axes: tuple[str | None, ...], rules=RULES) -> PartitionSpec:
     """Where an array of `shape` with logical `axes` lies."""
 
-    def place(size, axis):
-        mesh_axis = rules.get(axis)
-        return mesh_axis if mesh_axis and size % mesh.shape[mesh_axis] == 0 else None
+    def mesh_axis(size, axis):
+        name = rules.get(axis)
+        return name if name and size % mesh.shape[name] == 0 else None
 
-    return PartitionSpec(*(place(s, a) for s, a in zip(shape, axes, strict=True)))
+    return PartitionSpec(*(mesh_axis(s, a) for s, a in zip(shape, axes, strict=True)))
 
 
 def rows(mesh: Mesh) -> NamedSharding:

@@ -1,4 +1,18 @@
-"""Numbers and times as the screens show them."""
+"""Numbers, times and tables as the screens show them."""
+
+from collections.abc import Sequence
+
+WIDTH = 100  # columns of a screen at most
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lines of cells: columns as wide as their widest cell, the first flush left, the others flush right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = [
+        name.ljust(first) + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, others, strict=True))
+        for name, *cells in rows
+    ]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def duration(seconds: float) -> str:

@@ -4,8 +4,10 @@ import collections
 import json
 import os
 import zlib
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.core import files
 from dots_jax.data import arithmetic, real
@@ -15,7 +17,7 @@ from dots_jax.policy import tokenizer as tok
 FILE = "questions.jsonl"
 
 
-def load(config, tokenizer) -> tuple[Questions, Questions]:
+def load(config: ConfigDict, tokenizer: Any) -> tuple[Questions, Questions]:
     """The pool that `config.data` describes and the held-out questions: the procedural ones, or real ones.
 
     Raises UserError as `arithmetic.make` and `real.load`.
@@ -26,15 +28,14 @@ def load(config, tokenizer) -> tuple[Questions, Questions]:
     return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, data.system, data.max_prompt_tokens))
 
 
-def describe(questions: Questions, lengths, readable: np.ndarray | None = None) -> str:
+def describe(questions: Questions, lengths: np.ndarray, readable: np.ndarray | None = None) -> str:
     """How many questions, how long their prompts are ([N] tokens), of which sets, and where they come from.
 
     Also how many gold answers are not `readable` (bool [N]) for the grader.
     """
     sets = collections.Counter(questions.families) if questions.names and not questions.about else {}
-    parts = [
-        f"{len(questions):,}, prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
-    ]
+    tokens = f"prompts of {min(lengths)} to {max(lengths)} tokens, {np.mean(lengths):.0f} on average"
+    parts = [f"{len(questions):,}, {tokens}"]
     parts += [", ".join(f"{count:,} {name}" for name, count in sets.items())] if sets else []
     parts += [f"{len(questions.rows()):,} rows, whose repeats are further samples"] if questions.repeats else []
     parts += unreadable(readable)
@@ -48,21 +49,20 @@ def unreadable(readable: np.ndarray | None) -> list[str]:
     return [f"{(~readable).sum():,} gold answers that cannot be read match only as text"]
 
 
-def write(pool: Questions, workdir: str, lengths, readable: np.ndarray | None = None) -> None:
-    """`workdir/questions.jsonl`: id, name, prompt tokens, label and checksum of every question of the pool, which gold
-    answers are not `readable` for the grader, and what was left out with its reason; nothing for questions without
-    names.
+def write(pool: Questions, workdir: str, lengths: np.ndarray, readable: np.ndarray | None = None) -> None:
+    """Writes `workdir/questions.jsonl`: the pool, with a checksum of each text, and what was left out and why.
+
+    Nothing for questions without names. Answers that are not `readable` for the grader, bool [N], are marked.
     """
     if pool.names is None:
         return
+    fields = zip(pool.names, lengths, pool.labels.tolist(), pool.texts, strict=True)
     rows = [
         {"id": i, "name": name, "prompt_tokens": int(length), "label": label, "crc32": zlib.crc32(text.encode())}
-        for i, (name, length, label, text) in enumerate(
-            zip(pool.names, lengths, pool.labels.tolist(), pool.texts, strict=True)
-        )
+        for i, (name, length, label, text) in enumerate(fields)
     ]
-    if readable is not None:
-        rows = [row | ({} if known else {"readable": False}) for row, known in zip(rows, readable, strict=True)]
+    for row in rows if readable is not None else ():
+        row |= {} if readable[row["id"]] else {"readable": False}
     rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
     text = "".join(json.dumps({k: v for k, v in row.items() if v == v}) + "\n" for row in rows)  # NaN: no label
-    files.replace(os.path.join(workdir, FILE), lambda partial: files.write_text(partial, text))
+    files.write_text(os.path.join(workdir, FILE), text)

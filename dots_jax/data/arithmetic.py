@@ -32,7 +32,7 @@ def _number(generator: np.random.Generator, digits: int) -> int:
     return int(generator.integers(10 ** (digits - 1), 10**digits))
 
 
-def _join(items, separator: str = "") -> str:
+def _join(items: Iterable, separator: str = "") -> str:
     return separator.join(map(str, items))
 
 
@@ -65,22 +65,22 @@ def _columns(terms: Iterable[int]) -> str:
     return _join(totals, ",")
 
 
-def _places(number: int, count: int) -> list[int]:
+def _low_digits(number: int, count: int) -> list[int]:
     """The lowest `count` digits of a number, units first."""
-    return [number // 10**place % 10 for place in range(count)]
+    return [number // 10**i % 10 for i in range(count)]
 
 
 def add(generator: np.random.Generator, size: tuple[int, int]) -> Example:
     """Sum of two numbers, the total of each column written first. `size`: digits of each."""
     a, b = (_number(generator, n) for n in size)
-    working = _columns(map(operator.add, _places(a, max(size)), _places(b, max(size))))
+    working = _columns(map(operator.add, _low_digits(a, max(size)), _low_digits(b, max(size))))
     return f"a{a}+{b}=", f"{working}>{a + b}", str(a + b)
 
 
 def difference(generator: np.random.Generator, size: tuple[int, int]) -> Example:
     """Larger minus smaller number, the total of each column written first. `size`: digits of each."""
     b, a = sorted(_number(generator, n) for n in size)
-    working = _columns(map(operator.sub, _places(a, max(size)), _places(b, max(size))))
+    working = _columns(map(operator.sub, _low_digits(a, max(size)), _low_digits(b, max(size))))
     return f"d{a}-{b}=", f"{working}>{a - b}", str(a - b)
 
 
@@ -88,8 +88,8 @@ def column(generator: np.random.Generator, digits: tuple[int, ...]) -> Example:
     """Sum of numbers with `digits` digits, the terms of every column written out with its carry."""
     numbers = [_number(generator, n) for n in digits]
     columns, carry = [], 0
-    for place in range(max(digits)):
-        terms = [a // 10**place % 10 for a, n in zip(numbers, digits, strict=True) if place < n]
+    for i in range(max(digits)):
+        terms = [a // 10**i % 10 for a, n in zip(numbers, digits, strict=True) if i < n]
         total = sum(terms) + carry
         columns.append(f"{_join(terms + [carry] if carry else terms, '+')}={total}")
         carry = total // 10
@@ -124,11 +124,8 @@ def example(generator: np.random.Generator, family: str, level: int) -> Example:
 
 def _unseen(generator: np.random.Generator, family: str, level: int, seen: Collection[str]) -> Example | None:
     """An example whose text is not in `seen`; None if the level seems exhausted."""
-    for _ in range(PATIENCE):
-        found = example(generator, family, level)
-        if found[0] not in seen:
-            return found
-    return None
+    tries = (example(generator, family, level) for _ in range(PATIENCE))
+    return next((found for found in tries if found[0] not in seen), None)
 
 
 def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Questions]:
@@ -139,18 +136,12 @@ def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Qu
 
     Raises UserError if a number is out of range or more questions are asked for than there are.
     """
-    for name, value, least in (
-        ("num_questions", num_questions, 1),
-        ("num_heldout", num_heldout, 0),
-        ("seed", seed, 0),
-    ):
+    for name, value, least in (("num_questions", num_questions, 1), ("num_heldout", num_heldout, 0), ("seed", seed, 0)):
         if value < least:
             raise UserError(f"config.data.{name} is {value}; it must be at least {least}")
+    total = f"config.data.num_questions + num_heldout is {num_questions + num_heldout:,}"
     if num_questions + num_heldout > MOST:
-        raise UserError(
-            f"config.data.num_questions + num_heldout is {num_questions + num_heldout:,}, but arithmetic makes at most "
-            f"{MOST:,} distinct questions; ask for fewer"
-        )
+        raise UserError(f"{total}, but arithmetic makes at most {MOST:,} distinct questions; ask for fewer")
     cells = [(family, level) for family in FAMILIES for level in range(1, LEVELS + 1)]
     order, *streams = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(cells) + 1))
     seen, remaining = set(), list(range(len(cells)))
@@ -159,32 +150,29 @@ def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Qu
         rows = []
         while len(rows) < count:
             if not remaining:
-                raise UserError(
-                    f"config.data.num_questions + num_heldout is {num_questions + num_heldout}, but arithmetic "
-                    f"has only about {len(seen)} distinct questions; ask for fewer"
-                )
+                raise UserError(f"{total}, but arithmetic has only about {len(seen)} distinct questions; ask for fewer")
             for cell in order.permutation(remaining)[: count - len(rows)]:
-                found = _unseen(streams[cell], *cells[cell], seen)
-                if found is None:
+                text, _, answer = _unseen(streams[cell], *cells[cell], seen) or ("", "", "")
+                if not text:
                     remaining.remove(cell)
                     continue
-                seen.add(found[0])
-                rows.append((found[0], found[2], *cells[cell]))
+                seen.add(text)
+                rows.append((text, answer, *cells[cell]))
         rows = [rows[i] for i in order.permutation(count)]
         texts, answers, families, levels = zip(*rows, strict=True) if rows else ((), (), (), ())
         return Questions(texts, answers, families, np.array(levels, np.int32))
 
-    heldout = draw(num_heldout)
-    return draw(num_questions), heldout
+    eval_set = draw(num_heldout)
+    return draw(num_questions), eval_set
 
 
 def with_mistakes(generator: np.random.Generator, completion: str, expected: float) -> str:
-    """The completion with `expected` wrong digits on average, each place equally likely, half of them at most."""
-    places = [i for i, character in enumerate(completion) if character.isdigit()]
-    wrong = generator.random(len(places)) < min(0.5, expected / len(places))
+    """The completion with `expected` wrong digits on average, each equally likely, half of them at most."""
     characters = list(completion)
-    for place, shift in zip(np.array(places)[wrong], generator.integers(1, 10, size=wrong.sum()), strict=True):
-        characters[place] = str((int(characters[place]) + int(shift)) % 10)
+    digits = np.array([i for i, character in enumerate(characters) if character.isdigit()])
+    wrong = digits[generator.random(len(digits)) < min(0.5, expected / len(digits))]
+    for i, shift in zip(wrong, generator.integers(1, 10, size=len(wrong)), strict=True):
+        characters[i] = str((int(characters[i]) + int(shift)) % 10)
     return _join(characters)
 
 
@@ -203,13 +191,10 @@ def demonstrations(
         raise UserError(f"level weights are {weights.tolist()}; give {LEVELS} numbers >= 0, not all 0")
     exclude = frozenset(exclude)
     levels = 1 + generator.choice(LEVELS, size=n, p=weights / weights.sum()).astype(np.int32)
-    names = list(FAMILIES)
-    families = [names[i] for i in generator.integers(len(names), size=n)]
-    texts, completions = [], []
+    families = [list(FAMILIES)[i] for i in generator.integers(len(FAMILIES), size=n)]
+    examples = []
     for family, level in zip(families, levels.tolist(), strict=True):
-        found = _unseen(generator, family, level, exclude)
-        if found is None:
+        examples.append(_unseen(generator, family, level, exclude))
+        if examples[-1] is None:
             raise UserError(f"nearly all of {family} level {level} is held out; lower config.data.num_heldout")
-        texts.append(found[0])
-        completions.append(found[1])
-    return texts, completions, levels, families
+    return [text for text, *_ in examples], [completion for _, completion, _ in examples], levels, families

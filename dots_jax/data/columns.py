@@ -14,10 +14,10 @@ WORKED = ("solution", "output")  # where no answer stands by itself: the box, or
 OPTIONS = ("choices", "options")  # or columns A, B, ..
 
 
-def is_row(found: dict) -> bool:
+def is_row(value: dict) -> bool:
     """Whether an object is one question, not a table of lists."""
-    flat = not any(isinstance(value, dict | list) for value in found.values())
-    return flat and any(str(name).strip().casefold() in PROBLEM for name in found)
+    flat = not any(isinstance(x, dict | list) for x in value.values())
+    return flat and any(str(name).strip().casefold() in PROBLEM for name in value)
 
 
 def read(row: Any, number: int, origin: str) -> dict:
@@ -36,24 +36,21 @@ def read(row: Any, number: int, origin: str) -> dict:
     fields = {str(name).strip().casefold(): value for name, value in row.items()}
     for names in (PROBLEM, ANSWER + WORKED):
         if not any(name in fields for name in names):
-            has = " ".join(", ".join(map(str, row)).split())[:200]
-            raise UserError(
-                f"{origin} lacks a column {names[0]!r}: row {number} has {has or 'nothing'}; call it one of "
-                + ", ".join(names)
-            )
+            has, choice = " ".join(", ".join(map(str, row)).split())[:200] or "nothing", ", ".join(names)
+            raise UserError(f"{origin} lacks a column {names[0]!r}: row {number} has {has}; call it one of {choice}")
 
-    def read_text(name):
+    def read_text(name: str) -> str:
         try:
             return text(fields.get(name)).strip()
         except RecursionError:
             raise UserError(f"{where}: the {name} is nested too deeply; mend or remove it") from None
 
-    def first(names):
-        return next(((name, found) for name in names if (found := read_text(name))), ("", ""))
+    def read_first(names: tuple[str, ...]) -> tuple[str, str]:
+        return next(((name, value) for name in names if (value := read_text(name))), ("", ""))
 
-    asked, problem = first(PROBLEM)
+    problem_column, problem = read_first(PROBLEM)
     for name in ("input", "context", "passage"):
-        if name == asked or not problem:
+        if name == problem_column or not problem:
             continue
         if isinstance(fields.get(name), dict | list) and fields[name]:
             raise UserError(f"{where}: the column {name} is no text; make it text, rename or remove it")
@@ -65,7 +62,7 @@ def read(row: Any, number: int, origin: str) -> dict:
             raise UserError(
                 f"{where} has an {name!r} column, which the policy cannot see; remove the row or the column"
             )
-    column, answer = first(ANSWER + WORKED)
+    column, answer = read_first(ANSWER + WORKED)
     if "####" in answer:  # GSM8K: the working, and the answer after it
         answer = answer.rpartition("####")[2].strip()
     elif column in WORKED:
@@ -85,9 +82,9 @@ def read(row: Any, number: int, origin: str) -> dict:
         answer = _letter(index)
     elif name and problem and not options:  # a text that lists them
         problem += f"\n\n{fields[name].strip()}"
-    for name, found in (("problem", problem), ("answer", answer)):
+    for name, value in (("problem", problem), ("answer", answer)):
         try:
-            found.encode()
+            value.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"{where}: the {name} is not UTF-8 text; mend or remove it") from error
     return row | {"problem": problem, "answer": answer}
@@ -123,14 +120,10 @@ def _options(row: dict, fields: dict, where: str) -> tuple[str, list, list[str]]
     options = list(given) if isinstance(given, list | tuple) else []
     if not isinstance(labels, list) or None in labels:
         labels = [_letter(i) for i in range(len(options))]
-    fine = 2 <= len(options) <= 26 and all(
-        isinstance(x, str | bytes | int | float) and text(x).strip() for x in options
-    )
-    fine = fine and len(labels) == len(options) and all(isinstance(x, str | int) and len(str(x)) < 3 for x in labels)
-    if not fine:
-        raise UserError(
-            f"{where}: {name} holds no list of 2 to 26 texts, nor labels with texts; mend, rename or remove it"
-        )
+    fine = 2 <= len(options) <= 26 and len(labels) == len(options)
+    fine = fine and all(isinstance(x, str | bytes | int | float) and text(x).strip() for x in options)
+    if not fine or not all(isinstance(x, str | int) and len(str(x)) < 3 for x in labels):
+        raise UserError(f"{where}: {name} holds no list of 2 to 26 texts, or no label for each; mend or rename it")
     marks = [re.match(rf"\(?{_letter(i)}\s*[).:]\s*(?=\S)", text(x)) for i, x in enumerate(options)]
     if all(marks):  # "A) 5": the letter stands in the text
         options = [text(x)[mark.end() :] for x, mark in zip(options, marks, strict=True)]
@@ -142,15 +135,15 @@ def _index(answer: str, options: list[str], labels: list[str], by_number: bool) 
 
     A number in the file (`by_number`) is meant as one, also where another option has its text.
     """
-    bare = answer.strip("().: ").casefold()
-    if bare in (known := [x.casefold() for x in labels]):
-        return known.index(bare)
+    bare, labels = answer.strip("().: ").casefold(), [label.casefold() for label in labels]
+    if bare in labels:
+        return labels.index(bare)
     number = {int(answer)} if re.fullmatch("[0-9]{1,2}", answer) and int(answer) < len(options) else set()
     same = {i for i, x in enumerate(options) if x.strip("$ ") == answer.strip("$ ")}
     lead = re.match(r"\(?([A-Za-z])\s*[).:]", answer)  # "A) 5"
-    lead = {i for i, x in enumerate(known) if lead and x == lead[1].casefold()}
-    found = number if by_number and number else (same | number or lead)
-    return found.pop() if len(found) == 1 else None
+    lead = {i for i, label in enumerate(labels) if lead and label == lead[1].casefold()}
+    indices = number if by_number and number else (same | number or lead)
+    return indices.pop() if len(indices) == 1 else None
 
 
 def _letter(index: int) -> str:

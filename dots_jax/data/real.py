@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.core.errors import UserError
 from dots_jax.data import sources
@@ -13,7 +14,9 @@ from dots_jax.data.questions import Questions
 _SPACING = re.compile(r"\\[,;:!>]|\\(?:left|right|quad|qquad|displaystyle)(?![A-Za-z])|[\s$~]")
 
 
-def load(data, evaluation, count_tokens: Callable[[Sequence[str]], Sequence[int]]) -> tuple[Questions, Questions]:
+def load(
+    data: ConfigDict, evaluation: ConfigDict, count_tokens: Callable[[Sequence[str]], Sequence[int]]
+) -> tuple[Questions, Questions]:
     """The pool that `data` describes and the evaluation sets, one after the other, that `evaluation` names.
 
     Of the pool are left out, in this order and with their names and reasons in `left_out`: questions without text or
@@ -25,19 +28,19 @@ def load(data, evaluation, count_tokens: Callable[[Sequence[str]], Sequence[int]
     Raises UserError where something cannot be read, or nothing is left.
     """
     directory = sources.root(data.root)
-    exam, taken = load_sets(evaluation.sets, directory, evaluation.questions, data.seed)
+    eval_set, eval_texts = load_sets(evaluation.sets, directory, evaluation.questions, data.seed)
     for name, source in sources.SETS.items():  # later evaluations may ask those too that are there
-        if name not in exam.families and sources.local(source, directory):
-            taken |= {_letters(row["problem"]): name for row in sources.rows(name, sources.SETS, directory)[0]}
-    return load_pool(data, directory, taken, count_tokens), exam
+        if name not in eval_set.families and sources.local(source, directory):
+            eval_texts |= {_letters(row["problem"]): name for row in sources.rows(name, sources.SETS, directory)[0]}
+    return load_pool(data, directory, eval_texts, count_tokens), eval_set
 
 
-def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Questions:
-    """The pool alone; `taken` is what evaluation sets hold: letters and digits of a question -> its set."""
+def load_pool(data: ConfigDict, directory: str, eval_texts: dict[str, str], count_tokens: Callable) -> Questions:
+    """The pool alone; `eval_texts` is what evaluation sets hold: letters and digits of a question -> its set."""
     rows, origin = sources.rows(data.name, sources.POOLS, directory)
     source = sources.POOLS.get(data.name, sources.Source((), "", 0, data.difficulty_column))
     names = [f"{_stem(data.name)}:{i}" for i in range(len(rows))]
-    labels = _labels(rows, data.difficulty_column or source.label, origin, wanted=bool(data.difficulty_column))
+    labels = _labels(rows, data.difficulty_column or source.label, origin, required=bool(data.difficulty_column))
     why, copies = {}, collections.defaultdict(list)  # row -> reason to leave it out; text -> rows
     filtered = source.levels and any("level" in row for row in rows)
     for i, row in enumerate(rows):
@@ -57,11 +60,10 @@ def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Ques
         for i in same[1:]:
             why[i] = f"the same as {names[first]}"
         answers[first] = collections.Counter(rows[i]["answer"] for i in same).most_common(1)[0][0]
-        known = labels[same][np.isfinite(labels[same])]
-        labels[first] = known.mean() if len(known) else np.nan
-        found = taken.get(_letters(rows[first]["problem"]))
-        if found:
-            why[first] = f"in the evaluation set {found}"
+        finite = labels[same][np.isfinite(labels[same])]
+        labels[first] = finite.mean() if len(finite) else np.nan
+        if name := eval_texts.get(_letters(rows[first]["problem"])):
+            why[first] = f"in the evaluation set {name}"
         else:
             kept.append(first)
     for i, count in zip(kept, count_tokens([rows[i]["problem"] for i in kept]), strict=True):
@@ -71,20 +73,20 @@ def load_pool(data, directory: str, taken: dict[str, str], count_tokens) -> Ques
     if not kept:
         raise UserError(f"no question of {origin} is left: {_reasons(why)}; raise config.data.max_prompt_tokens")
     order = np.random.default_rng(data.seed).permutation(len(rows))
-    rank = {row: place for place, row in enumerate(order.tolist())}
-    chosen = sorted(sorted(kept, key=rank.get)[: data.num_questions or None])
+    rank = {row: i for i, row in enumerate(order.tolist())}
+    drawn = sorted(sorted(kept, key=rank.get)[: data.num_questions or None])
     about = f"{origin}, {len(rows):,} rows" + (f"; left out: {_reasons(why)}" if why else "")
-    if len(chosen) < len(kept):
-        about += f"; {len(chosen):,} of the other {len(kept):,}, drawn with data.seed={data.seed}"
+    if len(drawn) < len(kept):
+        about += f"; {len(drawn):,} of the other {len(kept):,}, drawn with data.seed={data.seed}"
     elif data.num_questions > len(kept):
         about += f"; {len(kept):,} are all there are, fewer than data.num_questions={data.num_questions:,}"
     return Questions(
-        texts=tuple(rows[i]["problem"] for i in chosen),
-        answers=tuple(answers[i] for i in chosen),
-        families=tuple(str(rows[i].get("subject") or data.name) for i in chosen),
-        levels=np.array([_level(rows[i]) or 1 for i in chosen], np.int32),
-        labels=labels[chosen].astype(np.float32),
-        names=tuple(names[i] for i in chosen),
+        texts=tuple(rows[i]["problem"] for i in drawn),
+        answers=tuple(answers[i] for i in drawn),
+        families=tuple(str(rows[i].get("subject") or data.name) for i in drawn),
+        levels=np.array([_level(rows[i]) or 1 for i in drawn], np.int32),
+        labels=labels[drawn].astype(np.float32),
+        names=tuple(names[i] for i in drawn),
         left_out=tuple((names[i], reason) for i, reason in sorted(why.items())),
         about=about,
     )
@@ -98,13 +100,13 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
     question -> its set. Raises UserError where one cannot be read, or holds a question without an answer, or with
     several that are equally frequent.
     """
-    texts, answers, families, ids, repeats, taken = [], [], [], [], [], {}
+    questions, eval_texts = [], {}
     for name in sources.names(names):
         rows, origin = sources.rows(name, sources.SETS, directory)
         stem, copies = _stem(name), collections.defaultdict(list)
-        if stem in families:
+        if any(stem == family for _, _, family, *_ in questions):
             raise UserError(f"two evaluation sets are called {stem}; rename the file, or name each set once")
-        taken |= {_letters(row["problem"]): stem for row in rows}
+        eval_texts |= {_letters(row["problem"]): stem for row in rows}
         for i, row in enumerate(rows):
             copies[_spaceless(row["problem"].casefold()) or i].append(i)
         groups = list(copies.values())
@@ -114,20 +116,16 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
         for same in groups:
             for i in same:
                 if not rows[i]["problem"] or not rows[i]["answer"]:
-                    raise UserError(
-                        f"row {i} of {origin} has no problem or no answer (of a solution the box counts); mend or "
-                        "remove it"
-                    )
-            texts.append(rows[same[0]]["problem"])
-            answers.append(_agreed(same, rows, origin) + _tolerance(rows[same[0]]))
-            families.append(stem)
-            ids.append(f"{stem}:{same[0]}")
-            repeats.append(len(same))
-    if not texts:
+                    why = "no problem or no answer (of a solution the box counts)"
+                    raise UserError(f"row {i} of {origin} has {why}; mend or remove it")
+            first = rows[same[0]]
+            answer = _agreed(same, rows, origin) + _tolerance(first)
+            questions.append((first["problem"], answer, stem, f"{stem}:{same[0]}", len(same)))
+    if not questions:
         raise UserError("config.eval.sets names no evaluation set; choose of " + ", ".join(sources.SETS))
-    levels = np.ones(len(texts), np.int32)
-    asked = tuple(repeats) if max(repeats) > 1 else None
-    return Questions(tuple(texts), tuple(answers), tuple(families), levels, names=tuple(ids), repeats=asked), taken
+    texts, answers, families, ids, repeats = zip(*questions, strict=True)
+    levels, repeats = np.ones(len(texts), np.int32), repeats if max(repeats) > 1 else None
+    return Questions(texts, answers, families, levels, names=ids, repeats=repeats), eval_texts
 
 
 def _agreed(same: list[int], rows: list[dict], origin: str) -> str:
@@ -136,10 +134,8 @@ def _agreed(same: list[int], rows: list[dict], origin: str) -> str:
     counts = collections.Counter(_spaceless(rows[i]["answer"]) for i in same).most_common(2)
     if len(counts) == 2 and counts[0][1] == counts[1][1]:
         a, b = (next(i for i in same if _spaceless(rows[i]["answer"]) == answer) for answer, _ in counts)
-        raise UserError(
-            f"rows {a} and {b} of {origin} ask the same and answer {rows[a]['answer'][:40]!r} and "
-            f"{rows[b]['answer'][:40]!r}; mend or remove one"
-        )
+        answers = " and ".join(repr(rows[i]["answer"][:40]) for i in (a, b))
+        raise UserError(f"rows {a} and {b} of {origin} ask the same and answer {answers}; mend or remove one")
     return spelled[counts[0][0]]
 
 
@@ -169,27 +165,26 @@ def _level(row: dict) -> int | None:
     return int(match[1]) if match else None
 
 
-def _labels(rows: list[dict], column: str, origin: str, wanted: bool) -> np.ndarray:
+def _labels(rows: list[dict], column: str, origin: str, required: bool) -> np.ndarray:
     """External difficulty, float64 [rows], larger is harder, NaN where there is none."""
     name, sign = column.removeprefix("-"), -1 if column.startswith("-") else 1
 
-    def one(row):
+    def read_label(row: dict) -> float | None:
         if name == "level":
             return _level(row)
         try:
             return None if row.get(name) in (None, "") else float(row[name])
-        except (TypeError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"{origin}: {str(row[name])[:40]!r} in the column {name} is not a number; mend it"
-            ) from error
+        except (TypeError, ValueError, OverflowError):
+            value = str(row[name])[:40]
+            raise UserError(f"{origin}: {value!r} in the column {name} is not a number; mend it") from None
 
-    found = [one(row) if name else None for row in rows]
-    if wanted and all(x is None for x in found):
+    labels = [read_label(row) if name else None for row in rows]
+    if required and all(label is None for label in labels):
         raise UserError(
             f"{origin} has no column {name} with numbers, which config.data.difficulty_column names; it has "
             + ", ".join(rows[0])
         )
-    return np.array([np.nan if x is None else sign * x for x in found])
+    return np.array([np.nan if label is None else sign * label for label in labels])
 
 
 def _reasons(why: dict[int, str]) -> str:

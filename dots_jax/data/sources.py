@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import logging
 import os
 import re
@@ -29,16 +30,14 @@ class Source(NamedTuple):
     levels: tuple[int, ...] = ()  # that are taken, of the column `level`; (): all
 
 
+_DEEPSCALER = "agentica-org/DeepScaleR-Preview-Dataset:train"
+_ORZ = "Open-Reasoner-Zero/orz_math_57k_collection:train"
 POOLS = {
     # The test questions that are not in MATH-500 are in the hub's training split.
     "math": Source(("math",), "nlile/hendrycks-MATH-benchmark:train", 12000, "level", (3, 4, 5)),
-    "deepscaler": Source(
-        ("deepscaler", "deepscaler40k"), "agentica-org/DeepScaleR-Preview-Dataset:train", 40315, "fail_rate_pct"
-    ),
+    "deepscaler": Source(("deepscaler", "deepscaler40k"), _DEEPSCALER, 40315, "fail_rate_pct"),
     "deepscaler10k": Source(("deepscaler10k",), "", 10240, "fail_rate_pct"),  # the authors' own subset
-    "orz": Source(
-        ("orz", "orz57k", "orz2k"), "Open-Reasoner-Zero/orz_math_57k_collection:train", 57000, "-num_correct"
-    ),
+    "orz": Source(("orz", "orz57k", "orz2k"), _ORZ, 57000, "-num_correct"),
     "deepmath": Source(("deepmath", "deepmath103k", "deepmath5k"), "zwhe99/DeepMath-103K:train", 103000, "difficulty"),
 }
 SETS = {
@@ -53,11 +52,11 @@ SETS = {
 
 def root(given: str) -> str:
     """The directory of local files: `given`, else the environment's DOTS_DATA, else "". Raises UserError."""
-    found = given or os.environ.get("DOTS_DATA", "")
-    if found and not os.path.isdir(found):
-        whose = f"config.data.root={given}" if given else f"DOTS_DATA={found}"
-        raise UserError(f"{whose} is no directory; name the one with the question files, or none to use the hub")
-    return found
+    directory = given or os.environ.get("DOTS_DATA", "")
+    if directory and not os.path.isdir(directory):
+        name = "config.data.root" if given else "DOTS_DATA"
+        raise UserError(f"{name}={directory} is no directory; name that of the question files, or none to use the hub")
+    return directory
 
 
 def names(text: str) -> list[str]:
@@ -65,31 +64,31 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict], str]:
+def rows(name: str, named: dict[str, Source], directory: str) -> tuple[list[dict], str]:
     """The rows of a pool or set, each with "problem", "answer" and its other columns; and where they come from.
 
-    `name` is one of `known`, a file or folder (as it stands or below `directory`), or a dataset of the hub as
+    `name` is one of `named`, a file or folder (as it stands or below `directory`), or a dataset of the hub as
     `owner/dataset[:configuration]:split`. Where `directory` has no file of a known name, the hub is asked.
 
     Raises UserError for whatever cannot be found, downloaded or read.
     """
-    if name in known:
-        path = local(known[name], directory)
-        if path is None:
-            if not known[name].hub:
-                raise UserError(
-                    f"{name} is not on the hub, and {directory or 'config.data.root'} has no {known[name].files[0]}"
-                    ".parquet; set config.data.root or DOTS_DATA to a directory with it"
-                )
-            return _hub(known[name].hub, name, directory), known[name].hub
+    source = named.get(name)
+    if source:
+        path, hub = local(source, directory), source.hub
     else:
         path = next((p for p in (name, os.path.join(directory, name)) if name and os.path.exists(p)), None)
-    if path is None and HUB.fullmatch(name):
-        return _hub(name, name, directory), name
+        hub = name if HUB.fullmatch(name) else ""
+    if path is None and hub:
+        return _hub(hub, name, directory), hub
+    if path is None and source:
+        raise UserError(
+            f"{name} is not on the hub, and {directory or 'config.data.root'} has no {source.files[0]}.parquet; set "
+            "config.data.root or DOTS_DATA to a directory with it"
+        )
     if path is None and name.endswith(SUFFIXES):
         raise UserError(f"no question file {name}" + (f" here or in {directory}" if directory else ""))
     if path is None or not (os.path.isdir(path) or path.endswith(SUFFIXES)):
-        choice = sorted({*known, *(["arithmetic"] if known is POOLS else [])})
+        choice = sorted({*named, *(["arithmetic"] if named is POOLS else [])})
         raise UserError(
             f"unknown questions {name!r}; choose one of: {', '.join(choice)}; or name a .parquet, .jsonl, .json or "
             ".csv file, a folder of such, or a dataset of the hub as owner/dataset[:configuration]:split"
@@ -99,13 +98,9 @@ def rows(name: str, known: dict[str, Source], directory: str) -> tuple[list[dict
 
 def local(source: Source, directory: str) -> str | None:
     """The file of a source below `directory`, if there is one."""
-    tried = [
-        os.path.join(directory, folder, stem + suffix)
-        for stem in source.files
-        for folder in ("", "train", "eval")
-        for suffix in SUFFIXES
-    ]
-    return next((p for p in tried if directory and os.path.isfile(p)), None)
+    names = itertools.product(source.files, ("", "train", "eval"), SUFFIXES)
+    paths = (os.path.join(directory, folder, stem + suffix) for stem, folder, suffix in names)
+    return next((path for path in paths if directory and os.path.isfile(path)), None)
 
 
 def _files(path: str) -> list[str]:
@@ -169,30 +164,30 @@ def _json(text: str, path: str, suffix: str) -> list:
     lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if suffix == "json":
         try:
-            found = parse(text)
-            if isinstance(found, list):
-                return found
-            if not isinstance(found, dict) or not columns.is_row(found):
+            value = parse(text)
+            if isinstance(value, list):
+                return value
+            if not isinstance(value, dict) or not columns.is_row(value):
                 raise UserError(f"{path} holds no JSON list; write a list of objects, or one object a line (.jsonl)")
         except ValueError as error:
             try:  # JSON lines under this name?
                 parse(lines[0][1] if lines else "")
             except ValueError:
                 raise UserError(f"{path} is not JSON ({str(error)[:100]}); mend or remove what stands there") from error
-    found = []
+    rows = []
     for number, line in lines:
         try:
-            found.append(parse(line))
+            rows.append(parse(line))
         except ValueError as error:
             raise UserError(f"{path} is not JSON (line {number}); mend or remove what stands there") from error
-    return found
+    return rows
 
 
 def _csv(text: str, path: str, delimiter: str) -> list[dict]:
     """The rows of a table whose first line names the columns."""
     csv.field_size_limit(2**31 - 1)
     table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    found, line = [], 1
+    rows, line = [], 1
     try:
         header = [name.strip() for name in next(table, [])]
         line = table.line_num + 1
@@ -202,17 +197,18 @@ def _csv(text: str, path: str, delimiter: str) -> list[dict]:
                     f"line {line} of {path} has {len(cells)} cells, the first has {len(header)}; put a text with "
                     "commas, quotes or line breaks in quotes"
                 )
-            found += [dict(zip(header, cells, strict=True))] if cells else []
+            rows += [dict(zip(header, cells, strict=True))] if cells else []
             line = table.line_num + 1
     except csv.Error as error:
         raise UserError(f"line {line} of {path} is not CSV ({error}); mend its quotes") from error
     if len(set(header)) < len(header):
         raise UserError(f"{path} has two columns of one name ({', '.join(header)[:100]!r}); rename one")
-    return found
+    return rows
 
 
-def _hub(where: str, name: str, directory: str) -> list[dict]:
-    dataset, *part, split = where.split(":")
+def _hub(source: str, name: str, directory: str) -> list[dict]:
+    """The rows of `source`, dataset[:configuration]:split."""
+    dataset, *part, split = source.split(":")
     try:
         import datasets
     except ImportError as error:
@@ -220,11 +216,11 @@ def _hub(where: str, name: str, directory: str) -> list[dict]:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries: what comes of them is said below
     try:
         datasets.disable_progress_bars()
-        found = datasets.load_dataset(dataset, *part, split=split)
+        table = datasets.load_dataset(dataset, *part, split=split)
         # Worked solutions, several of them in a row, would fill the host's memory.
-        needed = set() if {*columns.ANSWER} & {name.casefold() for name in found.column_names} else {"solution"}
-        worked = [name for name in found.column_names if "solution" in name.casefold()]
-        found = found.remove_columns([name for name in worked if name.casefold() not in needed])
+        needed = set() if {*columns.ANSWER} & {name.casefold() for name in table.column_names} else {"solution"}
+        worked = [name for name in table.column_names if "solution" in name.casefold()]
+        table = table.remove_columns([name for name in worked if name.casefold() not in needed])
     except Exception as error:  # dozens of kinds, from requests, the hub and pyarrow
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         beside = f" ({directory} has no file of it)" if directory else ""
@@ -232,12 +228,12 @@ def _hub(where: str, name: str, directory: str) -> list[dict]:
             f"cannot get the questions {name!r} from the Hugging Face hub, dataset {dataset}: {reason}{beside}; go "
             "online, or set config.data.root or DOTS_DATA to a directory with the files"
         ) from error
-    return _mapped([(f"dataset {dataset}", list(found))], f"dataset {dataset}")
+    return _mapped([(f"dataset {dataset}", list(table))], f"dataset {dataset}")
 
 
 def _mapped(parts: list[tuple[str, list]], origin: str) -> list[dict]:
     """Rows with "problem" and "answer". Raises UserError where these cannot be made out."""
-    found = [columns.read(row, i, part) for part, rows in parts for i, row in enumerate(rows)]
-    if not found:
+    mapped = [columns.read(row, i, part) for part, rows in parts for i, row in enumerate(rows)]
+    if not mapped:
         raise UserError(f"{origin} holds no rows; give a file with questions")
-    return found
+    return mapped

@@ -1,4 +1,4 @@
-"""Frozen embeddings of questions: mean final hidden states of any checkpoint (METHOD section 2)."""
+"""Frozen embeddings of questions: mean final hidden states of any checkpoint."""
 
 import functools
 import hashlib
@@ -41,13 +41,13 @@ def load(
     """
     try:
         if path.endswith(".npy"):
-            found = read(path, len(texts), texts)
+            x = read(path, len(texts), texts)
         else:
             how = {"dtype": config.dtype, "max_tokens": config.max_tokens, "family": family}
-            found = make(texts, path, mesh, config.cache, **how)
+            x = make(texts, path, mesh, config.cache, **how)
     except UserError as error:
         raise UserError(f"config.embedding.path: {error}" if config.path else str(error)) from error
-    return (found - found.mean(0)) / (found.std(0) + 1e-6) if config.standardise else found
+    return (x - x.mean(0)) / (x.std(0) + 1e-6) if config.standardise else x
 
 
 def make(
@@ -72,69 +72,63 @@ def make(
     """
     key = _key(directory, texts, dtype, max_tokens, family)
     path = os.path.join(cache, f"{key}.npy")
-    say, found = distributed.main_only(print), None
-    if os.path.exists(path):
-        try:
-            found = read(path, len(texts), texts)
-        except UserError as error:
-            say(f"embeddings are made anew: {error}", file=sys.stderr)
-    if distributed.gather(found is not None).all():
-        return found
+    embeddings = _read_cached(path, len(texts), texts)
+    if distributed.gather(embeddings is not None).all():
+        return embeddings
     mesh = mesh or sharding.make_mesh()
-    config, params = policy.load(directory, mesh, jnp.dtype(dtype), family)
-    limit = min(max_tokens, config.max_positions)
+    model_config, params = policy.load(directory, mesh, jnp.dtype(dtype), family)
+    limit = min(max_tokens, model_config.max_positions)
     shortest = max(_SHORTEST, sharding.length_unit(sharding.platform(mesh)))
     tokens, lengths = _encode(tok.load(directory), texts, limit, shortest)
-    partial = os.path.join(cache, f"{key}.partial")
-    found, done, started, told = np.zeros((len(texts), config.width), np.float32), 0, time.time(), time.time()
-    for name, ids, width in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh), shortest):
+    partial, width = os.path.join(cache, f"{key}.partial"), model_config.width
+    embeddings, done, started, shown = np.zeros((len(texts), width), np.float32), 0, time.time(), time.time()
+    for name, ids, length in _blocks(lengths, batch_tokens, sharding.num_row_shards(mesh), shortest):
         file = os.path.join(partial, f"{name}.npy")
-        block = _read_block(file, (len(ids), config.width))
+        block = _read_cached(file, len(ids))
         if not distributed.gather(block is not None).all():
             rows = np.maximum(ids, 0)  # rows that fill the block up are computed and dropped
-            block = distributed.to_host(mean_hidden(params, tokens[rows, :width], lengths[rows], config, mesh))
-            _write(file, lambda out, block=block: np.save(out, block))
-        found[ids[ids >= 0]] = block[ids >= 0]
+            block = distributed.to_host(mean_hidden(params, tokens[rows, :length], lengths[rows], model_config, mesh))
+            _save(file, block)
+        embeddings[ids[ids >= 0]] = block[ids >= 0]
         done += (ids >= 0).sum()
-        if time.time() - told > 5 and done < len(texts):
-            told, pace = time.time(), done / (time.time() - started)
-            say(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second", file=sys.stderr, flush=True)
-    broken = np.flatnonzero(~np.isfinite(found).all(1))
-    forget = functools.partial(distributed.main_only(shutil.rmtree), partial, ignore_errors=True)
+        if time.time() - shown > 5 and done < len(texts):
+            shown, pace = time.time(), done / (time.time() - started)
+            _say(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second")
+    broken = np.flatnonzero(~np.isfinite(embeddings).all(1))
+    if not len(broken):
+        about = {"checkpoint": directory, "questions": len(texts), "texts": _digest(texts), "width": width}
+        text = json.dumps(about | {"dtype": dtype, "max_tokens": max_tokens})
+        replace = distributed.main_only(files.replace)
+        replace(os.path.join(cache, f"{key}.json"), lambda partial: files.write_text(partial, text))
+        _save(path, embeddings)
+    distributed.main_only(shutil.rmtree)(partial, ignore_errors=True)  # another run may be doing the same
     if len(broken):
-        forget()
         raise UserError(
             f"the embedding of question {broken[0]} by {directory} is not finite; see whether its weights are "
             "sound, use another checkpoint or --config.embedding.dtype=float32"
         )
-    about = {"checkpoint": directory, "questions": len(texts), "texts": _digest(texts), "width": config.width}
-    about |= {"dtype": dtype, "max_tokens": max_tokens}
-    _write(os.path.join(cache, f"{key}.json"), lambda file: file.write(json.dumps(about).encode()))
-    _write(path, lambda file: np.save(file, found))
-    forget()  # another run may be doing the same
-    return found
+    return embeddings
 
 
 def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarray:
     """The embeddings in a `.npy` file, float32 [N, D].
 
-    Raises UserError where it cannot be read, holds something else than `count` finite rows, or where the `.json`
-    beside it (as `make` writes) says that it was made for other texts.
+    Raises UserError where it cannot be read, holds something else than `count` finite rows, or was made for other
+    texts, as the `.json` beside it says that `make` writes.
     """
     try:
-        found = np.load(path, allow_pickle=False)
+        x = np.load(path, allow_pickle=False)
     except Exception as error:  # whatever a file of another kind makes of numpy's readers
         reason = getattr(error, "strerror", None) or "not a .npy file of numbers"
         raise UserError(f"cannot read the embeddings {path}: {reason}; give a .npy file [N, D]") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu" or not found.shape[1]:
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype.kind not in "fiu" or not x.shape[1]:
         raise UserError(f"{path} holds no matrix of numbers; embeddings are a .npy file [N, D]")
-    if len(found) != count:
-        raise UserError(f"{path} holds {len(found):,} embeddings for {count:,} questions; give those of this pool")
+    if len(x) != count:
+        raise UserError(f"{path} holds {len(x):,} embeddings for {count:,} questions; give those of this pool")
     with np.errstate(over="ignore"):
-        found = found.astype(np.float32)
-    broken = np.flatnonzero(~np.isfinite(found).all(1))
-    if len(broken):
-        raise UserError(f"row {broken[0]} of the embeddings {path} holds NaN or infinity as float32; make them anew")
+        x = x.astype(np.float32)
+    for row in np.flatnonzero(~np.isfinite(x).all(1)):
+        raise UserError(f"row {row} of the embeddings {path} holds NaN or infinity as float32; make them anew")
     about = f"{path.removesuffix('.npy')}.json"
     if texts is not None and os.path.exists(about):
         try:
@@ -143,7 +137,7 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
             raise UserError(f"cannot read {about}, which says what {path} is; delete it or make both anew") from error
         if made_for not in (None, _digest(texts)):
             raise UserError(f"{path} was made for other questions, says {about}; give the embeddings of this pool")
-    return found
+    return x
 
 
 @functools.partial(jax.jit, static_argnames=("model_config", "mesh"))
@@ -166,8 +160,7 @@ def _encode(tokenizer: Any, texts: Sequence[str], limit: int, shortest: int):
             raise UserError(f"question {text[:60]!r} has no tokens in the embedding model's tokenizer; remove it")
     cut = sum(len(row) > limit for row in rows)
     if cut:
-        say = distributed.main_only(print)
-        say(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut", file=sys.stderr)
+        _say(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut")
     lengths = np.array([min(len(row), limit) for row in rows], np.int32)
     tokens = np.zeros((len(rows), _padded(lengths.max(), shortest)), np.int32)
     for row, length, out in zip(rows, lengths, tokens, strict=True):
@@ -179,27 +172,24 @@ def _padded(length: int, shortest: int) -> int:
     return max(shortest, 1 << int(length - 1).bit_length())
 
 
-def _blocks(lengths: jax.Array, batch_tokens: int, shards: int, shortest: int):
+def _blocks(lengths: np.ndarray, batch_tokens: int, shards: int, shortest: int):
     """(name, ids int32 [rows], padded length) of blocks of similar lengths; ids of -1 fill the last of each length."""
     padded = np.array([_padded(length, shortest) for length in lengths])
-    for width in np.unique(padded):
-        ids = np.flatnonzero(padded == width).astype(np.int32)
-        rows = min(max(1, batch_tokens // width), len(ids))
-        rows = round_up(rows, shards)
+    for length in np.unique(padded):
+        ids = np.flatnonzero(padded == length).astype(np.int32)
+        rows = round_up(min(max(1, batch_tokens // length), len(ids)), shards)
         ids = np.pad(ids, (0, -len(ids) % rows), constant_values=-1)
         for i, block in enumerate(ids.reshape(-1, rows)):
-            yield f"{width}x{rows}-{i}", block, int(width)
+            yield f"{length}x{rows}-{i}", block, int(length)
 
 
-def _read_block(path: str, shape: tuple):
-    """A block that an interrupted call has left, or None."""
-    if not os.path.exists(path):
-        return None
+def _read_cached(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarray | None:
+    """What an earlier call has left, or None where that is nothing or damaged."""
     try:
-        block = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        return read(path, count, texts) if os.path.exists(path) else None
+    except UserError as error:
+        _say(f"embeddings are made anew: {error}")
         return None
-    return block if block.shape == shape and block.dtype == np.float32 else None
 
 
 def _key(directory: str, texts: Sequence[str], dtype: str, max_tokens: int, family: Family | None = None) -> str:
@@ -217,11 +207,15 @@ def _digest(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: str, write) -> None:
-    def beside(partial):
-        with open(partial, "wb") as file:
-            write(file)
+def _save(path: str, x: np.ndarray) -> None:
+    def write(partial: str):
+        with open(partial, "wb") as file:  # by name numpy would add a suffix
+            np.save(file, x)
 
     if distributed.is_main():
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        files.replace(path, beside)
+        files.replace(path, write)
+
+
+def _say(line: str) -> None:
+    distributed.main_only(print)(line, file=sys.stderr, flush=True)

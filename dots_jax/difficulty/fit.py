@@ -1,4 +1,4 @@
-"""Trains a difficulty predictor offline on measured success rates, and says how good it is (METHOD section 2).
+"""Trains a difficulty predictor offline on measured success rates, and says how good it is.
 
 python -m dots_jax.difficulty.fit --rates=RATES.parquet --embeddings=EMB.npy --workdir=DIR
 """
@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from ml_collections import ConfigDict
 from pyarrow import types
 
-from dots_jax.core import command_line, config_rules, files
+from dots_jax.core import command_line, config_rules, files, text
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
@@ -42,7 +43,15 @@ usage: python -m dots_jax.difficulty.fit --rates=FILE --embeddings=FILE [--workd
 
 In the workdir: predictor.safetensors, report.json, report.png.
 """
-FILES = ("predictor.safetensors", "report.json", "report.png")
+FILES = (predictor.FILE, "report.json", "report.png")
+BASELINES = {
+    "raw attention": (raw_attention, ATTENTION),
+    "ridge": (ridge, RIDGE),
+    "kernel ridge": (kernel_ridge, KERNEL),
+}
+
+
+Predict = Callable[[int, np.ndarray], np.ndarray]  # (number of a policy, questions) -> difficulty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,27 +62,18 @@ class Table:
     policies: list[str]
     difficulty: np.ndarray  # float32 [policies, N]; NaN: not measured
 
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Questions by number: no question is in two of them, whatever the number of policies that measured it."""
-
-    train: np.ndarray
-    validation: np.ndarray  # chooses the stopping point and every method's hyper-parameter
-    heldout: np.ndarray  # for the report only
-
-
-# ---- Data --------------------------------------------------------------------------------------------------------
+    def measured(self, questions: np.ndarray) -> list[np.ndarray]:
+        """Of each policy, those of `questions` that it has measured."""
+        return [questions[~np.isnan(labels[questions])] for labels in self.difficulty]
 
 
 def read(rates: str, embeddings: str) -> Table:
     """The table of the two files; a problem that a policy measured twice gets the mean.
 
-    Raises:
-      UserError: a file cannot be read, a column is missing, a rate lies outside [0, 1], an embedding is not finite, or
-        there is not one embedding for each distinct problem.
+    Raises UserError where a file cannot be read, a column is missing, a rate lies outside [0, 1], an embedding is not
+    finite, or there is not one embedding for each distinct problem.
     """
-    columns = ("problem", "policy", "success_rate")
+    names = ("problem", "policy", "success_rate")
     if not rates:
         raise UserError("--rates is missing; give --rates=FILE (--help shows the flags)")
     try:
@@ -81,50 +81,49 @@ def read(rates: str, embeddings: str) -> Table:
     except Exception as error:  # pyarrow has many
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:100]
         raise UserError(f"--rates={rates} cannot be read: {reason}; give a parquet file") from error
-    for name in columns:
+    for name in names:
         if name not in table.column_names:
-            raise UserError(f"--rates={rates} has no column {name}; it needs {', '.join(columns)}")
+            raise UserError(f"--rates={rates} has no column {name}; it needs {', '.join(names)}")
         kind = table.schema.field(name).type
         kind = kind.value_type if types.is_dictionary(kind) else kind
         numbers = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
         if types.is_nested(kind) or table[name].null_count or (name == "success_rate" and not numbers):
-            wanted = "numbers" if name == "success_rate" else "texts"
-            raise UserError(f"--rates={rates}: {name} is not a column of {wanted} without gaps, but of {kind}; mend it")
+            expected = "numbers" if name == "success_rate" else "texts"
+            raise UserError(
+                f"--rates={rates}: {name} is not a column of {expected} without gaps, but of {kind}; mend it"
+            )
     try:
-        problems, policies, success = (table[name].to_pylist() for name in columns)
+        problems, policies, success = (table[name].to_pylist() for name in names)
     except UnicodeDecodeError as error:
         raise UserError(f"--rates={rates} holds text that is not UTF-8 ({error}); write it again") from error
     success = np.asarray(success, np.float32)
-    wrong = np.flatnonzero(~((success >= 0) & (success <= 1)))
-    if wrong.size:
-        value = f"{success[wrong[0]]:g}, not within [0, 1]; mend it"
-        raise UserError(f"--rates={rates}: success_rate of row {wrong[0]} is {value}")
-    questions, groups = (list(dict.fromkeys(column)) for column in (problems, policies))
+    for row in np.flatnonzero(~((success >= 0) & (success <= 1))):
+        raise UserError(f"--rates={rates}: success_rate of row {row} is {success[row]:g}, not within [0, 1]; mend it")
+    columns, rows = ({name: i for i, name in enumerate(dict.fromkeys(column))} for column in (problems, policies))
     if not embeddings:
         raise UserError("--embeddings is missing; give --embeddings=FILE (--help shows the flags)")
     try:
-        x = embed.read(embeddings, len(questions))
+        x = embed.read(embeddings, len(columns))
     except UserError as error:
         raise UserError(f"--embeddings: {error} (a row for each distinct problem, as they first appear)") from error
-    row = {name: i for i, name in enumerate(groups)}
-    column = {name: i for i, name in enumerate(questions)}
-    at = [row[p] for p in policies], [column[p] for p in problems]
-    total, count = np.zeros((2, len(groups), len(questions)), np.float32)
+    at = [rows[name] for name in policies], [columns[name] for name in problems]
+    total, count = np.zeros((2, len(rows), len(columns)), np.float32)
     np.add.at(total, at, 1 - success)
     np.add.at(count, at, 1)
     difficulty = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    return Table(x, [str(name) for name in groups], difficulty)
+    return Table(x, [str(name) for name in rows], difficulty)
 
 
-def split(num_questions: int, seed: int) -> Split:
-    """A fifth held out, a fifth of the rest for validation."""
+def split(num_questions: int, seed: int) -> dict[str, np.ndarray]:
+    """Numbers of questions for "train", "validation" and "heldout"; none is in two, however many policies measured it.
+
+    A fifth is held out, for the report only. A fifth of the rest is for validation, which chooses the stopping point
+    and every method's hyper-parameter.
+    """
     order = np.random.default_rng([seed, 0]).permutation(num_questions)
     heldout, rest = np.split(order, [num_questions // 5])
     validation, train = np.split(rest, [len(rest) // 5])
-    return Split(train, validation, heldout)
-
-
-# ---- The predictor -----------------------------------------------------------------------------------------------
+    return {"train": train, "validation": validation, "heldout": heldout}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,26 +143,26 @@ class FitSpec:
         return optax.adam(optax.join_schedules([optax.linear_schedule(*part) for part in parts], [warmup]))
 
 
-@functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
-def _epoch(state, embeddings: jax.Array, batches, key: jax.Array, recipe: FitSpec):
+@functools.partial(jax.jit, static_argnames="spec", donate_argnames="state")
+def _epoch(state: tuple, embeddings: jax.Array, batches: dict, key: jax.Array, spec: FitSpec):
     """One pass over `batches`; each leaf has a leading axis of steps, "reference" holds rows of `embeddings`.
 
     state: parameters, their running average, the optimizer's state. Returns the new state and the mean loss.
     """
 
-    def loss(params: dict, batch, key: jax.Array):
+    def loss(params: dict, batch: dict, key: jax.Array):
         predicted = predictor.forward(
-            params, batch["query"], embeddings[batch["reference"]], batch["known"], recipe.calibration,
-            mask=batch["mask"], dropout_key=key if recipe.dropout else None, dropout=recipe.dropout,
+            params, batch["query"], embeddings[batch["reference"]], batch["difficulty"], spec.calibration,
+            mask=batch["mask"], dropout_key=key if spec.dropout else None, dropout=spec.dropout,
         )  # fmt: skip
         return predictor.cross_entropy(predicted, batch["label"])
 
-    def step(state, given):
+    def step(state: tuple, batch_and_key: tuple):
         params, average, opt_state = state
-        value, gradient = jax.value_and_grad(loss)(params, *given)
-        updates, opt_state = recipe.optimizer().update(gradient, opt_state, params)
+        value, gradient = jax.value_and_grad(loss)(params, *batch_and_key)
+        updates, opt_state = spec.optimizer().update(gradient, opt_state, params)
         params = optax.apply_updates(params, updates)
-        average = optax.incremental_update(params, average, 1 - recipe.average)
+        average = optax.incremental_update(params, average, 1 - spec.average)
         return (params, average, opt_state), value
 
     state, losses = jax.lax.scan(step, state, (batches, jax.random.split(key, len(batches["label"]))))
@@ -171,8 +170,9 @@ def _epoch(state, embeddings: jax.Array, batches, key: jax.Array, recipe: FitSpe
 
 
 def train(
-    config: ConfigDict, table: Table, questions: np.ndarray, kernel: tuple[float, float], epochs: int, watch
-) -> dict:
+    config: ConfigDict, table: Table, questions: np.ndarray, kernel: tuple[float, float], epochs: int,
+    on_epoch: Callable[[int, dict, float], bool],
+) -> dict:  # fmt: skip
     """A predictor trained on `questions` of the table and on nothing else; returns its parameters.
 
     Of the schedule of `config.epochs` the first `epochs` are run. A batch is of one policy: queries, references and
@@ -182,10 +182,10 @@ def train(
     the rest what was measured: with 1, the default recipe, that regression is distilled and measured rates enter as
     the teacher's labels and as those of the references.
     Returned is the running average of the parameters over the steps.
-    watch(epoch, params, loss) -> bool is called after each epoch and ends the training where it says True.
+    on_epoch(epoch, params, loss) is called after each epoch and ends the training where it returns True.
     """
     rng = np.random.default_rng([config.seed, 1])
-    groups = _measured(table, questions)
+    groups = table.measured(questions)
     batch = min(config.batch, *map(len, groups))
     per_epoch = sum(len(group) // batch for group in groups)
     x, key = table.embeddings, jax.random.key(config.seed)
@@ -194,17 +194,16 @@ def train(
         kernel_ridge(x[group], labels[group], *kernel) if config.teacher else lambda query: 0.0
         for group, labels in zip(groups, table.difficulty, strict=True)
     ]
-    recipe = FitSpec(
-        config.epochs * per_epoch, config.learning_rate, config.dropout, config.calibration, config.average
-    )
-    state = (params, jax.tree.map(jnp.copy, params), recipe.optimizer().init(params))
+    steps = config.epochs * per_epoch
+    spec = FitSpec(steps, config.learning_rate, config.dropout, config.calibration, config.average)
+    state = (params, jax.tree.map(jnp.copy, params), spec.optimizer().init(params))
     for epoch in range(1, epochs + 1):
         parts = []
         for group, labels, teacher in zip(groups, table.difficulty, teachers, strict=True):
             ids = rng.permutation(group)[: len(group) // batch * batch]
             amount = config.noise * rng.random((len(ids), 1), np.float32)
-            one, other = rng.choice(group, (2, len(ids)))
-            query = x[ids] + amount * (x[one] - x[other])
+            first, second = rng.choice(group, (2, len(ids)))
+            query = x[ids] + amount * (x[first] - x[second])
             taught = np.clip(teacher(query), 0, 1)
             label = config.teacher * taught + (1 - config.teacher) * labels[ids]
             references = np.stack([rng.choice(group, config.references, False) for _ in range(len(ids) // batch)])
@@ -212,19 +211,16 @@ def train(
             parts.append({
                 "query": query.reshape(*ids.shape, -1),
                 "reference": references,
-                "known": labels[references],
+                "difficulty": labels[references],
                 "mask": ids[:, :, None] != references[:, None],
                 "label": label.reshape(ids.shape).astype(np.float32),
             })  # fmt: skip
         order = rng.permutation(per_epoch)
         batches = jax.tree.map(lambda *leaves, order=order: np.concatenate(leaves)[order], *parts)
-        state, loss = _epoch(state, x, batches, jax.random.fold_in(key, epoch), recipe)
-        if watch(epoch, state[1], float(loss)):
+        state, loss = _epoch(state, x, batches, jax.random.fold_in(key, epoch), spec)
+        if on_epoch(epoch, state[1], float(loss)):
             break
     return state[1]
-
-
-# ---- The command -------------------------------------------------------------------------------------------------
 
 
 def fit(config: ConfigDict, workdir: str) -> dict:
@@ -239,114 +235,93 @@ def fit(config: ConfigDict, workdir: str) -> dict:
         os.makedirs(workdir, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
-    rest = np.concatenate([parts.train, parts.validation])
+    training, validation, heldout = parts.values()
+    rest = np.concatenate([training, validation])
     print(
         f"difficulty predictor of width {config.width} for embeddings of {table.embeddings.shape[1]} numbers\n"
         f"{config.rates}: {len(table.embeddings):,} questions, {len(table.policies)} policies: "
         f"{', '.join(table.policies[:4])}{', ...' if len(table.policies) > 4 else ''}\n"
-        f"split by question (seed {config.seed}): {len(parts.train):,} to train on, {len(parts.validation):,} for "
-        f"validation, {len(parts.heldout):,} held out; {config.references} references",
+        f"split by question (seed {config.seed}): {len(training):,} to train on, {len(validation):,} for "
+        f"validation, {len(heldout):,} held out; {config.references} references",
         flush=True,
     )
-
-    # ---- Everything is chosen on the validation questions ------------------------------------------------------
-    draw = functools.partial(_references, table, config)
-    references = draw(parts.train, 2)
-    judge = functools.partial(_judge, table, parts.validation)
-    choices = {
-        "raw attention": _best(raw_attention, ATTENTION, table, references, judge),
-        "ridge": _best(ridge, RIDGE, table, _measured(table, parts.train), judge),
-        "kernel ridge": _best(kernel_ridge, KERNEL, table, _measured(table, parts.train), judge),
-    }
+    labelled = _labelled(table, config, training, 2)
+    judge = functools.partial(_judge, table, validation)
+    choices = {name: _best(make, grid, table, labelled[name], judge) for name, (make, grid) in BASELINES.items()}
     curve = []
 
-    def watch(epoch, params: dict, loss):
-        curve.append(_mean(judge(_adapter(config, table, params, references)))["pearson"])
-        best = int(np.nanargmax(curve)) + 1 if np.isfinite(curve).any() else 1
+    def on_epoch(epoch: int, params: dict, loss: float):
+        curve.append(_mean(judge(_adapter(config, table, params, labelled["predictor"])))["pearson"])
         print(f"epoch {epoch}/{config.epochs}  loss {loss:.4f}  validation Pearson {curve[-1]:.3f}", flush=True)
-        return epoch - best >= config.patience
+        return epoch - (_argmax(curve, 0) + 1) >= config.patience
 
-    train(config, table, parts.train, choices["kernel ridge"], config.epochs, watch)
-    epochs = int(np.nanargmax(curve)) + 1 if np.isfinite(curve).any() else config.epochs
-
-    # ---- The same again on all questions that are not held out -------------------------------------------------
+    train(config, table, training, choices["kernel ridge"], config.epochs, on_epoch)
+    epochs = _argmax(curve, config.epochs - 1) + 1
     print(f"best after epoch {epochs}; training as long on training and validation questions", flush=True)
     params = train(config, table, rest, choices["kernel ridge"], epochs, lambda *_: False)
-    references = draw(rest, 3)
-    makers = {"raw attention": (raw_attention, references)}
-    makers |= {name: (f, _measured(table, rest)) for name, f in (("ridge", ridge), ("kernel ridge", kernel_ridge))}
-    predicted = {"predictor": _adapter(config, table, params, references)}
-    for name, (make, known) in makers.items():
-        predicted[name] = _fitted(make, choices[name], table, known)
-    judge = functools.partial(_judge, table, parts.heldout)
-    by_policy = {name: judge(f) for name, f in predicted.items()}
+    labelled = _labelled(table, config, rest, 3)
+    predicted = {"predictor": _adapter(config, table, params, labelled["predictor"])}
+    predicted |= {name: _fitted(make, choices[name], table, labelled[name]) for name, (make, _) in BASELINES.items()}
+    by_policy = {name: _judge(table, heldout, predict) for name, predict in predicted.items()}
     report = {
         "heldout": {name: _mean(rows) for name, rows in by_policy.items()},
         "by_policy": {name: dict(zip(table.policies, rows, strict=True)) for name, rows in by_policy.items()},
         "chosen": {name: list(values) for name, values in choices.items()} | {"epochs": epochs},
         "validation_pearson": curve,
-        "questions": {name: len(getattr(parts, name)) for name in ("train", "validation", "heldout")},
+        "questions": {name: len(ids) for name, ids in parts.items()},
         "config": config.to_dict(),
         "seconds": time.perf_counter() - start,
     }
     _print(report)
     paths = [os.path.join(workdir, name) for name in FILES]
     predictor.save(paths[0], params)
-    files.replace(paths[1], lambda path: _write_json(path, report))
-    files.replace(paths[2], lambda path: _draw(path, table, parts.heldout, predicted, report))
+    text = json.dumps(files.plain(report), indent=2, allow_nan=False)
+    files.replace(paths[1], lambda path: files.write_text(path, text))
+    files.replace(paths[2], lambda path: _draw(path, table, heldout, predicted, report))
     print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
     return report
 
 
-def _measured(table: Table, questions: np.ndarray) -> list[np.ndarray]:
-    """Of each policy, those of `questions` that it has measured."""
-    return [questions[~np.isnan(labels[questions])] for labels in table.difficulty]
+def _enough(config: ConfigDict, table: Table, parts: dict[str, np.ndarray]) -> None:
+    """Raises UserError where a policy has measured too few questions of a part."""
+    too_few = f"too few for config.references={config.references}; lower it or measure more"
+    anywhere = "which is drawn over all problems; measure more of them or leave this policy out"
+    limits = {"train": (config.references + 1, too_few), "validation": (2, anywhere), "heldout": (2, anywhere)}
+    for part, (least, why) in limits.items():
+        for policy, ids in zip(table.policies, table.measured(parts[part]), strict=True):
+            if len(ids) < least:
+                raise UserError(f"{config.rates}: of policy {policy} there are {len(ids)} questions for {part}, {why}")
 
 
-def _enough(config: ConfigDict, table: Table, parts: Split) -> None:
-    for name, known in zip(table.policies, _measured(table, parts.train), strict=True):
-        if len(known) <= config.references:
-            raise UserError(
-                f"{config.rates}: of policy {name} there are {len(known)} questions to train on, too few for "
-                f"config.references={config.references}; lower it or measure more"
-            )
-    for purpose in ("validation", "heldout"):
-        for name, known in zip(table.policies, _measured(table, getattr(parts, purpose)), strict=True):
-            if len(known) < 2:
-                raise UserError(
-                    f"{config.rates}: of policy {name} there are {len(known)} questions for {purpose}, which is drawn "
-                    "over all problems; measure more of them or leave this policy out"
-                )
+def _labelled(table: Table, config: ConfigDict, questions: np.ndarray, purpose: int) -> dict[str, list[np.ndarray]]:
+    """Of each method and policy the questions whose labels it gets: M references, or for a regression all."""
+    rng, measured = np.random.default_rng([config.seed, purpose]), table.measured(questions)
+    references = [rng.choice(ids, config.references, False) for ids in measured]
+    return {"predictor": references, "raw attention": references, "ridge": measured, "kernel ridge": measured}
 
 
-def _references(table: Table, config: ConfigDict, questions: np.ndarray, purpose: int) -> list[np.ndarray]:
-    """K of the measured questions of each policy."""
-    rng = np.random.default_rng([config.seed, purpose])
-    return [rng.choice(known, config.references, False) for known in _measured(table, questions)]
+def _adapter(config: ConfigDict, table: Table, params: dict, references: list[np.ndarray]) -> Predict:
+    """A prediction from this policy's references."""
 
-
-def _adapter(config: ConfigDict, table: Table, params: dict, references):
-    """(policy, questions) -> difficulty, from this policy's references."""
-
-    def predict(policy, ids: jax.Array):
-        known, x = references[policy], table.embeddings
-        labels = table.difficulty[policy][known]
-        return np.asarray(predictor.predict(params, x[ids], x[known], labels, config.calibration, config.refit))
+    def predict(policy: int, ids: np.ndarray):
+        reference, x = references[policy], table.embeddings
+        labels = table.difficulty[policy][reference]
+        return np.asarray(predictor.predict(params, x[ids], x[reference], labels, config.calibration, config.refit))
 
     return predict
 
 
-def _fitted(make, values: tuple, table: Table, known: list):
-    """(policy, questions) -> difficulty, fitted on this policy's `known` questions."""
+def _fitted(make: Callable, values: tuple, table: Table, labelled: list[np.ndarray]) -> Predict:
+    """A prediction by what is fitted on this policy's `labelled` questions."""
     x = table.embeddings
-    made = [make(x[ids], labels[ids], *values) for ids, labels in zip(known, table.difficulty, strict=True)]
+    made = [make(x[ids], labels[ids], *values) for ids, labels in zip(labelled, table.difficulty, strict=True)]
     return lambda policy, ids: made[policy](x[ids])
 
 
-def _judge(table: Table, questions: np.ndarray, predict) -> list[dict]:
+def _judge(table: Table, questions: np.ndarray, predict: Predict) -> list[dict]:
     """The measures of each policy on `questions`."""
-    known = _measured(table, questions)
-    return [measures.report(predict(i, ids), table.difficulty[i][ids]) for i, ids in enumerate(known)]
+    measured = table.measured(questions)
+    return [measures.report(predict(i, ids), table.difficulty[i][ids]) for i, ids in enumerate(measured)]
 
 
 def _mean(rows: list[dict]) -> dict:
@@ -355,27 +330,24 @@ def _mean(rows: list[dict]) -> dict:
     return {name: float(np.mean(v)) if v else np.nan for name, v in values.items()}
 
 
-def _best(make, grid, table: Table, known: list, judge):
+def _best(make: Callable, grid: tuple, table: Table, labelled: list[np.ndarray], judge: Callable) -> tuple:
     """The values of the grid with the highest Pearson correlation."""
-    found = [_mean(judge(_fitted(make, values, table, known)))["pearson"] for values in grid]
-    return grid[int(np.nanargmax(found)) if np.isfinite(found).any() else 0]
+    return grid[_argmax([_mean(judge(_fitted(make, values, table, labelled)))["pearson"] for values in grid], 0)]
+
+
+def _argmax(values: list[float], default: int) -> int:
+    """The index of the largest that is a number; `default` where none is."""
+    return int(np.nanargmax(values)) if np.isfinite(values).any() else default
 
 
 def _print(report: dict) -> None:
     rows = report["heldout"]
     columns = list(rows["predictor"])
-    print("\nheld-out questions" + "".join(f"{name:>13}" for name in columns))
-    for name, row in rows.items():
-        print(f"{name:<18}" + "".join(f"{row[column]:13.3f}" for column in columns))
-    print(flush=True)
+    cells = [[name, *(f"{row[column]:.3f}" for column in columns)] for name, row in rows.items()]
+    print("\n" + text.table([["held-out questions", *columns], *cells]), flush=True)
 
 
-def _write_json(path: str, report: dict) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(files.plain(report), file, indent=2, allow_nan=False)
-
-
-def _draw(path: str, table: Table, heldout, predicted: dict, report: dict) -> None:
+def _draw(path: str, table: Table, heldout: np.ndarray, predicted: dict[str, Predict], report: dict) -> None:
     """Predicted against measured difficulty, with the means of ten equal bins, for each method."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
@@ -384,9 +356,9 @@ def _draw(path: str, table: Table, heldout, predicted: dict, report: dict) -> No
     FigureCanvasAgg(figure)
     for i, (name, predict) in enumerate(predicted.items()):
         axis = figure.add_subplot(1, len(predicted), i + 1)
-        known = _measured(table, heldout)
-        p = np.concatenate([predict(policy, ids) for policy, ids in enumerate(known)])
-        d = np.concatenate([table.difficulty[policy][ids] for policy, ids in enumerate(known)])
+        measured = list(enumerate(table.measured(heldout)))
+        p = np.concatenate([predict(policy, ids) for policy, ids in measured])
+        d = np.concatenate([table.difficulty[policy][ids] for policy, ids in measured])
         bins = np.array_split(np.argsort(p), 10)
         axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
         axis.scatter(p, d, s=4, alpha=0.25, color="#2e6f95", linewidths=0)

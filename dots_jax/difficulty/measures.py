@@ -6,7 +6,7 @@ USEFUL = (0.125, 0.875)  # measured difficulties between which a pick counts as 
 
 
 def report(predicted: np.ndarray, measured: np.ndarray, target: float = 0.5) -> dict[str, float]:
-    """Measures of Q predictions against measured difficulties; NaN where one is not defined (METHOD section 2).
+    """Measures of Q predictions against measured difficulties; NaN where one is not defined.
 
     pearson: correlation.
     spearman: that of the ranks, ties sharing their average.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import optax
@@ -30,7 +29,7 @@ class FitSpec:
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames=("params", "opt_state"))
 def fit(
     params: dict,
-    opt_state,
+    opt_state: optax.OptState,
     embeddings: jax.Array,
     ids: jax.Array,
     difficulty: jax.Array,
@@ -38,25 +37,26 @@ def fit(
     key: jax.Array,
     spec: FitSpec,
 ):
-    """Minimises soft-label cross-entropy on a window of M labels; returns params, opt_state and the mean loss.
+    """Minimises soft-label cross-entropy on a window of L labels; returns params, opt_state and the mean loss.
 
-    embeddings [M, D], ids int32 [M], difficulty and weights float32 [M] (0: an empty slot). Queries are drawn in
+    embeddings [L, D], ids int32 [L], difficulty and weights float32 [L] (0: an empty slot). Queries are drawn in
     proportion to their weight, and none attends to a label of its own question: it would learn to look itself up.
     """
-    M = len(ids)
-    present, K = weights > 0, min(spec.references or M, M)
+    L = len(ids)
+    present, M = weights > 0, min(spec.references or L, L)
 
     def loss(params: dict, key: jax.Array):
-        draw, other, dropout_key = jax.random.split(key, 3)
-        query = jax.random.choice(draw, M, (spec.batch,), p=weights / weights.sum())
-        known = jax.lax.top_k(present + jax.random.uniform(other, (M,)), K)[1]  # empty slots come last
+        query_key, reference_key, dropout_key = jax.random.split(key, 3)
+        query = jax.random.choice(query_key, L, (spec.batch,), p=weights / weights.sum())
+        reference = jax.lax.top_k(present + jax.random.uniform(reference_key, (L,)), M)[1]  # empty slots come last
+        mask = present[reference] & (ids[query][:, None] != ids[reference])
         predicted = predictor.forward(
-            params, embeddings[query], embeddings[known], difficulty[known], spec.calibration,
-            mask=present[known] & (ids[query][:, None] != ids[known]), dropout_key=dropout_key, dropout=spec.dropout,
+            params, embeddings[query], embeddings[reference], difficulty[reference], spec.calibration,
+            mask=mask, dropout_key=dropout_key, dropout=spec.dropout,
         )  # fmt: skip
         return predictor.cross_entropy(predicted, difficulty[query])
 
-    def step(carry: Any, key: jax.Array):
+    def step(carry: tuple, key: jax.Array):
         params, opt_state = carry
         value, grads = jax.value_and_grad(loss)(params, key)
         updates, opt_state = spec.optimizer().update(grads, opt_state, params)

@@ -1,13 +1,14 @@
 """The difficulty predictor: two towers, attention over references of known difficulty, a calibration head.
 
-METHOD section 2. Difficulty is a failure rate everywhere here. The head was published for success rates, and its
-temperature and shift mean something else for their complements, so success = 1 - difficulty is used inside.
-Parameters are a tree of float32: "query" and "reference" (towers), "head". Shapes: Q queries, K references, N
-questions, D numbers in an embedding, W the towers' width, which all functions read off the parameters.
+The paper's (arXiv 2506.05316). Difficulty is a failure rate everywhere here. The head was published for success rates,
+and its temperature and shift mean something else for their complements: success = 1 - difficulty is used inside.
+Parameters are a tree of float32: "query" and "reference" (towers), "head". Shapes: Q queries, M references, N
+questions, D numbers in an embedding, W the towers' width.
 """
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from dots_jax.core import distributed, files
 from dots_jax.core.errors import UserError
 
+FILE = "predictor.safetensors"  # in a workdir
 CALIBRATIONS = ("code", "paper", "none")
 _BLOCK = 4096  # questions whose hidden activations, or attention weights, exist at a time
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would otherwise round the factors of a product to 8 or 11 bits
@@ -75,52 +77,44 @@ def forward(
     dropout_key: jax.Array | None = None,
     dropout: float = 0.1,
 ) -> jax.Array:
-    """Difficulty [Q] of `query` [Q, D] from `reference` [K, D] of known `difficulty` [K], before any refit.
+    """Difficulty [Q] of `query` [Q, D] from `reference` [M, D] of known `difficulty` [M], before any refit.
 
-    mask, bool [K] or [Q, K]: which references may be looked at; the calibration counts only those as well. A query
+    mask, bool [M] or [Q, M]: which references may be looked at; the calibration counts only those as well. A query
     without any gets 0.5. Dropout is on where `dropout_key` is given. Differentiable; not jitted itself.
     """
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-    features = _tower(params["query"], query, keys[0], dropout)
-    known = _tower(params["reference"], reference, keys[1], dropout)
     mask = _mask(mask, len(difficulty))
-    return _predict(params["head"], _attend(features, known, mask), difficulty, calibration, mask)
+    features = _tower(params["query"], query, keys[0], dropout)
+    encoded = _tower(params["reference"], reference, keys[1], dropout)
+    return _predict(params["head"], _attend(features, encoded, mask), difficulty, calibration, mask)
 
 
 def cross_entropy(predicted: jax.Array, difficulty: jax.Array) -> jax.Array:
-    """Mean soft-label binary cross-entropy, the training loss (METHOD section 2)."""
+    """Mean soft-label binary cross-entropy, the training loss."""
     p = jnp.clip(predicted, 1e-4, 1 - 1e-4)
     return -(difficulty * jnp.log(p) + (1 - difficulty) * jnp.log1p(-p)).mean()
 
 
 @jax.jit
 def attention(params: dict, query: jax.Array, reference: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """The weights [Q, K] with which `query` [Q, D] looks at `reference` [K, D]; `mask` as in `forward`."""
-    features, known = _tower(params["query"], query), _tower(params["reference"], reference)
-    return _attend(features, known, _mask(mask, len(reference)))
+    """The weights [Q, M] with which `query` [Q, D] looks at `reference` [M, D]; `mask` as in `forward`."""
+    features = _tower(params["query"], query), _tower(params["reference"], reference)
+    return _attend(*features, _mask(mask, len(reference)))
 
 
 def encode(params: dict, query: jax.Array) -> jax.Array:
-    """Features [N, W] of `query` [N, D] for `score`: those of the query tower, fixed as long as `params` are.
-
-    Rows that are split over a mesh stay where they are.
-    """
-    return _encode(params["query"], query, _layout(query))
+    """Features [N, W] of `query` [N, D] for `score`. Rows that are split over a mesh stay where they are."""
+    return _by_rows(_tower, _layout(query), query, params["query"])
 
 
 def score(
-    params: dict,
-    features: jax.Array,
-    reference: jax.Array,
-    difficulty: jax.Array,
-    calibration: str,
-    refit: bool,
+    params: dict, features: jax.Array, reference: jax.Array, difficulty: jax.Array, calibration: str, refit: bool,
     mask: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Difficulty [N] from features [N, W] (of `encode`), `reference` [K, D] and its `difficulty` [K]; one jitted call.
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """Difficulty [N] from features [N, W] (of `encode`), `reference` [M, D] and its `difficulty` [M]; one jitted call.
 
     Also the standard deviation [N] of the references' difficulty under a question's attention: how much they differ.
-    mask, bool [K]: which references count. refit: the least-squares line from what is predicted for the references
+    mask, bool [M]: which references count. refit: the least-squares line from what is predicted for the references
     (each looking at all of them, itself included) to what was measured, applied to every prediction and not
     clipped; where all of these predictions agree, a shift of their mean to the measured one. Features that are split
     over a mesh by rows stay where they are, and so do the results.
@@ -141,11 +135,6 @@ def predict(
     return score(params, encode(params, query), reference, difficulty, calibration, refit, mask)[0]
 
 
-@functools.partial(jax.jit, static_argnames="layout")
-def _encode(tower, query: jax.Array, layout: Any):
-    return _by_rows(lambda tower, row: _tower(tower, row), layout, query, tower)
-
-
 @functools.partial(jax.jit, static_argnames=("calibration", "refit", "layout"))
 def _score(
     params: dict,
@@ -157,22 +146,22 @@ def _score(
     refit: bool,
     layout: Any,
 ):
-    known, difficulty = _tower(params["reference"], reference), jnp.asarray(difficulty, jnp.float32)
+    encoded, difficulty = _tower(params["reference"], reference), jnp.asarray(difficulty, jnp.float32)
     mask = _mask(mask, len(reference))
     line = (jnp.ones(()), jnp.zeros(()))
     if refit:
-        weights = _attend(_tower(params["query"], reference), known, mask)
+        weights = _attend(_tower(params["query"], reference), encoded, mask)
         line = _least_squares(_predict(params["head"], weights, difficulty, calibration, mask), difficulty, mask[0])
 
-    def one(shared: Any, row):
-        head, known, difficulty, mask, (slope, intercept) = shared
-        weights = _attend(row[None], known, mask)
-        mean = jnp.einsum("qk,k->q", weights, difficulty, precision=_EXACT)
-        variance = jnp.einsum("qk,qk->q", weights, (difficulty - mean[:, None]) ** 2, precision=_EXACT)
+    def score_row(shared: tuple, row: jax.Array):
+        head, encoded, difficulty, mask, (slope, intercept) = shared
+        weights = _attend(row[None], encoded, mask)
+        mean = jnp.einsum("qm,m->q", weights, difficulty, precision=_EXACT)
+        variance = jnp.einsum("qm,qm->q", weights, (difficulty - mean[:, None]) ** 2, precision=_EXACT)
         predicted = slope * _predict(head, weights, difficulty, calibration, mask) + intercept
         return predicted[0], jnp.sqrt(variance)[0]
 
-    return _by_rows(one, layout, features, (params["head"], known, difficulty, mask, line))
+    return _by_rows(score_row, layout, features, (params["head"], encoded, difficulty, mask, line))
 
 
 def _layout(rows: np.ndarray | jax.Array):
@@ -183,10 +172,11 @@ def _layout(rows: np.ndarray | jax.Array):
     return (s.mesh, s.spec[0]) if isinstance(s, NamedSharding) and len(s.spec) and s.spec[0] else None
 
 
-def _by_rows(function, layout: Any, rows: np.ndarray, shared: Any):
+@functools.partial(jax.jit, static_argnames=("function", "layout"))
+def _by_rows(function: Callable, layout: Any, rows: jax.Array, shared: Any):
     """`function(shared, row)` of each of `rows`, a block at a time; on a mesh each device does its own."""
 
-    def local(rows: np.ndarray, shared: Any):
+    def local(rows: jax.Array, shared: Any):
         return jax.lax.map(functools.partial(function, shared), rows, batch_size=_BLOCK)
 
     if layout is None:
@@ -196,28 +186,28 @@ def _by_rows(function, layout: Any, rows: np.ndarray, shared: Any):
     return jax.shard_map(local, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)(rows, shared)
 
 
-def _tower(tower, x: jax.Array, key: jax.Array | None = None, dropout=0.1):
+def _tower(tower: dict, x: jax.Array, key: jax.Array | None = None, dropout: float = 0.1):
     module = Tower(tower["dense_0"]["bias"].shape[0], 0.0 if key is None else dropout)
     return module.apply({"params": tower}, jnp.asarray(x, jnp.float32), rngs=None if key is None else {"dropout": key})
 
 
 def _mask(mask: jax.Array | None, size: int):
-    """The mask as [1 or Q, K]."""
+    """The mask as [1 or Q, M]."""
     return jnp.ones((1, size), bool) if mask is None else jnp.atleast_2d(mask)
 
 
-def _attend(features: jax.Array, known: jax.Array, mask: jax.Array):
-    logits = jnp.einsum("qw,kw->qk", features, known, precision=_EXACT) / features.shape[-1] ** 0.5
+def _attend(features: jax.Array, references: jax.Array, mask: jax.Array):
+    logits = jnp.einsum("qw,mw->qm", features, references, precision=_EXACT) / features.shape[-1] ** 0.5
     # Finite where masked: a row without any reference then has finite gradients.
     return jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(logits.dtype).min), axis=-1) * mask
 
 
 def _predict(head: dict, weights: jax.Array, difficulty: jax.Array, calibration: str, mask: jax.Array):
-    """Difficulty [Q] from the attention's weights [Q, K]; mask [1 or Q, K]."""
+    """Difficulty [Q] from the attention's weights [Q, M]; mask [1 or Q, M]."""
     if calibration not in CALIBRATIONS:
         raise UserError(f"calibration {calibration!r} is not one of {', '.join(CALIBRATIONS)}")
     success = 1 - jnp.asarray(difficulty, jnp.float32)
-    p = jnp.einsum("qk,k->q", weights, success, precision=_EXACT)
+    p = jnp.einsum("qm,m->q", weights, success, precision=_EXACT)
     if calibration != "none":
         count = mask.sum(-1)
         mean = (mask * success).sum(-1) / jnp.maximum(count, 1)
@@ -228,14 +218,13 @@ def _predict(head: dict, weights: jax.Array, difficulty: jax.Array, calibration:
         scale, shift = jax.nn.softplus(x[:, 0]), jnp.tanh(x[:, 1])
         p = jnp.clip(p, 1e-4, 1 - 1e-4)
         logit = jnp.log(p) - jnp.log1p(-p)
-        p = jax.nn.sigmoid(
-            logit / jnp.clip(scale, 1e-2, 10.0) + shift if calibration == "code" else scale * logit + shift
-        )
+        logit = logit / jnp.clip(scale, 1e-2, 10.0) if calibration == "code" else scale * logit
+        p = jax.nn.sigmoid(logit + shift)
     return jnp.where(mask.any(-1), 1 - p, 0.5)
 
 
 def _least_squares(predicted: jax.Array, measured: jax.Array, mask: jax.Array):
-    """Slope and intercept of the line from `predicted` [K] to `measured` [K]."""
+    """Slope and intercept of the line from `predicted` [M] to `measured` [M]."""
     count = jnp.maximum(mask.sum(), 1)
     x, y = (mask * predicted).sum() / count, (mask * measured).sum() / count
     variance = (mask * (predicted - x) ** 2).sum() / count
@@ -245,9 +234,7 @@ def _least_squares(predicted: jax.Array, measured: jax.Array, mask: jax.Array):
     return slope, jnp.where(mask.any(), y - slope * x, 0.0)
 
 
-# ---- Files -------------------------------------------------------------------------------------------------------
 # Released name -> where it lies in the tree. Weights of linear layers are [out, in] there, kernels [in, out] here.
-
 _LAYERS = (("0", "norm_0"), ("1", "dense_0"), ("4", "dense_1"), ("7", "dense_2"), ("8", "norm_1"))
 _NAMES = {
     f"{released}.{index}.{kind}": (part, layer, kind if kind == "bias" else "scale" if "norm" in layer else "kernel")
@@ -264,15 +251,12 @@ _NAMES = {
 def load_released(state: dict, embedding_width: int | None = None) -> dict:
     """Parameters from arrays under the released names; the widths are those of the query tower's first layer.
 
-    Raises:
-      UserError: a name is missing or unknown, a shape differs, a value is not finite, or the predictor takes
-        embeddings of another width than `embedding_width`.
+    Raises UserError where a name is missing or unknown, a shape differs, a value is not finite, or the predictor takes
+    embeddings of another width than `embedding_width`.
     """
-    for name in [*_NAMES, *state]:
-        if name not in state:
-            raise UserError(f"the predictor's weights lack the tensor {name}; the released ones have it")
-        if name not in _NAMES:
-            raise UserError(f"the predictor's weights have a tensor {name} that the released ones have not")
+    for name in sorted(_NAMES.keys() ^ state.keys()):
+        what = "lack the tensor that the released ones have" if name in _NAMES else "have a tensor of another name"
+        raise UserError(f"the predictor's weights {what}: {name}")
     first = "sim_head.query_proj.1.weight"
     shape = np.shape(state[first])
     if len(shape) != 2:
@@ -283,14 +267,13 @@ def load_released(state: dict, embedding_width: int | None = None) -> dict:
             f"the predictor takes embeddings of {embedding} numbers ({first} is [{width}, {embedding}]), "
             f"expected [{width}, {embedding_width}]: the embeddings given have {embedding_width}"
         )
-    wanted = jax.eval_shape(lambda: to_released(init(jax.random.key(0), embedding, width)))
+    expected = jax.eval_shape(lambda: to_released(init(jax.random.key(0), embedding, width)))
     params: dict = {}
     for name, (part, layer, kind) in _NAMES.items():
         x = np.asarray(state[name])
-        if x.shape != wanted[name].shape:
-            raise UserError(
-                f"tensor {name} of the predictor has shape {list(x.shape)}, expected {list(wanted[name].shape)}"
-            )
+        shapes = list(x.shape), list(expected[name].shape)
+        if shapes[0] != shapes[1]:
+            raise UserError(f"tensor {name} of the predictor has shape {shapes[0]}, expected {shapes[1]}")
         x = x.astype(np.float32) if x.dtype.kind in "fiu" or x.dtype == jnp.bfloat16 else np.float32([np.nan])
         if not np.isfinite(x).all():
             raise UserError(f"tensor {name} of the predictor holds NaN, infinity or no numbers")
@@ -300,21 +283,16 @@ def load_released(state: dict, embedding_width: int | None = None) -> dict:
 
 def to_released(params: dict) -> dict:
     """The parameters under the released names, linear weights as [out, in]."""
-    out = {}
-    for name, (part, layer, kind) in _NAMES.items():
-        x = params[part][layer][kind]
-        out[name] = x.T if kind == "kernel" else x
-    return out
+    tensors = {name: params[part][layer][kind] for name, (part, layer, kind) in _NAMES.items()}
+    return {name: x.T if _NAMES[name][2] == "kernel" else x for name, x in tensors.items()}
 
 
 def load(path: str, embedding_width: int | None = None) -> dict:
     """Parameters from a .safetensors, .npz, or (where torch is installed) .pt, .pth or .bin file of released names.
 
     Names in an npz may begin with "weights/", and are then the only ones read; a torch file holds the state dict, or
-    has it under "state_dict" or "model". No code in a file is run.
-
-    Raises:
-      UserError: the file cannot be read, or what `load_released` refuses.
+    has it under "state_dict" or "model". No code in a file is run. Raises UserError where the file cannot be read, and
+    as `load_released`.
     """
     kind = os.path.splitext(path)[1]
     if kind not in _READERS:

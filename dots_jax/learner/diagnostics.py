@@ -7,24 +7,14 @@ from dots_jax.learner.types import Groups, UpdateSpec
 
 AGES = 8  # ages of replayed groups are counted as 1, 2, .. and this or more
 # Over the tokens with a gradient in rows of each age: sums, and maxima where the name says so.
-BY_AGE = (
-    "tokens",
-    "clipped",
-    "ratio",
-    "ratio_sq",
-    "ratio_max",
-    "log_ratio_sq",
-    "kl_behaviour",
-    "diff",
-    "diff_max",
-)
+BY_AGE = ("tokens", "clipped", "ratio", "ratio_sq", "ratio_max", "log_ratio_sq", "kl_behaviour", "diff", "diff_max")
 
 
-def by_age(age: jax.Array, per_row: dict) -> dict:
+def by_age(age: jax.Array, per_row: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """What is known of each row [R] added up, or its maximum, for ages 0 to AGES: float32 [AGES + 1]."""
     member = jnp.minimum(age, AGES)[:, None] == jnp.arange(AGES + 1)
 
-    def reduce(name, x: jax.Array):
+    def reduce(name: str, x: jax.Array):
         x = jnp.where(member, x[:, None], 0.0)
         return x.max(0) if name.endswith("_max") else x.sum(0)
 
@@ -32,14 +22,9 @@ def by_age(age: jax.Array, per_row: dict) -> dict:
 
 
 def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
-    """Metrics of a step, float32 [], from the sums of its minibatches, each [minibatches] or [minibatches, AGES + 1].
+    """Metrics of a step, float32 [], as docs/metrics.md has them under `train/`.
 
-    loss and grad_norm, means over the minibatches; clip_fraction over all tokens with a gradient, clip_fraction_fresh
-    over those of fresh groups, ratio_max; entropy_useful, exact over tokens with a gradient (`update` adds entropy,
-    estimated from the log-probs of all fresh tokens); logprob_diff_mean and logprob_diff_max, |sampler - learner| on
-    fresh rows before the first optimizer step; padding, the share of computed tokens that are padding; skipped, the
-    share of rows not computed; tokens, those with a gradient (`update` adds scored, those whose proximal log-probs were
-    computed); kl where spec.kl_coef > 0. With a buffer also "replay", see `replay_summary`.
+    `stats` are sums and maxima of the step's minibatches, each [minibatches] or [minibatches, AGES + 1].
     """
     total = {k: v.sum(0) for k, v in stats.items()}
     tokens = jnp.maximum(total["tokens"].sum(), 1)
@@ -59,30 +44,23 @@ def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
     return metrics | ({"kl": total["kl"] / tokens} if spec.kl_coef else {})
 
 
-def replay_summary(stats: dict, fresh: Groups, is_fresh, drawn: Groups, there) -> dict:
-    """What replay did in a step; NaN stands for a mean or maximum of nothing.
+def replay_summary(stats: dict, fresh: Groups, is_fresh: jax.Array, drawn: Groups, is_drawn: jax.Array) -> dict:
+    """What replay did in a step, as docs/metrics.md has it under `replay/`; NaN: a mean or maximum of nothing.
 
-    Returns:
-      share: of the trained groups that are replayed ones.
-      ages: how many of these are 1, 2, .. AGES or more steps old, int32 [AGES].
-      overlap: share of them whose question is also among the fresh.
-      ids, steps: of the replayed groups, int32 [n]; -1 where there was none to draw.
-      Over their tokens with a gradient, as these enter the loss: clip_fraction; ratio_mean and
-      ratio_max of exp(log-prob now - behaviour); effective_sample_size, of these as weights, as a share of the tokens.
-      By age, float32 [AGES + 1], age 0 being the fresh groups: log_ratio_sq_by_age, the mean square of the ratio's
-      logarithm; kl_by_age, the mean of ratio - 1 - log ratio. That estimates KL(behaviour || policy) per token on the
-      questions with a gradient, the policy being that of the minibatch; not so with positive_only.
+    Also "ids" and "steps" of the replayed groups, int32 [n]; -1 where there was none to draw. By age is float32
+    [AGES + 1]. kl_by_age estimates KL(behaviour || policy), the policy being that of the minibatch; not so with
+    positive_only.
     """
     total = {name: stats[name].sum(0) for name in BY_AGE}
     old = {name: x[1:].sum() for name, x in total.items()}
-    count, age = there.sum(), jnp.minimum(fresh.step[0] - drawn.step, AGES)
+    count, age = is_drawn.sum(), jnp.minimum(fresh.step[0] - drawn.step, AGES)
     same = (drawn.ids[:, None] == fresh.ids) & is_fresh
     return {
         "share": count / (is_fresh.sum() + count),
-        "ages": (there & (age == jnp.arange(1, AGES + 1)[:, None])).sum(1),
-        "overlap": (same.any(1) & there).sum() / count,
-        "ids": jnp.where(there, drawn.ids, -1),
-        "steps": jnp.where(there, drawn.step, -1),
+        "ages": (is_drawn & (age == jnp.arange(1, AGES + 1)[:, None])).sum(1),
+        "overlap": (same.any(1) & is_drawn).sum() / count,
+        "ids": jnp.where(is_drawn, drawn.ids, -1),
+        "steps": jnp.where(is_drawn, drawn.step, -1),
         "clip_fraction": old["clipped"] / old["tokens"],
         "ratio_mean": old["ratio"] / old["tokens"],
         "ratio_max": jnp.where(old["tokens"] > 0, stats["ratio_max"][:, 1:].max(), jnp.nan),

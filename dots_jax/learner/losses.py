@@ -41,7 +41,7 @@ def aggregation_weights(lengths: jax.Array, kind: str, max_tokens: int) -> jax.A
 
 
 def plain(logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float):
-    """max(-A r, -A clip(r)), r = exp(logp - behaviour) clipped to [1 - e, 1 + e]: the paper's."""
+    """max(-A r, -A clip(r)), r = exp(logp - behaviour) clipped to [1 - e, 1 + e]: the paper's (arXiv 2506.05316)."""
     return _clipped(jnp.exp(logp - behaviour), 1.0, advantage, clip)
 
 
@@ -64,7 +64,7 @@ def truncated(
 plain.needs_proximal = False  # what is replayed is then not scored by the policy as it is
 
 
-def _clipped(ratio, centre, advantage: jax.Array, clip: float):
+def _clipped(ratio: jax.Array, centre: jax.Array | float, advantage: jax.Array, clip: float):
     """The larger of -A r and -A r clipped to centre (1 ± e), and whether that is the second, [R, T] both."""
     free, clipped = -advantage * ratio, -advantage * jnp.clip(ratio, centre * (1 - clip), centre * (1 + clip))
     return jnp.maximum(free, clipped), clipped > free
@@ -78,9 +78,9 @@ def find(name: str) -> Callable:
     return plugins.find(name, LOSSES, "learner.loss", callable, "a function")
 
 
-def needs_proximal(name: str) -> bool:
-    """Whether that loss looks at the log-probs of the policy before this step's updates; functions may say no."""
-    return getattr(find(name), "needs_proximal", True)
+def needs_proximal(loss: Callable) -> bool:
+    """Whether a loss looks at the log-probs of the policy before this step's updates; functions may say no."""
+    return getattr(loss, "needs_proximal", True)
 
 
 def policy_loss(
@@ -90,12 +90,12 @@ def policy_loss(
     advantage: jax.Array,
     mask: jax.Array,
     clip: float,
-    kind: str = "plain",
+    kind: str | Callable = "plain",
     cap: float = 2.0,
-):
-    """The clipped surrogate (METHOD section 4) as (sum, count, info), for log-probs [R, T] and advantages [R].
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """The clipped surrogate of GRPO as (sum, count, info), for log-probs [R, T] and advantages [R].
 
-    All kinds are the same where proximal is behaviour.
+    The three losses here are the same where proximal is behaviour.
 
     Args:
       logp: of the current policy; the gradient flows through it alone.
@@ -104,20 +104,20 @@ def policy_loss(
       advantage: float32 [R].
       mask: [R, T], 0 where there is no token, else 1 or the token's weight.
       clip: e, symmetric.
-      kind: a name of `LOSSES`, or of a function (logp, behaviour, proximal [R, T], advantage [R, 1], clip, cap) ->
+      kind: a name of `LOSSES`, or a function (logp, behaviour, proximal [R, T], advantage [R, 1], clip, cap) ->
         (loss, bool whether the clipped term is the larger), [R, T] both; log-probs are 0 where there is no token.
-      cap: of what the kind caps.
+      cap: of what the loss caps.
 
     Returns:
-      sum of mask x loss, sum of mask, and for each row, float32 [R]: "tokens"; sums over them of "clipped" (the clipped
-      term is the larger), of the importance ratio exp(logp - behaviour), "ratio", its square, "ratio_sq", the square
-      of its logarithm, "log_ratio_sq", and ratio - 1 - log ratio, "kl_behaviour", which estimates
-      KL(behaviour || policy); and the largest ratio, "ratio_max".
+      sum of mask x loss, sum of mask, and for each row, float32 [R]: "tokens"; over them the sums of "clipped" (the
+      clipped term is the larger), of the importance "ratio" exp(logp - behaviour), of "ratio_sq", its square, of
+      "log_ratio_sq", and of "kl_behaviour", ratio - 1 - log ratio, an estimate of KL(behaviour || policy); "ratio_max".
     """
     # Masked slots hold anything: a zero difference there keeps exp and its gradient finite.
     real = mask > 0
     logp, behaviour, proximal = (jnp.where(real, x, 0.0) for x in (logp, behaviour, proximal))
-    loss, clipped = find(kind)(logp, behaviour, proximal, advantage[:, None], clip, cap)
+    function = find(kind) if isinstance(kind, str) else kind
+    loss, clipped = function(logp, behaviour, proximal, advantage[:, None], clip, cap)
     log_ratio = logp - behaviour
     ratio = jnp.exp(log_ratio)
     info = {

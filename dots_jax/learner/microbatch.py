@@ -13,10 +13,7 @@ from dots_jax.learner.types import Rows, UpdateSpec
 
 
 def buckets(length: int, count: int, unit: int = 1) -> tuple[int, ...]:
-    """Returns the padded lengths that a micro-batch can have: at most `count` steps up to `length`, in units.
-
-    None is too short for a completion.
-    """
+    """The padded lengths that a micro-batch can have: at most `count` steps up to `length`, in units, none below 2."""
     steps = (ceil_div(length * (i + 1), count) for i in range(count))
     return tuple(sorted({max(2, round_up(step, unit)) for step in steps}))
 
@@ -32,18 +29,10 @@ def scan(
 ):
     """Goes over the rows in micro-batches of `micro_rows`, sorted by length; those not `active`, bool [R], come last.
 
-    Args:
-      rows: [R].
-      active: rows that are computed.
-      spec: of the update.
-      mesh: on which the rows lie.
-      carry: what the first micro-batch gets.
-      compute: (padded length, carry, rows) -> (carry, out), for a micro-batch with an active row; compiled for each of
-        `buckets`, and run with the shortest that suffices.
-      idle: (carry, rows) -> (carry, out), for any other.
+    compute (padded length, carry, rows) -> (carry, out) is for a micro-batch with an active row; it is compiled for
+    each of `buckets` and run with the shortest that suffices. idle (carry, rows) -> (carry, out) is for any other.
 
-    Returns:
-      The last carry, and out of all rows in the order of `rows`.
+    Returns the last carry, and out of all rows in the order of `rows`.
     """
     total = rows.prompt_lengths + rows.lengths
     order = jnp.argsort(jnp.where(active, -total, 0))

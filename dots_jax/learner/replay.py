@@ -1,12 +1,12 @@
-"""The ring buffer of rollouts: fixed shapes, on the device, each shard for itself (METHOD section 3).
+"""The ring buffer of rollout replay (arXiv 2506.05316): fixed shapes, on the device, each shard for itself.
 
-There is no write pointer. A slot knows the step of its group, so that the oldest are found by comparison; a copy that a
-newer one of its question replaces leaves a hole, which the next group fills; and shards can be cut anew at will.
+There is no write pointer. A slot knows the step of its group, so that the oldest are found by comparison. A copy that a
+newer one of its question replaces leaves a hole, which the next group fills. Shards can be cut anew at will.
 """
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -64,28 +64,28 @@ class ReplaySpec:
 def check(config: "ConfigDict") -> None:
     """Raises UserError where the share of fresh groups, the capacity and the pool do not go together."""
     batch, share, capacity = config.train.batch_size, config.replay.fresh_fraction, config.replay.capacity
-    pool, until, interval = config.data.num_questions, config.replay.last_step, config.selection.interval
+    pool, last_step, interval = config.data.num_questions, config.replay.last_step, config.selection.interval
     if share == 1:
         return
-    fresh = round(share * batch)
+    fresh, fields = round(share * batch), f"config.replay.fresh_fraction={share} of config.train.batch_size={batch}"
     if abs(fresh - share * batch) > 1e-6 or not fresh:
         raise UserError(
-            f"config.replay.fresh_fraction={share} of config.train.batch_size={batch} is {share * batch:g} groups; use "
-            f"a share that gives a whole number, such as {max(fresh, 1) / batch:g}"
+            f"{fields} is {share * batch:g} groups; use a share that gives a whole number, such as "
+            f"{max(fresh, 1) / batch:g}"
         )
     if capacity < max(fresh, batch - fresh):
         raise UserError(
             f"config.replay.capacity={capacity} is less than the {batch - fresh} groups that a step draws or the "
-            f"{fresh} that it adds (config.replay.fresh_fraction={share} of config.train.batch_size={batch}); raise it"
+            f"{fresh} that it adds ({fields}); raise it"
         )
     if pool and capacity > pool:
         raise UserError(
             f"config.replay.capacity={capacity} is more than the pool's config.data.num_questions={pool}; lower it: a "
             "question has one group at most in the buffer"
         )
-    if 0 < until <= interval and config.replay.start == "round":
+    if 0 < last_step <= interval and config.replay.start == "round":
         raise UserError(
-            f"config.replay.last_step={until} ends replay before it starts, after the "
+            f"config.replay.last_step={last_step} ends replay before it starts, after the "
             f"config.selection.interval={interval} steps of the first round; raise it, or set "
             "config.replay.fresh_fraction=1 for no replay"
         )
@@ -94,10 +94,7 @@ def check(config: "ConfigDict") -> None:
 def init(
     slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh: jax.sharding.Mesh, shards: int = 0
 ) -> Groups:
-    """An empty buffer of `slots` groups in all, cut into `shards` (0: one for each device that rows are split over).
-
-    Both must divide: slots by shards, and shards by those devices.
-    """
+    """An empty buffer of `slots` groups in all, cut into `shards` (0: one for each device that rows are split over)."""
     shards = shards or sharding.num_row_shards(mesh)
     empty = functools.partial(Groups.empty, (shards, slots // shards), group_size, prompt_tokens, max_tokens)
     return jax.jit(empty, out_shardings=sharding.rows(mesh))()
@@ -108,27 +105,22 @@ def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh: jax.sharding.Mes
     """Puts in those of the groups [P] that are `valid`, bool [P], and whose rewards are not all equal.
 
     The newest copy of a question replaces older ones, on whichever shard; of each shard's groups the oldest go first. P
-    must divide by the shards; each takes the next P / shards groups. The buffer is donated and written in place; of the
-    groups only ids, places and rewards are looked at by all devices.
+    must divide by the shards; each takes the next P / shards groups. The buffer is donated and written in place; all
+    devices look at nothing of the groups but ids, batch indices and rewards.
 
-    Args:
-      buffer: [shards, slots].
-      groups: [P].
-      valid: those that exist.
-      mesh: on which the buffer lies.
-      keep: None, the paper's rule: only groups that go in replace copies, and only as many of the oldest go as they
-        need. A number, the released code's: first all but the newest `keep` (over all shards) go, then every older copy
-        of a valid group's question, even where that group itself cannot go in.
+    `keep` None is the paper's rule: only groups that go in replace copies, and only as many of the oldest go as they
+    need. A number is the released code's: first all but the newest `keep` (over all shards) go, then every older copy
+    of a valid group's question, even where that group itself cannot go in.
     """
     shards = len(buffer.ids)
     # Every device works this out for itself: cheaper than to tell each other.
     useful = jax.lax.with_sharding_constraint(valid & mixed(groups.rewards), sharding.replicated(mesh))
     replaces = useful if keep is None else valid
 
-    def one(replacing, buffer: Groups, groups: Groups, useful):
-        ids, places, replaces = replacing
+    def add_to_shard(replacing: tuple, buffer: Groups, groups: Groups, useful: jax.Array):
+        ids, indices, replaces = replacing
         slots, live = len(buffer.ids), buffer.step >= 0
-        later = (ids == groups.ids[:, None]) & (places > groups.place[:, None]) & replaces
+        later = (ids == groups.ids[:, None]) & (indices > groups.batch_index[:, None]) & replaces
         enters = useful & ~later.any(1)
         enters &= enters.sum() - jnp.cumsum(enters) < slots  # of too many the last ones
         copies = ((ids == buffer.ids[:, None]) & replaces).any(1)
@@ -141,11 +133,11 @@ def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh: jax.sharding.Mes
         buffer = dataclasses.replace(buffer, step=jnp.where(live, buffer.step, -1))
         return jax.tree.map(lambda x, new: x.at[to].set(new.astype(x.dtype), mode="drop"), buffer, groups)
 
-    def local(replacing, buffer: Groups, groups: Groups, useful):
-        return jax.vmap(one, (None, 0, 0, 0))(replacing, buffer, *_split((groups, useful), len(buffer.ids)))
+    def add_to_device(replacing: tuple, buffer: Groups, groups: Groups, useful: jax.Array):
+        return jax.vmap(add_to_shard, (None, 0, 0, 0))(replacing, buffer, *_split((groups, useful), len(buffer.ids)))
 
-    replacing = (groups.ids, groups.place, replaces)
-    return sharding.per_device(local, mesh, 1)(replacing, buffer, groups, useful)
+    replacing = (groups.ids, groups.batch_index, replaces)
+    return sharding.per_device(add_to_device, mesh, 1)(replacing, buffer, groups, useful)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "mesh", "max_age", "once"), donate_argnames="buffer")
@@ -161,22 +153,13 @@ def sample(
 ) -> tuple[Groups, jax.Array, Groups]:
     """Draws n groups uniformly without replacement, each shard n / shards of its own.
 
-    Args:
-      buffer: [shards, slots]; donated.
-      key: of this step's replay stream.
-      n: must divide by the shards.
-      step: int32 [], the training step that draws; a group's age is how many steps before it was generated.
-      mesh: on which the buffer lies.
-      max_age: older groups are not drawn; 0: no limit.
-      once: what is drawn leaves the buffer.
-      allowed: bool []; False draws none.
-
-    Returns:
-      The groups [n]; which of them were drawn, bool [n], the others hold anything; the buffer.
+    Returns the groups [n]; which of them were drawn, bool [n], the others hold anything; and the buffer, which is
+    donated. None is drawn that `step`, the training step that draws, is more than `max_age` steps after, 0 being no
+    limit; none at all unless `allowed`, bool []. With `once` what is drawn leaves the buffer.
     """
     count = n // len(buffer.ids)
 
-    def one(key: jax.Array, step: jax.Array | int, allowed: jax.Array, buffer: Groups):
+    def sample_shard(key: jax.Array, step: jax.Array | int, allowed: jax.Array, buffer: Groups):
         eligible = (buffer.step >= 0) & allowed
         if max_age:
             eligible &= step - buffer.step <= max_age
@@ -188,12 +171,13 @@ def sample(
             buffer = dataclasses.replace(buffer, step=buffer.step.at[gone].set(-1, mode="drop"))
         return groups, drawn, buffer
 
-    def local(key: jax.Array, step: jax.Array | int, allowed: jax.Array, buffer: Groups, shard):
+    def sample_device(key: jax.Array, step: jax.Array | int, allowed: jax.Array, buffer: Groups, shard: jax.Array):
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(shard)
-        groups, drawn, buffer = jax.vmap(one, (0, None, None, 0))(keys, step, allowed, buffer)
+        groups, drawn, buffer = jax.vmap(sample_shard, (0, None, None, 0))(keys, step, allowed, buffer)
         return *from_shards((groups, drawn)), buffer
 
-    return sharding.per_device(local, mesh, 3)(key, step, jnp.asarray(allowed), buffer, jnp.arange(len(buffer.ids)))
+    shards = jnp.arange(len(buffer.ids))
+    return sharding.per_device(sample_device, mesh, 3)(key, step, jnp.asarray(allowed), buffer, shards)
 
 
 def size(buffer: Groups) -> jax.Array:
@@ -201,34 +185,34 @@ def size(buffer: Groups) -> jax.Array:
     return (buffer.step >= 0).sum()
 
 
-def fill_with_replayed(own, drawn, there, shards: int):
-    """A batch [B]: of every shard's part of `own` [B] the last groups replaced by its part of `drawn` where `there`."""
-    own, drawn, there = _split((own, drawn, there), shards)
-    keep = jax.tree.leaves(own)[0].shape[1] - there.shape[1]
+def fill_with_replayed(fresh: Groups, drawn: Groups, is_drawn: jax.Array, shards: int) -> Groups:
+    """A batch [B]: in each shard's part of `fresh` [B] its part of `drawn` [n] in place of the last, if `is_drawn`."""
+    fresh, drawn, is_drawn = _split((fresh, drawn, is_drawn), shards)
+    keep = fresh.ids.shape[1] - is_drawn.shape[1]
 
-    def one(x: jax.Array, new):
-        new = jnp.where(there.reshape(there.shape + (1,) * (x.ndim - 2)), new, x[:, keep:])
+    def fill(x: jax.Array, new: jax.Array):
+        new = jnp.where(is_drawn.reshape(is_drawn.shape + (1,) * (x.ndim - 2)), new, x[:, keep:])
         return jnp.concatenate([x[:, :keep], new], axis=1)
 
-    return from_shards(jax.tree.map(one, own, drawn))
+    return from_shards(jax.tree.map(fill, fresh, drawn))
 
 
 @functools.partial(jax.jit, static_argnames=("count", "shards"))
-def spread(tree, count: int, shards: int):
+def spread(groups: Groups, count: int, shards: int) -> Groups:
     """[count] from [P]: after each shard's P / shards groups as many zeros, so that every device keeps its own."""
 
-    def one(x: jax.Array):
+    def pad(x: jax.Array):
         return jnp.pad(x, ((0, 0), (0, count // shards - x.shape[1])) + ((0, 0),) * (x.ndim - 2))
 
-    return from_shards(jax.tree.map(one, _split(tree, shards)))
+    return from_shards(jax.tree.map(pad, _split(groups, shards)))
 
 
-def spread_mask(fresh, count: int, shards: int) -> jax.Array:
+def spread_mask(num_fresh: jax.Array | int, count: int, shards: int) -> jax.Array:
     """Which groups of `spread` are none of its zeros, bool [count], for int32 [] of them."""
-    return jnp.arange(count) % (count // shards) < fresh // shards
+    return jnp.arange(count) % (count // shards) < num_fresh // shards
 
 
-def from_shards(buffer: Groups):
+def from_shards(buffer: Groups) -> Groups:
     """[slots] in place of [shards, slots / shards]: what a checkpoint holds, whatever the number of devices."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), buffer)
 
@@ -238,12 +222,12 @@ def to_shards(groups: Groups, mesh: jax.sharding.Mesh) -> Groups:
     return jax.device_put(_split(groups, sharding.num_row_shards(mesh)), sharding.rows(mesh))
 
 
-def _split(tree, shards: int):
+def _split(tree: Any, shards: int) -> Any:
     return jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[1:]), tree)
 
 
-def _newest(buffer: Groups, live, count):
+def _newest(buffer: Groups, live: jax.Array, count: jax.Array | int) -> jax.Array:
     """Those of the `live` slots, bool [C], that hold the newest `count` groups."""
-    oldest_first = jnp.lexsort((buffer.place, jnp.where(live, buffer.step, -1)))
+    oldest_first = jnp.lexsort((buffer.batch_index, jnp.where(live, buffer.step, -1)))
     rank = jnp.zeros_like(oldest_first).at[oldest_first].set(jnp.arange(len(live)))
     return live & (rank >= len(live) - count)

@@ -1,6 +1,8 @@
 """The types of the learner: groups, rows, the state, and what an update is specialised to."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,12 @@ import numpy as np
 import optax
 
 from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.learner import losses
 from dots_jax.rollout.types import Rollouts
+
+if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
+    from ml_collections import ConfigDict
 
 
 @jax.tree_util.register_dataclass
@@ -20,15 +27,15 @@ class Groups:
     rewards: jax.Array  # float32 [P, G]
     ids: jax.Array  # int32 [P], of the questions
     step: jax.Array  # int32 [P], training step that generated them; -1: an empty slot
-    place: jax.Array  # int32 [P], in that step's batch
+    batch_index: jax.Array  # int32 [P], in that step's batch
 
     @classmethod
-    def generated(
+    def fresh(
         cls, rollouts: Rollouts, rewards: np.ndarray, ids: np.ndarray, step: int, mesh: jax.sharding.Mesh
     ) -> "Groups":
         """The groups [P] that training step `step` has generated, on the device."""
-        steps, places = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
-        return cls(rollouts, *jax.device_put((rewards, ids, steps, places), sharding.replicated(mesh)))
+        steps, indices = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
+        return cls(rollouts, *jax.device_put((rewards, ids, steps, indices), sharding.replicated(mesh)))
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], group_size: int, prompt_tokens: int, max_tokens: int) -> "Groups":
@@ -52,7 +59,7 @@ class UpdateSpec:
     length_buckets: int
     logits_chunk: int
     clip: float
-    loss: str
+    loss: Callable  # as `losses.policy_loss` calls it
     ratio_cap: float
     advantage_std: bool
     aggregation: str
@@ -64,6 +71,12 @@ class UpdateSpec:
     max_grad_norm: float
     remat: bool
     temperature: float
+
+    @classmethod
+    def from_config(cls, config: "ConfigDict") -> "UpdateSpec":
+        """The spec of a run. Raises UserError where `config.learner.loss` names no loss."""
+        loss = losses.find(config.learner.loss)
+        return cls(**{**config.learner, "loss": loss}, temperature=config.rollout.temperature)
 
     def schedule(self, step: jax.Array | int):
         """Learning rate at an optimizer step: linear warm-up, then constant."""
@@ -100,3 +113,20 @@ class Rows:
     age: jax.Array  # int32 [R], training steps since the row was generated; 0: fresh
     advantages: jax.Array  # float32 [R]
     weights: jax.Array  # float32 [R], of each token in the loss
+
+
+def check(config: "ConfigDict") -> None:
+    """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
+    batch, parts = config.train.batch_size, config.learner.minibatches
+    if batch % parts:
+        raise UserError(
+            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; "
+            f"use {max(1, batch // parts) * parts} questions or another number of minibatches"
+        )
+    rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
+    if rows % micro:
+        raise UserError(
+            f"the {rows} rows of a minibatch (config.train.batch_size / config.learner.minibatches x "
+            f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
+        )
+    losses.find(config.learner.loss)

@@ -1,16 +1,13 @@
 """The jitted GRPO-RR update: one training step, `minibatches` optimizer steps, only on rows that have a gradient.
 
-Part of the groups may be drawn from the buffer of earlier rollouts; the fresh ones go into it afterwards. What the
-importance ratios of a group have become is reported by its age.
-Everything that depends on lengths happens on the device with fixed shapes: the rows of a minibatch are sorted by length
-and cut into micro-batches; each runs the branch compiled for the shortest sufficient padded length, and a
-micro-batch in which no row has a gradient runs none. A token's weight in the loss is known beforehand, so skipped
-rows still count in the normalisation and accumulation is exact.
+Part of the groups may be drawn from the buffer of earlier rollouts; the fresh ones go into it afterwards. The rows of
+a minibatch are sorted by length and cut into micro-batches. Each runs the branch compiled for the shortest sufficient
+padded length; a micro-batch in which no row has a gradient runs none. A token's weight in the loss is known beforehand,
+so skipped rows still count in the normalisation and accumulation is exact.
 """
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,101 +15,72 @@ import optax
 
 from dots_jax.core import rng, sharding
 from dots_jax.core.arithmetic import round_up
-from dots_jax.core.errors import UserError
 from dots_jax.learner import diagnostics, losses, microbatch, replay
 from dots_jax.learner.types import Groups, Rows, TrainState, UpdateSpec
 from dots_jax.policy import scoring, transformer
 from dots_jax.policy.transformer import ModelConfig
 from dots_jax.rollout.types import Rollouts
 
-if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
-    from ml_collections import ConfigDict
-
-
-def check(config: "ConfigDict") -> None:
-    """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
-    batch, parts = config.train.batch_size, config.learner.minibatches
-    if batch % parts:
-        raise UserError(
-            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; use "
-            f"{max(1, batch // parts) * parts} questions or another number of minibatches"
-        )
-    rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
-    if rows % micro:
-        raise UserError(
-            f"the {rows} rows of a minibatch (config.train.batch_size / config.learner.minibatches x "
-            f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
-        )
-    losses.find(config.learner.loss)
-
 
 def init_state(params: dict, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
     """The state before the first step, sharded as the parameters are."""
     is_float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     master = None if is_float32 else jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    optimizer = spec.optimizer()
-    target = params if master is None else master
-    places = optax.tree_utils.tree_map_params(
+    target, optimizer, everywhere = params if is_float32 else master, spec.optimizer(), sharding.replicated(mesh)
+    shardings = optax.tree_utils.tree_map_params(
         optimizer,
-        lambda _, place: place,
+        lambda _, sharding: sharding,
         jax.eval_shape(optimizer.init, target),
         transformer.shardings(model_config, mesh),
-        transform_non_params=lambda _: sharding.replicated(mesh),
+        transform_non_params=lambda _: everywhere,
     )
-    opt_state = jax.jit(optimizer.init, out_shardings=places)(target)
-    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), sharding.replicated(mesh)))
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(target)
+    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), everywhere))
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model_config", "spec", "mesh", "replaying"), donate_argnames=("state", "buffer")
+    jax.jit, static_argnames=("model_config", "spec", "mesh", "replay_spec"), donate_argnames=("state", "buffer")
 )
 def update(
     state: TrainState,
     buffer: Groups | None,
     groups: Groups,
-    fresh: jax.Array,
+    num_fresh: jax.Array,
     key: jax.Array,
     model_config: ModelConfig,
     spec: UpdateSpec,
     mesh: jax.sharding.Mesh,
-    replaying: replay.ReplaySpec | None = None,
+    replay_spec: replay.ReplaySpec | None = None,
     reference: dict | None = None,
 ) -> tuple[TrainState, Groups | None, dict]:
-    """One training step on B groups: `fresh` generated ones and, with a buffer, what is drawn from it for the others.
+    """One training step on B groups: fresh ones and, with a buffer, what is drawn from it for the others.
 
     B must divide by spec.minibatches, and the rows of a minibatch by spec.micro_rows. Where the buffer has too few
     groups the batch has rows without weight: shapes do not depend on how many groups are fresh or there to draw.
 
-    Args:
-      state: is donated, as the buffer is.
-      buffer: None trains on the fresh groups alone and keeps none.
-      groups: [B]; with a buffer of which `fresh` are groups, as `replay.spread` lays them, and the others zeros.
-      fresh: int32 [], replaying.num_fresh or B; B where there is no buffer.
-      key: of the run.
-      model_config: of the policy.
-      spec: of the update.
-      mesh: on which all lies.
-      replaying: of replay, where there is a buffer.
-      reference: parameters of the KL penalty, needed where spec.kl_coef > 0.
+    State and buffer are donated; without a buffer all of the B groups are fresh, and none is kept. With one they lie
+    as `replay.spread` lays them, `num_fresh` of them, int32 [], are fresh, and `replay_spec` is required. `reference`,
+    the parameters of the KL penalty, is required where spec.kl_coef > 0.
 
-    Returns:
-      The new state, the buffer with the fresh groups, and metrics, as `diagnostics.summary` has them.
+    Returns the new state, the buffer with the fresh groups, and metrics, as `diagnostics.summary` has them.
     """
     now, (B, G), batch = state.step + 1, groups.rewards.shape, groups
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)
     if buffer is not None:
-        shards, is_fresh = len(buffer.ids), replay.spread_mask(fresh, B, len(buffer.ids))
+        shards, num_replayed = len(buffer.ids), replay_spec.num_replayed
+        is_fresh = replay.spread_mask(num_fresh, B, shards)
         replay_key = rng.stream(key, rng.Purpose.REPLAY, state.step)
-        allowed = (fresh < B) & (replaying.start != "full" or replay.size(buffer) >= replaying.num_replayed)
-        how = {"max_age": replaying.max_age, "once": replaying.draw_once, "allowed": allowed}
-        drawn, there, buffer = replay.sample(buffer, replay_key, replaying.num_replayed, now, mesh, **how)
-        batch = replay.fill_with_replayed(groups, drawn, there, shards)
+        allowed = (num_fresh < B) & (replay_spec.start != "full" or replay.size(buffer) >= num_replayed)
+        drawn, is_drawn, buffer = replay.sample(
+            buffer, replay_key, num_replayed, now, mesh, replay_spec.max_age, replay_spec.draw_once, allowed
+        )
+        batch = replay.fill_with_replayed(groups, drawn, is_drawn, shards)
         # Dealt out in turn, those that exist first: every minibatch has as many of them.
         absent = (batch.rollouts.lengths == 0).all(1)
         order = order[jnp.argsort(absent[order])].reshape(-1, spec.minibatches).T.ravel()
     age = now - batch.step
     advantages = losses.advantages(batch.rewards, spec.advantage_std)
-    if buffer is not None and replaying.positive_only:
+    if buffer is not None and replay_spec.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
     rows = _rows(batch.rollouts, advantages, age, sharding.platform(mesh))
     scored = jnp.float32(0)
@@ -123,7 +91,7 @@ def update(
     rows = jax.tree.map(lambda x: x.reshape(B, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
     optimizer = spec.optimizer()
 
-    def optimizer_step(carry: Any, rows):
+    def optimizer_step(carry: tuple, rows: Rows):
         params, master, opt_state = carry
         weights = losses.aggregation_weights(rows.lengths, spec.aggregation, rows.completions.shape[1])
         rows = dataclasses.replace(rows, weights=weights)
@@ -144,9 +112,9 @@ def update(
     if buffer is not None:
         # That insertion waits for the loss is what keeps XLA from copying the buffer: it must read before it writes.
         valid = is_fresh & jnp.isfinite(info["loss"])
-        valid &= now <= (replaying.last_step or now)
-        buffer = replay.add(buffer, groups, valid, mesh, replaying.num_kept)
-        info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, there)
+        valid &= now <= (replay_spec.last_step or now)
+        buffer = replay.add(buffer, groups, valid, mesh, replay_spec.num_kept)
+        info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, is_drawn)
         info["replay"]["size"] = replay.size(buffer)
     return TrainState(*carry, state.step + 1), buffer, info
 
@@ -159,19 +127,20 @@ def row_length(prompt_tokens: int, max_tokens: int, platform: str) -> int:
 def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, platform: str) -> Rows:
     P, G, T = rollouts.tokens.shape
 
-    def each(x: jax.Array):  # [P, ...] -> [R, ...]
+    def repeat(x: jax.Array):  # [P, ...] -> [R, ...]
         return jnp.broadcast_to(x[:, None], (P, G, *x.shape[1:])).reshape(P * G, *x.shape[1:])
 
-    prompts, prompt_lengths = each(rollouts.prompts), each(rollouts.prompt_lengths)
+    prompts, prompt_lengths = repeat(rollouts.prompts), repeat(rollouts.prompt_lengths)
     completions = rollouts.tokens.reshape(P * G, T)
     width = row_length(prompts.shape[1], T, platform)
     at = jnp.arange(width) - prompt_lengths[:, None]
     after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
     before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))
-    tokens, weights = jnp.where(at < 0, before, after), jnp.zeros(P * G, jnp.float32)
+    tokens = jnp.where(at < 0, before, after)
     lengths, behaviour = rollouts.lengths.reshape(-1), rollouts.logprobs.reshape(P * G, T)
-    policies = (behaviour, behaviour)  # that sampled, and before this step's updates
-    return Rows(tokens, prompt_lengths, completions, lengths, *policies, each(age), advantages.reshape(-1), weights)
+    weights = jnp.zeros(lengths.shape, jnp.float32)
+    loss_inputs = behaviour, behaviour, repeat(age), advantages.reshape(-1), weights
+    return Rows(tokens, prompt_lengths, completions, lengths, *loss_inputs)
 
 
 def _with_proximal(
@@ -183,11 +152,9 @@ def _with_proximal(
     """
     active = (rows.age > 0) & (rows.advantages != 0)
 
-    def compute(size: int, carry: Any, rows):
+    def compute(size: int, carry: None, rows: Rows):
         T = min(rows.completions.shape[1], size - 1)
-        logp, _ = completion_logprobs(
-            params, model_config, rows.tokens[:, :size], rows.prompt_lengths, rows.completions[:, :T], spec
-        )
+        logp, _ = _logprobs(params, rows, size, model_config, spec)
         return carry, jnp.pad(logp, ((0, 0), (0, rows.completions.shape[1] - T)))
 
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -197,17 +164,13 @@ def _with_proximal(
 
 
 def _gradients(
-    params: dict,
-    rows: Rows,
-    model_config: ModelConfig,
-    spec: UpdateSpec,
-    reference: dict | None,
+    params: dict, rows: Rows, model_config: ModelConfig, spec: UpdateSpec, reference: dict | None,
     mesh: jax.sharding.Mesh,
-):
+):  # fmt: skip
     """Float32 gradients of a minibatch's loss, and sums for the metrics."""
     active = (rows.lengths > 0) if spec.kl_coef else (rows.advantages != 0)
 
-    def compute(size: int, carry: Any, rows):
+    def compute(size: int, carry: tuple, rows: Rows):
         grads, stats = carry
         (loss, new), g = jax.value_and_grad(_loss, has_aux=True)(params, rows, size, model_config, spec, reference)
         grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, g)
@@ -221,12 +184,11 @@ def _gradients(
     return microbatch.scan(rows, active, spec, mesh, (zeros, start), compute, lambda carry, rows: (carry, None))[0]
 
 
-def completion_logprobs(
-    params: dict, model_config: ModelConfig, tokens: jax.Array, prompt_lengths: jax.Array, completions, spec: UpdateSpec
-):
-    """Log-probs and entropies, float32 [R, T], of completions [R, T] within rows `tokens` [R, S + T]."""
+def _logprobs(params: dict, rows: Rows, size: int, model_config: ModelConfig, spec: UpdateSpec):
+    """Log-probs and entropies, float32 [R, min(T, size - 1)], of completions; no row is longer than `size`."""
+    tokens, completions = rows.tokens[:, :size], rows.completions[:, : size - 1]
     hidden = transformer.hidden(params, model_config, tokens, remat=spec.remat)
-    at = prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
+    at = rows.prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
     hidden = jnp.take_along_axis(hidden, jnp.minimum(at, tokens.shape[1] - 1)[..., None], axis=1)
     return scoring.score(
         hidden, transformer.head(params), completions, spec.temperature, model_config.num_tokens, spec.logits_chunk
@@ -235,14 +197,13 @@ def completion_logprobs(
 
 def _loss(params: dict, rows: Rows, size: int, model_config: ModelConfig, spec: UpdateSpec, reference: dict | None):
     """The part of the loss that these rows give, all of them at most `size` long, and sums for the metrics."""
-    T = min(rows.completions.shape[1], size - 1)
-    tokens, completions, behaviour = rows.tokens[:, :size], rows.completions[:, :T], rows.behaviour[:, :T]
-    logp, entropy = completion_logprobs(params, model_config, tokens, rows.prompt_lengths, completions, spec)
+    logp, entropy = _logprobs(params, rows, size, model_config, spec)
+    T = logp.shape[1]
+    behaviour, proximal = rows.behaviour[:, :T], rows.proximal[:, :T]
     real = jnp.arange(T) < rows.lengths[:, None]
     if not spec.kl_coef:
         real &= rows.advantages[:, None] != 0  # rows along for the ride have no part in the metrics either
     mask = jnp.where(real, rows.weights[:, None], 0.0)
-    proximal = rows.proximal[:, :T]
     if spec.minibatches == 1:  # nothing has moved yet
         proximal = jnp.where(rows.age[:, None] > 0, jax.lax.stop_gradient(logp), proximal)
     args = (behaviour, proximal, rows.advantages, mask, spec.clip, spec.loss, spec.ratio_cap)
@@ -254,7 +215,7 @@ def _loss(params: dict, rows: Rows, size: int, model_config: ModelConfig, spec: 
         "kl": 0.0,
     }
     if spec.kl_coef:
-        ref, _ = completion_logprobs(reference, model_config, tokens, rows.prompt_lengths, completions, spec)
+        ref, _ = _logprobs(reference, rows, size, model_config, spec)
         kl = losses.kl_penalty(logp, jnp.where(real, jax.lax.stop_gradient(ref), logp))
         loss += spec.kl_coef * (mask * kl).sum()
         info["kl"] = kl.sum()

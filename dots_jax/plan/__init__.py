@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax import experiment
-from dots_jax.core import sharding
+from dots_jax.core import fields, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.plan import advice
@@ -72,26 +72,13 @@ def plan(
 
     def attempt(changes: dict, devices: int) -> Plan | None:
         try:
-            other = changed(config, changes)
+            other = fields.replaced(config, changes)
             experiment.check(other)
             return _plan(other, model_config, devices, device_bytes, platform)
         except UserError:
             return None
 
     return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
-
-
-def changed(config, changes: dict):
-    """A copy of the config with other values of fields."""
-    copy = config.copy_and_resolve_references()
-    copy.unlock()
-    for field, value in changes.items():
-        *path, name = field.split(".")
-        part = copy
-        for step in path:
-            part = part[step]
-        part[name] = value
-    return copy
 
 
 def _plan(config, model_config, devices, device_bytes, platform) -> Plan:

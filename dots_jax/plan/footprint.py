@@ -266,7 +266,7 @@ class Footprint:
         rows = spec.batch_size * G
         # Forward 1, backward 2; layers again where they are recomputed, and the head always.
         trained = rows * (3 * forward + (forward if c.learner.remat else head * T))
-        if spec.num_replayed and losses.needs_proximal(c.learner.loss) and c.learner.minibatches > 1:
+        if spec.num_replayed and losses.needs_proximal(losses.find(c.learner.loss)) and c.learner.minibatches > 1:
             trained += spec.num_replayed * G * forward
         evaluated = question(c.eval.samples) + question(1) * bool(c.eval.greedy)
         return {

@@ -1,5 +1,6 @@
 """`python -m dots_jax.main --plan`: the plan of a run in words."""
 
+import itertools
 import math
 import re
 import textwrap
@@ -7,11 +8,11 @@ import textwrap
 import jax
 
 from dots_jax import experiment
-from dots_jax.core import runtime, sharding
+from dots_jax.core import fields, runtime, sharding
 from dots_jax.core.errors import UserError
-from dots_jax.core.text import gib
+from dots_jax.core.text import WIDTH, gib, table
 from dots_jax.data import sources
-from dots_jax.plan import Plan, changed, plan
+from dots_jax.plan import Plan, plan
 from dots_jax.plan.footprint import UNKNOWN
 from dots_jax.policy import families, shapes, source
 
@@ -33,7 +34,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
         model_config = shapes.find(source.local(path, sources.root(config.data.root)) or path, family)
     if not config.data.num_questions:  # all that there are
         known = sources.POOLS.get(config.data.name)
-        config = changed(config, {"data.num_questions": known.size if known else UNKNOWN})
+        config = fields.replaced(config, {"data.num_questions": known.size if known else UNKNOWN})
     memory, notes = read_memory(device_memory) if device_memory else None, []
     fixed = [config.mesh[axis] for axis in sharding.AXES]
     known = None if -1 in fixed else math.prod(fixed)
@@ -82,27 +83,28 @@ def report(plan: Plan) -> str:
     """The plan in at most 100 columns."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     count = math.prod(plan.mesh.values())
-    lines = [f"{plan.parameters:,} parameters on {count} device(s) of {gib(plan.device_bytes)}, {mesh}", ""]
-    kinds = dict.fromkeys(kind for parts in plan.phases.values() for kind, size in parts.items() if size)
     unit, name = (GIB, "GiB") if plan.peak > GIB / 10 else (2**20, "MiB")
-    lines.append(f"{name} per device".ljust(20) + "".join(phase.rjust(11) for phase in plan.phases))
+    kinds = dict.fromkeys(kind for parts in plan.phases.values() for kind, size in parts.items() if size)
+    rows = [[f"{name} per device", *plan.phases]]
     for kind in kinds:
-        cells = (f"{parts[kind] / unit:.2f}" if parts.get(kind) else "" for parts in plan.phases.values())
-        lines.append(kind.ljust(20) + "".join(cell.rjust(11) for cell in cells))
-    lines.append("total".ljust(20) + "".join(f"{total / unit:.2f}".rjust(11) for total in plan.totals.values()))
-    where = max(plan.totals, key=plan.totals.get)
-    share = plan.peak / plan.device_bytes
-    lines += ["", f"peak {gib(plan.peak)} in {where}, {share:.0%} of a device"]
-    left = plan.device_bytes - plan.peak
-    lines[-1] += f": fits, {gib(left)} are left" if plan.fits else f": does not fit, {gib(-left)} are lacking"
-    how = {"subsequent_indent": " " * 6, "break_long_words": False, "break_on_hyphens": False}
-    for line in plan.advice:
-        lines += textwrap.wrap(f"  {line}", 100, **how)
-    lines += ["", "a training step, if all completions are as long as they may be"]
-    lines += [f"  tokens {name}".ljust(34) + f"{value:>16,.0f}" for name, value in plan.tokens.items() if value]
+        sizes = (parts.get(kind) for parts in plan.phases.values())
+        rows.append([kind, *(f"{size / unit:.2f}" if size else "" for size in sizes)])
+    rows.append(["total", *(f"{total / unit:.2f}" for total in plan.totals.values())])
+    share, left = plan.peak / plan.device_bytes, plan.device_bytes - plan.peak
+    peak = f"peak {gib(plan.peak)} in {max(plan.totals, key=plan.totals.get)}, {share:.0%} of a device: "
+    peak += f"fits, {gib(left)} are left" if plan.fits else f"does not fit, {gib(-left)} are lacking"
     flops = dict(plan.flops)
     evaluation = flops.pop("evaluation")
-    lines += [f"  FLOPs of {name}".ljust(34) + f"{value:>16.3g}" for name, value in flops.items() if value]
-    lines.append("  FLOPs in all".ljust(34) + f"{sum(flops.values()):>16.3g}")
-    lines.append("an evaluation apart from that, FLOPs".ljust(34) + f"{evaluation:>14.3g}")
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    costs = [[f"  tokens {name}", f"{value:,.0f}"] for name, value in plan.tokens.items() if value]
+    costs += [[f"  FLOPs of {name}", f"{value:.3g}"] for name, value in flops.items() if value]
+    costs += [["  FLOPs in all", f"{sum(flops.values()):.3g}"]]
+    costs += [["an evaluation apart from that, FLOPs", f"{evaluation:.3g}"]]
+    how = {"subsequent_indent": " " * 6, "break_long_words": False, "break_on_hyphens": False}
+    lines = [
+        f"{plan.parameters:,} parameters on {count} device(s) of {gib(plan.device_bytes)}, {mesh}\n",
+        table(rows),
+        peak,
+        *itertools.chain(*(textwrap.wrap(f"  {line}", WIDTH, **how) for line in plan.advice)),
+        "\na training step, if all completions are as long as they may be",
+    ]
+    return "\n".join(lines) + "\n" + table(costs)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dots_jax.core import config_rules, plugins
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import is_number, shortened
+from dots_jax.core.rules import is_number, shortened
 
 FAMILIES = {  # model_type in config.json -> declaration
     "qwen2": "dots_jax.policy.families:QWEN2",

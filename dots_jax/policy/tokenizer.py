@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import read_json, shortened, whole
+from dots_jax.core.files import read_json
+from dots_jax.core.rules import shortened, whole
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
 ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both
@@ -140,7 +141,7 @@ def stop_ids(directory: str | os.PathLike, tokenizer: Any) -> tuple[int, ...]:
         path = Path(directory) / name
         named = read_json(path).get("eos_token_id") if path.is_file() else None
         named = named if isinstance(named, list) else [named]
-        if not all(x is None or whole(0, len(tokenizer) - 1).test(x) for x in named):
+        if any(x is not None and whole(0, len(tokenizer) - 1)(x) for x in named):
             raise UserError(
                 f"eos_token_id in {path} is {str(named)[:60]}, but the tokenizer's ids are whole numbers from 0 to "
                 f"{len(tokenizer) - 1}; mend or remove it"

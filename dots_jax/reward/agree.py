@@ -25,13 +25,13 @@ _BRANCHES = _SIGNED | {("f", "floor"), ("f", "ceil")}
 def _same_value(x, y, decimals, tolerance=0) -> bool:
     if isinstance(x, list) != isinstance(y, list):
         x, y = (v[0][0] if isinstance(v, list) and len(v) == len(v[0]) == 1 else v for v in (x, y))
-    if isinstance(x, list) and isinstance(y, list):
+    if isinstance(x, list) != isinstance(y, list):
+        return False
+    if isinstance(x, list):
         if len(x) != len(y) or len(x[0]) != len(y[0]):
             return False
         pairs = [p for r, s in zip(x, y, strict=True) for p in zip(r, s, strict=True)]
         return all(_same_value(a, b, decimals, tolerance) for a, b in pairs)
-    if isinstance(x, list) or isinstance(y, list):
-        return False
     if isinstance(x, Fraction) and isinstance(y, Fraction):
         return close(x, y, decimals, tolerance)
     x, y = value.real(x), value.real(y)
@@ -48,21 +48,28 @@ def _decimal(tree) -> bool:
     return any(t[0] == "n" and t[2] for t in formula.walk(tree))
 
 
+def _constant(a, b) -> bool:
+    return formula.is_constant(a) and formula.is_constant(b)
+
+
 def _settings(a, b) -> list[dict]:
     """How `i` and `log` may be meant."""
-    names = formula.names(a) | formula.names(b)
-    logs = (0, 10) if any(t[:2] == ("f", "log") for t in itertools.chain(formula.walk(a), formula.walk(b))) else (0,)
-    imaginary = not {"i", "j"} <= names
+    imaginary = not {"i", "j"} <= formula.names(a) | formula.names(b)
+    logs = (0, 10) if any(t[:2] == ("f", "log") for t in _parts(a, b)) else (0,)
     return [{"imaginary": imaginary, "log": log} for log in logs]
+
+
+def _parts(a, b) -> itertools.chain:
+    return itertools.chain(formula.walk(a), formula.walk(b))
 
 
 def _points(a, b, setting: dict):
     """Points, from the kind that both trees can be computed at, with both values."""
-    constant = not (formula.names(a) | formula.names(b)) - {"i"}
+    constant = _constant(a, b)
     for whole in (False, True):
         count = 0
         for seed, low, high in _further(a, b) + POINTS:
-            point = Point(seed, low + 1 if whole else low, high + 6 if whole else high, whole, **setting)
+            point = Point(seed, low + whole, high + 6 * whole, whole, **setting)
             try:
                 x, y = value.settled(a, point), value.settled(b, point)
             except Unreadable:
@@ -83,30 +90,25 @@ def agree(a, b, tolerance=0) -> bool:
     return any(_agree(a, b, decimals, tolerance, setting) for setting in _settings(a, b))
 
 
-def _branching(tree) -> bool:
+def _branches(tree) -> bool:
     """Whether other values may mean another formula."""
-    return any(
-        t[:2] in _BRANCHES
-        or (t[:2] == ("f", "root") and any(u[0] == "^" and formula.names(u) for u in formula.walk(t)))
-        for t in formula.walk(tree)
-    )
+    if tree[:2] == ("f", "root"):
+        return any(t[0] == "^" and formula.names(t) for t in formula.walk(tree))
+    return tree[:2] in _BRANCHES
 
 
 def _further(a, b) -> list[tuple]:
     """More points: where branches may differ, and where decimals that are large or small matter."""
-    sizes = {abs(t[1]) for tree in (a, b) for t in formula.walk(tree) if t[0] == "n" and t[2] and t[1]}
+    sizes = {abs(t[1]) for t in _parts(a, b) if t[0] == "n" and t[2] and t[1]}
     extreme = sorted(s for s in sizes if not Fraction(1, 100) < s < 100)[:4]
-    near = [
-        (30 + k, 0, power * 4)
-        for k, s in enumerate(extreme)
-        for power in (s, Fraction(math.isqrt(int(s * 10**40)), 10**20))
-    ]
-    return near + (FAR if _branching(a) or _branching(b) else [])
+    roots = [Fraction(math.isqrt(int(s * 10**40)), 10**20) for s in extreme]
+    near = [(30 + k, 0, 4 * s) for k, pair in enumerate(zip(extreme, roots, strict=True)) for s in pair]
+    return near + (FAR if any(map(_branches, _parts(a, b))) else [])
 
 
 def _agree(a, b, decimals, tolerance, setting) -> bool:
     sure, doubtful, enough = 0, [], 3 + len(_further(a, b))
-    constant = not (formula.names(a) | formula.names(b)) - {"i"}
+    constant = _constant(a, b)
     for point, x, y in _points(a, b, setting):
         same = _same_value(x, y, decimals, tolerance)
         if point.doubtful and not constant:
@@ -124,8 +126,7 @@ def _agree(a, b, decimals, tolerance, setting) -> bool:
 
 def _agree_below_zero(a, b, decimals, setting) -> bool:
     """|x| is not x."""
-    signed = [t for t in itertools.chain(formula.walk(a), formula.walk(b)) if t[:2] in _SIGNED]
-    if not any(formula.names(t) - {"i"} for t in signed):
+    if all(formula.is_constant(t) for t in _parts(a, b) if t[:2] in _SIGNED):
         return True
     for seed, low, high in BELOW:
         point = Point(seed, low, high, **setting)
@@ -170,11 +171,8 @@ _IN_RADIANS = ("f", "degree")
 
 def same_leaf(a: Leaf, b: Leaf, tolerance=0) -> bool:
     """Whether two values with their units are equal."""
-    for x in filter(None, (a, a.also)):
-        for y in filter(None, (b, b.also)):
-            if _same_leaf(x, y, tolerance):
-                return True
-    return False
+    pairs = itertools.product(filter(None, (a, a.also)), filter(None, (b, b.also)))
+    return any(_same_leaf(x, y, tolerance) for x, y in pairs)
 
 
 _BOUND = re.compile(r"\b(?:or|at|than|not|no)\b|^(?:squared|cubed|factorial|plus|minus|times(?= ))")

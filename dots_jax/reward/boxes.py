@@ -66,12 +66,12 @@ def find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
                 boxes.append((*box, token.start(), token.end()))
         elif token[0] == "{":
             opened.append(None)
-        elif token["box"]:
+        elif token.lastgroup == "box":
             opened.append(token.span())
-        elif content := token["bare"] and "bare" or token["dollars"] and "dollars":
-            boxes.append((token.start(), *token.span(content), token.end()))
-        elif token["cut"] is not None:
+        elif token.lastgroup == "cut":
             cut = token.start()
+        elif token.lastgroup:
+            boxes.append((token.start(), *token.span(token.lastgroup), token.end()))
     cut = max([cut, *(box[0] for box in opened if box)])
     boxes = sorted(box for box in boxes if not _empty(text[box[1] : box[2]]))
     return boxes, cut > (boxes[-1][0] if boxes else -1)
@@ -79,9 +79,7 @@ def find(text: str) -> tuple[list[tuple[int, int, int, int]], bool]:
 
 def _empty(content: str) -> bool:
     """Whether a box is only an echo of the instructions."""
-    if re.fullmatch(
-        r"\s*(?:\\text\s*\{)?\s*(?:(?:your|the|my|final) )+answer(?: here)?\s*\}?\s*", content, re.IGNORECASE
-    ):
+    if re.fullmatch(r"(?i)\s*(?:\\text\s*\{)?\s*(?:(?:your|the|my|final) )+answer(?: here)?\s*\}?\s*", content):
         return True
     return not re.sub(r"\\(?:[,;:! ]|q?quad|ldots|dots|cdots|text\s*\{\s*\}|square)|[\s.{}_?…$~]", "", content)
 
@@ -101,9 +99,8 @@ def final_answer(completion: str) -> str | None:
             break
         chain.append(box)
     if len(chain) > 1:
-        return ", ".join(
-            dict.fromkeys(_sign(completion, box) + completion[box[1] : box[2]].strip() for box in reversed(chain))
-        )
+        contents = [_sign(completion, box) + completion[box[1] : box[2]].strip() for box in reversed(chain)]
+        return ", ".join(dict.fromkeys(contents))
     return _extended(completion, boxes[-1])
 
 
@@ -116,9 +113,8 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
     """A box with what stands around it in the same expression."""
     begin, a, b, end = box
     content = text[a:b].strip()
-    if re.search(
-        r"[=<>]|\\(?:le|ge|ne|leq|geq|neq|in|approx)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}", _TEXT.sub("", content)
-    ):
+    relation = r"[=<>]|\\(?:le|ge|ne|leq|geq|neq|in|approx)(?![a-z])|[a-zA-Z]{2} [a-zA-Z]{2}"
+    if re.search(relation, _TEXT.sub("", content)):
         return content
     if _in_math(text, begin):
         left, right = _within(text, begin, end)
@@ -142,24 +138,17 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
         if match["percent"] or match["scale"] or (known and not re.search("[a-zA-Z]{2}", content)):
             right = r"\%" if match["percent"] else rf"\text{{ {match['scale'] or word}}}"
     whole = left + right
-    braces, brackets = (
-        sum(whole.count(c) for c in o) - sum(whole.count(c) for c in e) for o, e in (("{", "}"), ("([", ")]"))
-    )
-    if not whole or braces or brackets or "\\boxed" in whole:
+    pairs = (("{", "}"), ("([", ")]"))  # [0, 1) is balanced
+    unbalanced = any(sum(map(whole.count, opening)) != sum(map(whole.count, closing)) for opening, closing in pairs)
+    if not whole or unbalanced or r"\boxed" in whole:
         return content
     atom = re.fullmatch(r"[\w.]+|\\frac\{[^{}]*\}\{[^{}]*\}|[(\[][^()\[\]]*[)\]]", content)
-    listed = re.search(r"(?:[,:({\[]|\\cup|\\cap|[<>]|\\[lg]eq?|\\neq?)\s*$", left) or re.match(
-        r"[,:]|\\cup|\\cap|\\setminus", right
-    )
     sum_or_list = re.search(r"[-+,;]|\\(?:cup|pm|text|mathrm)(?![a-z])", content)
-    inner = (
-        content
-        if (atom and not (left and left[-1].isdigit()) and not (sum_or_list and right.startswith("^")))
-        or listed
-        or (not left and right.startswith((r"\text", r"\%")))
-        or not (left or re.match(r"[\^!]", right) or sum_or_list)
-        else f"{{({content})}}"
-    )
+    listed = re.search(r"(?:[,:({\[]|\\cup|\\cap|[<>]|\\[lg]eq?|\\neq?)\s*$", left)
+    listed = listed or re.match(r"[,:]|\\cup|\\cap|\\setminus", right)
+    alone = atom and not left[-1:].isdigit() and not (sum_or_list and right.startswith("^"))
+    followed = not left and (right.startswith((r"\text", r"\%")) or not (re.match(r"[\^!]", right) or sum_or_list))
+    inner = content if alone or listed or followed else f"{{({content})}}"
     if left.endswith(("\\", "_", "^")) and not inner.startswith("{"):
         inner = f"{{{inner}}}"
     joint = " " if right[:1].isalnum() and content[-1:].isalpha() else ""
@@ -169,7 +158,11 @@ def _extended(text: str, box: tuple[int, int, int, int]) -> str:
 def _within(text: str, begin: int, end: int) -> tuple[str, str]:
     """What stands before and after a box in its formula, up to signs of equality, sentences and words."""
     left, right = text[max(0, begin - NEAR) : begin], text[end : end + NEAR]
-    stops = [m for m in _STOP.finditer(left) if not re.match(r"[,;:]", m[0]) or not _joins(left[m.start() :])]
+    stops = [
+        m
+        for m in _STOP.finditer(left)
+        if m[0] not in (",", ";", ":") or not _SIMPLE.fullmatch(left[m.start() :].replace(":", ""))  # a list goes on
+    ]
     start = stops[-1] if stops else None
     if start and _ORDER.fullmatch(start[0]):  # x > 3
         subject = left[stops[-2].end() if len(stops) > 1 else 0 : start.start()]
@@ -194,11 +187,6 @@ def _within(text: str, begin: int, end: int) -> tuple[str, str]:
     )
     left = re.sub(r"^.*\\(?:text|mathrm|textbf)\s*\{[^{}]*\}", "", left).strip()
     return ("", "") if relation and (left or right) else (left, right)
-
-
-def _joins(left: str) -> bool:
-    """Whether what follows a comma up to a box is only more of the same list."""
-    return bool(_SIMPLE.fullmatch(left.replace(":", "")))
 
 
 def _sign(text: str, box: tuple[int, int, int, int]) -> str:

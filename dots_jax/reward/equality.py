@@ -1,5 +1,6 @@
 """Whether two answers are equal, as a careful teacher sees it; docs/mathematics.md states the rules."""
 
+import contextlib
 import functools
 import itertools
 import re
@@ -7,10 +8,10 @@ from fractions import Fraction
 
 from dots_jax.reward import answers, formula, notation
 from dots_jax.reward.agree import agree, proportional, same_leaf
-from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
-from dots_jax.reward.formula import MINUS, Unreadable
+from dots_jax.reward.answers import CONDITION, Leaf, Many, Region, Relation, compact, is_label, is_region, leaves, says
+from dots_jax.reward.formula import Unreadable, is_constant, negative, whole
 from dots_jax.reward.quick import tolerant
-from dots_jax.reward.regions import as_interval, same_line
+from dots_jax.reward.regions import TURNED, as_interval, same_line
 
 SIDES = 8  # of a chain that count
 
@@ -22,37 +23,31 @@ def same(a, b, tolerance=0) -> bool:
     a, b = _single(a), _single(b)
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return same_leaf(a, b, tolerance)
-    for chain, other, mine in ((a, b, True), (b, a, False)):
-        if (ways := _ways(chain, other)) is not None:
-            return any(same(w, other, tolerance) if mine else same(other, w, tolerance) for w in ways)
-    equations = [isinstance(x, Relation) and x.signs == ["="] for x in (a, b)]
-    if all(equations):
+    if (ways := _ways(a, b)) is not None:
+        return any(same(way, b, tolerance) for way in ways)
+    if (ways := _ways(b, a)) is not None:
+        return any(same(a, way, tolerance) for way in ways)
+    if says(a, "=") and says(b, "="):
         return _same_equation(a, b, tolerance)
-    for equation, other, mine in ((a, b, True), (b, a, False)):
-        if equations[0 if mine else 1]:
-            value = _solution(equation, mine)
-            if value is None:
-                return False
-            return same(value, other, tolerance) if mine else same(other, value, tolerance)
+    if says(a, "=") or says(b, "="):
+        a, b = (_solution(x, mine) if says(x, "=") else x for x, mine in ((a, True), (b, False)))
+        return a is not None and b is not None and same(a, b, tolerance)
     if isinstance(a, Many) and isinstance(b, Many) and _same_many(a, b, tolerance):
         return True
-    memberships = [isinstance(x, Relation) and x.signs == [r"\in"] for x in (a, b)]
-    if memberships[0] != memberships[1] and not isinstance(b if memberships[0] else a, Relation):
-        a, b = a.sides[1] if memberships[0] else a, b.sides[1] if memberships[1] else b
-        return same(a, b, tolerance)
+    for member, other in ((a, b), (b, a)):
+        if says(member, r"\in") and not isinstance(other, Relation):
+            return same(*(x.sides[1] if x is member else x for x in (a, b)), tolerance)
     for many, leaf in ((a, b), (b, a)):
         if isinstance(many, Many) and isinstance(leaf, Leaf) and leaf.tree and _same_mixed(many, leaf, tolerance):
             return True
-    if answers.is_region(a) or answers.is_region(b):
-        return _same_region(a, b, tolerance)
-    return False
+    return bool(is_region(a) or is_region(b)) and _same_region(a, b, tolerance)
 
 
 def _single(item):
     """Of a list of equal values the one."""
     while isinstance(item, Many) and item.kind in ("list", "set") and item.items:
-        first = item.items[0]
-        if not all(same(first, x) for x in item.items[1:]):
+        first, *others = item.items
+        if not all(same(first, x) for x in others):
             break
         item = first
     return item
@@ -64,12 +59,10 @@ def _ways(chain, other) -> list | None:
         return [chain.items[0].sides[1]]
     if not isinstance(chain, Relation) or not set(chain.signs) <= {"=", r"\approx"}:
         return None
-    if any(not answers.is_label(s.text) and answers.CONDITION.search(s.text) for s in chain.sides[1:]):
+    if any(not is_label(s.text) and CONDITION.search(s.text) for s in chain.sides[1:]):
         return []
     named = _is_name(chain.sides[0])
-    constant = [
-        s for s in chain.sides[named:][-SIDES:] if isinstance(s, Leaf) and s.tree and not formula.names(s.tree) - {"i"}
-    ]
+    constant = [s for s in chain.sides[named:][-SIDES:] if isinstance(s, Leaf) and s.tree and is_constant(s.tree)]
     first = None if chain.sides[0] in constant else chain.sides[0]
     if len(chain.signs) == 1 and (first or len(constant) < 2):
         return None if chain.signs == ["="] else [Relation(chain.sides, ["="])]
@@ -83,12 +76,10 @@ def _is_name(side) -> bool:
     """Whether the left side of an equation is the name of what is asked for."""
     if not isinstance(side, Leaf):
         return False
+    if is_label(side.text) or side.text.strip() in ("i", "e"):
+        return True
     infinite = re.match(r"\\(?:i{0,3}nt|oint|lim|sum|prod)(?![a-z])", side.text)
-    return (
-        answers.is_label(side.text)
-        or side.text.strip() in ("i", "e")
-        or bool(infinite and not (side.tree and agree(side.tree, side.tree)))
-    )
+    return bool(infinite) and not (side.tree and agree(side.tree, side.tree))
 
 
 _DECIMALS = re.compile(
@@ -100,19 +91,17 @@ def _near(x: Leaf, y: Leaf, about: bool) -> bool:
     """Whether two values are equal, or one of them is the other, rounded."""
     if same_leaf(x, y):
         return True
-    steps = []
-    trees = []
+    trees, steps = [], []
     for leaf in (x, y):
         percent = leaf.unit is not None and leaf.unit[0] == (("%", 1),)
-        trees.append(("/", leaf.tree, ("n", Fraction(100), False)) if percent else leaf.tree)
+        trees.append(("/", leaf.tree, whole(100)) if percent else leaf.tree)
         match = _DECIMALS.fullmatch(leaf.value)
         power = match and int(match[3] or match[4] or 0) - len(match[2] or "") - 2 * percent
         rounded = match and -50 < power < 50 and (match[2] or about)
         steps.append(Fraction(10) ** power if rounded else 0)
-    step = max(steps)
     if steps[0] == steps[1] or (x.unit and y.unit and x.unit != y.unit):
         return False
-    return agree(*trees, step / 2)
+    return agree(*trees, max(steps) / 2)
 
 
 def _solution(equation: Relation, mine: bool):
@@ -120,7 +109,7 @@ def _solution(equation: Relation, mine: bool):
     left, right = equation.sides
     if _is_name(left):
         return right
-    if not all(isinstance(x, Leaf) and x.tree for x in (left, right)) or formula.names(right.tree) - {"i"}:
+    if not all(isinstance(x, Leaf) and x.tree for x in (left, right)) or not is_constant(right.tree):
         return None
     count = len(formula.names(left.tree))  # m + n = 5 says what m + n is, 2x = 10 is not solved
     return right if (mine and count > 1) or (count == 0 and agree(left.tree, right.tree)) else None
@@ -133,92 +122,82 @@ def _renamed(tree, old: str, new: str):
 
 
 def _same_equation(a: Relation, b: Relation, tolerance) -> bool:
+    trees = [getattr(side, "tree", None) for side in (*a.sides, *b.sides)]
     x, y = (re.fullmatch(r"([a-zA-Z])\(\\?([a-z]+)\)", compact(r.sides[0].text)) for r in (a, b))
-    value = a.sides[1]
-    if (
-        x
-        and y
-        and x[1] == y[1]
-        and x[2] != y[2]
-        and isinstance(value, Leaf)
-        and value.tree
-        and y[2] not in formula.names(value.tree)
-    ):
+    if x and y and x[1] == y[1] and x[2] != y[2] and trees[1] and y[2] not in formula.names(trees[1]):
+        value = a.sides[1]
         return same(Leaf("", _renamed(value.tree, x[2], y[2]), value.unit), b.sides[1], tolerance)  # f(t) is f(x)
     if _same_label(a.sides[0], b.sides[0]) and same(a.sides[1], b.sides[1], tolerance):
         return True
-    if any(not isinstance(s, Leaf) or s.tree is None for s in (*a.sides, *b.sides)):
+    if not all(trees):
         return False
-    if all(answers.is_label(r.sides[0].text) and not formula.names(r.sides[1].tree) for r in (a, b)):
+    if all(is_label(r.sides[0].text) and not formula.names(r.sides[1].tree) for r in (a, b)):
         return False  # two values, as their comparison said
-    f, g = (("+", r.sides[0].tree, ("*", MINUS, r.sides[1].tree)) for r in (a, b))
+    f, g = (("+", left, negative(right)) for left, right in (trees[:2], trees[2:]))
     return _same_units(a, b) and bool(proportional(f, g))
 
 
 def _same_units(a, b) -> bool:
     """Whether two answers have the same units, where both have any."""
-    x, y = ({leaf.unit for leaf in _leaves(item) if leaf.unit} for item in (a, b))
+    x, y = ({leaf.unit for leaf in leaves(item) if leaf.unit} for item in (a, b))
     return x == y or not (x and y)
-
-
-def _leaves(item):
-    if isinstance(item, Leaf):
-        yield item
-        return
-    for part in item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts:
-        yield from _leaves(part)
 
 
 def _same_label(a, b) -> bool:
     x, y = compact(a.text), compact(b.text)
-    if re.sub(r"\([a-z]\)$", "", x) == re.sub(r"\([a-z]\)$", "", y) in (x, y):
+    if x == y or re.sub(r"\([a-z]\)$", "", x) == re.sub(r"\([a-z]\)$", "", y) in (x, y):
         return True  # y(x) is y
-    return x == y or (
-        isinstance(a, Leaf)
-        and isinstance(b, Leaf)
-        and a.tree is not None
-        and b.tree is not None
-        and agree(a.tree, b.tree)
-    )
+    return all(isinstance(s, Leaf) and s.tree for s in (a, b)) and agree(a.tree, b.tree)
+
+
+def _paired(left: list, right: list, alike) -> bool:
+    """Whether each item has a partner of its own, in any order."""
+    left = list(left)
+    for y in right:
+        found = next((k for k, x in enumerate(left) if alike(x, y)), None)
+        if found is None:
+            return False
+        del left[found]
+    return not left
+
+
+def _same_in_order(a: Many, b: Many, tolerance) -> bool:
+    return len(a.items) == len(b.items) and all(same(x, y, tolerance) for x, y in zip(a.items, b.items, strict=True))
 
 
 def _same_many(a: Many, b: Many, tolerance) -> bool:
-    if "clock" in (a.brackets, b.brackets) and a.brackets == b.brackets:
-        return len(a.items) == len(b.items) and all(same(x, y) for x, y in zip(a.items, b.items, strict=True))
-    if "ratio" in (a.kind, b.kind):
-        if a.kind != b.kind or len(a.items) != len(b.items):
-            return False
-        trees = [(x.tree, y.tree) for x, y in zip(a.items, b.items, strict=True) if type(x) is type(y) is Leaf]
-        return len(trees) == len(a.items) and all(
-            x and y and u and v and agree(("*", x, v), ("*", y, u)) for (x, y), (u, v) in itertools.pairwise(trees)
-        )
-    if a.kind == b.kind == "set":
+    kinds, brackets = {a.kind, b.kind}, {a.brackets, b.brackets}
+    if brackets == {"clock"}:
+        return _same_in_order(a, b, 0)
+    if "ratio" in kinds:
+        return len(kinds) == 1 and _same_ratio(a.items, b.items)
+    if kinds == {"set"}:
         a, b = (Many("set", _distinct(m.items)) for m in (a, b))
     if len(a.items) != len(b.items):
         return False
-    names = [[x.sides[0].text for x in m.items if isinstance(x, Relation) and x.signs == ["="]] for m in (a, b)]
+    names = [[x.sides[0].text for x in m.items if says(x, "=")] for m in (a, b)]
     assigned = any(len(set(n)) == len(m.items) > 1 for n, m in zip(names, (a, b), strict=True)) and not all(names)
     if any(len({re.sub(r"_\s*\{?\d+\}?\s*$", "_", n) for n in found}) == 1 for found in names if found):
         assigned = False  # x_1 and x_2 are two solutions
-    if assigned and "or" in (a.brackets, b.brackets):
+    if assigned and "or" in brackets:
         return False
-    if {a.brackets, b.brackets} == {"and", "or"} and any(answers.is_region(x) for x in a.items):
+    if brackets == {"and", "or"} and any(is_region(x) for x in a.items):
         return False
-    kinds = {a.kind, b.kind}
-    if kinds == {"tuple"}:
-        if a.brackets != b.brackets and len(a.items) == 2:
-            return False
-    elif "tuple" in kinds and ("()" not in (a.brackets, b.brackets) and len(a.items) == 2 or "list" not in kinds):
+    if kinds == {"tuple"} and len(brackets) == 2 and len(a.items) == 2:
+        return False
+    if kinds == {"tuple", "set"} or (kinds == {"tuple", "list"} and "()" not in brackets and len(a.items) == 2):
         return False
     if "tuple" in kinds or assigned:
-        return all(same(x, y, tolerance) for x, y in zip(a.items, b.items, strict=True))
-    left = list(a.items)
-    for y in b.items:
-        found = next((k for k, x in enumerate(left) if same(x, y, tolerance)), None)
-        if found is None:
-            return False
-        left.pop(found)
-    return True
+        return _same_in_order(a, b, tolerance)
+    return _paired(a.items, b.items, lambda x, y: same(x, y, tolerance))
+
+
+def _same_ratio(a: list, b: list) -> bool:
+    """Whether each is a multiple of its partner by the same factor."""
+    if len(a) != len(b) or not all(isinstance(x, Leaf) and x.tree for x in a + b):
+        return False
+    pairs = [(x.tree, y.tree) for x, y in zip(a, b, strict=True)]
+    return all(agree(("*", x, v), ("*", y, u)) for (x, y), (u, v) in itertools.pairwise(pairs))
 
 
 def _distinct(items: list) -> list:
@@ -232,42 +211,36 @@ def _distinct(items: list) -> list:
 def _same_mixed(many: Many, leaf: Leaf, tolerance) -> bool:
     """A tuple and a column or row, a ratio and a quotient."""
     if many.kind == "tuple" and all(isinstance(x, Many) and x.kind == "tuple" for x in many.items):
-        rows = [[x.tree if isinstance(x, Leaf) else None for x in row.items] for row in many.items]
-        return all(all(row) and len(row) == len(rows[0]) for row in rows) and agree(
-            ("[", *map(tuple, rows)), leaf.tree, tolerance
-        )
+        rows = [tuple(x.tree if isinstance(x, Leaf) else None for x in row.items) for row in many.items]
+        return all(all(row) and len(row) == len(rows[0]) for row in rows) and agree(("[", *rows), leaf.tree, tolerance)
     if not all(isinstance(x, Leaf) and x.tree for x in many.items):
         return False
-    trees = [x.tree for x in many.items]
+    trees = tuple(x.tree for x in many.items)
     if many.kind == "ratio" and len(trees) == 2:
         return agree(("/", *trees), leaf.tree)
-    if many.kind != "tuple":
+    if many.kind != "tuple" or not any(t[0] == "[" for t in formula.walk(leaf.tree)):
         return False
-    matrix = any(t[0] == "[" for t in formula.walk(leaf.tree))
-    return matrix and (
-        agree(("[", *((t,) for t in trees)), leaf.tree, tolerance) or agree(("[", tuple(trees)), leaf.tree, tolerance)
-    )
+    column, row = ("[", *((t,) for t in trees)), ("[", trees)
+    return agree(column, leaf.tree, tolerance) or agree(row, leaf.tree, tolerance)
 
 
 def _same_region(a, b, tolerance) -> bool:
     if not _same_units(a, b):
         return False
-    try:
+    with contextlib.suppress(Unreadable):
         if same_line(a, b):
             return True
-    except Unreadable:
-        pass
-    if isinstance(a, Relation) and isinstance(b, Relation) and (a.signs == [r"\in"]) == (b.signs == [r"\in"]):
-        return _same_inequality(a, b)
     if isinstance(a, Relation) and isinstance(b, Relation):
-        inside, between = (a, b) if a.signs == [r"\in"] else (b, a)
+        if says(a, r"\in") == says(b, r"\in"):
+            return _same_inequality(a, b)
+        inside, between = (a, b) if says(a, r"\in") else (b, a)
         if len(between.sides) != 3 or compact(inside.sides[0].text) != compact(between.sides[1].text):
             return False
     x, y = as_interval(a), as_interval(b)
     if isinstance(x, Many) and isinstance(y, Many) and x.kind == y.kind == "tuple" and (x is not a or y is not b):
         return _same_many(x, y, tolerance)
     if isinstance(x, Region) and isinstance(y, Region) and x.sign == y.sign == r"\cup":
-        return _same_many(Many("list", _parts(x)), Many("list", _parts(y)), tolerance)
+        return _paired(_parts(x), _parts(y), lambda p, q: same(p, q, tolerance))
     return False
 
 
@@ -275,33 +248,27 @@ def _parts(region) -> list:
     return [p for x in region.parts for p in (_parts(x) if isinstance(x, Region) and x.sign == region.sign else [x])]
 
 
+def _links(relation: Relation) -> list[tuple]:
+    """Of each link the sign and the difference of its sides, turned upwards."""
+    links = []
+    for sign, (x, y) in zip(relation.signs, itertools.pairwise(relation.sides), strict=True):
+        if sign in (">", r"\ge"):
+            x, y, sign = y, x, TURNED[sign]
+        links.append((sign, ("+", x.tree, negative(y.tree))))
+    return links
+
+
+def _same_link(a: tuple, b: tuple) -> bool:
+    return a[0] == b[0] and proportional(a[1], b[1]) in ((1, -1) if a[0] in ("=", r"\ne") else (1,))
+
+
 def _same_inequality(a: Relation, b: Relation) -> bool:
     """Link by link, however turned and scaled."""
-    links = []
-    for relation in (a, b):
-        if any(not isinstance(s, Leaf) or s.tree is None for s in relation.sides):
-            return False
-        found = []
-        for sign, x, y in zip(relation.signs, relation.sides, relation.sides[1:], strict=False):
-            x, y, sign = (y, x, {">": "<", r"\ge": r"\le"}[sign]) if sign in (">", r"\ge") else (x, y, sign)
-            found.append((sign, ("+", x.tree, ("*", MINUS, y.tree))))
-        links.append(found)
+    if not all(isinstance(s, Leaf) and s.tree for s in a.sides + b.sides):
+        return False
     if a.signs == b.signs and all(same(x, y) for x, y in zip(a.sides, b.sides, strict=True)):
         return True
-    left = links[0]
-    for sign, tree in links[1]:
-        found = next(
-            (
-                k
-                for k, (s, t) in enumerate(left)
-                if s == sign and proportional(t, tree) in ((1, -1) if sign in ("=", r"\ne") else (1,))
-            ),
-            None,
-        )
-        if found is None:
-            return False
-        left = left[:found] + left[found + 1 :]
-    return not left
+    return _paired(_links(a), _links(b), _same_link)
 
 
 _OPTION = re.compile(
@@ -310,29 +277,23 @@ _OPTION = re.compile(
     r"|\(([a-j])\)|([a-j])[.)]",
     re.DOTALL,
 )
-_SAME_WORDS = dict(
-    pair.split("=")
-    for pair in [
-        "yes=true",
-        "no=false",
-        "dne=does not exist",
-        "none=no solution",
-        "no solutions=no solution",
-        "undefined=does not exist",
-        "diverges=divergent",
-        "converges=convergent",
-        "infinite=infinity",
-        "infinitely many=infinity",
-        "empty set=emptyset",
-    ]
-)
-_ORDINARY = {*_SAME_WORDS.values(), "odd", "even", "all", "both", "red", "neither"}
-_SPOKEN = {
+_SPOKEN = {  # words for a sign
+    words: sign
+    for sign, said in {
+        r"\mathbb{R}": "all real numbers, all reals, real numbers, all real values",
+        r"\emptyset": "empty set, no solution, no solutions, none",
+        r"\infty": "infinity",
+    }.items()
+    for words in said.split(", ")
+}
+_SPOKEN |= {
     w: str(k) for k, w in enumerate(str.split("zero one two three four five six seven eight nine ten eleven twelve"))
 }
-_SPOKEN |= dict.fromkeys(("all real numbers", "all reals", "real numbers", "all real values"), r"\mathbb{R}")
-_SPOKEN |= {"infinity": r"\infty"}
-_SPOKEN |= dict.fromkeys(("empty set", "no solution", "no solutions", "none"), r"\emptyset")
+_SYNONYMS = {
+    "yes": "true", "no": "false", "dne": "does not exist", "undefined": "does not exist", "diverges": "divergent",
+    "converges": "convergent", "infinite": "infinity", "infinitely many": "infinity",
+}  # fmt: skip
+_ORDINARY = {"true", "false", "divergent", "convergent", "odd", "even", "all", "both", "red", "neither"}
 
 
 def _words(text: str) -> tuple[str, bool] | None:
@@ -354,7 +315,7 @@ def _same_words(a: str, b: str) -> bool | None:
     p, q = (re.sub(r"^(?:[Tt]he|[Aa]n?) ", "", re.sub(r"[\s-]+", " ", w[0])) for w in (x, y))
     if any(len(u) == 1 and u != v for u, v in zip(p.split(), q.split(), strict=False)):
         return None
-    p, q = (_SAME_WORDS.get(w.casefold(), w.casefold()) for w in (p, q))
+    p, q = (_SYNONYMS.get(w.casefold(), w.casefold()) for w in (p, q))
     if p != q:
         kinds = ("[A-Z]{3,}", "[a-z]{4,}|[a-z]{3,}(?: [a-z]{3,})+")  # no products of letters
         plain = any(all(re.fullmatch(kind, w[0]) for w in (x, y)) for kind in kinds)
@@ -404,16 +365,16 @@ def _prose(text: str) -> str:
     """What a sentence says: its last formula, or its end from the last number on; the text itself of other texts."""
     found = [(m.start(), next(g for g in m.groups() if g)) for m in _MATH.finditer(text)]
     around = _MATH.sub(lambda m: " " * len(m[0]), text)
-    if len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around)) < (
-        1 if found else 2
-    ) or (not found and "\\" in text):
+    count = len(re.findall(r"(?<!\\)\b(?!(?:and|or|for|all|where|with|not|if)\b)[a-zA-Z]{2,}", around))
+    if count < (1 if found else 2) or (not found and "\\" in text):
         return text
     number = list(_LAST.finditer(around))[-1:]
     if number and (not found or number[0].start() > found[-1][0]):
-        if not _SAYS.search(around[: number[0].start()]):
+        start, digits = number[0].start(), number[0][0]
+        if not _SAYS.search(around[:start]):
             return text
-        end = re.split(r"\.\s|<\|", text[number[0].start() :])[0]
-        return number[0][0] if re.fullmatch(r"[a-zA-Z]{1,3}[²³]?", end[len(number[0][0]) :]) else end
+        end = re.split(r"\.\s|<\|", text[start:])[0]
+        return digits if re.fullmatch(r"[a-zA-Z]{1,3}[²³]?", end[len(digits) :]) else end
     if not found:
         return text
     clause = re.split(r"[.,:;]\s", around[: found[-1][0]])[-1] + around[found[-1][0] :]
@@ -459,15 +420,13 @@ def _read(text: str, gold: bool = False) -> list:
         return []
 
 
-def _understood(text: str) -> bool:
-    def known(item) -> bool:
-        if isinstance(item, Leaf):
-            letters = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|_\s*\{[^{}]*\}", " ", item.value)
-            return item.tree is not None and not re.search("[a-zA-Z]{3}", letters)
-        parts = item.items if isinstance(item, Many) else item.sides if isinstance(item, Relation) else item.parts
-        return all(known(p) for p in parts)
+def _known(leaf: Leaf) -> bool:
+    letters = re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+|_\s*\{[^{}]*\}", " ", leaf.value)
+    return leaf.tree is not None and not re.search("[a-zA-Z]{3}", letters)
 
-    return any(known(x) for x in _read(text))
+
+def _understood(text: str) -> bool:
+    return any(all(map(_known, leaves(item))) for item in _read(text))
 
 
 def readable(gold: str) -> bool:

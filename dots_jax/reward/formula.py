@@ -5,14 +5,15 @@ A tree is a tuple: ("n", value, whether written with decimals), ("s", name), ("+
 ("base", digits, base), ("index", name, tree).
 """
 
+import functools
 import re
 from fractions import Fraction
 
 GREEK = set(
     str.split(
         "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
-        "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar Re Im aleph nabla "
-        "partial mho emptyset"
+        "omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar Re Im aleph nabla partial mho "
+        "emptyset"
     )
 )
 _ALIASES = {"tg": "tan", "ctg": "cot", "cosec": "csc", "arsinh": "arcsinh", "arcosh": "arccosh", "artanh": "arctanh"}
@@ -25,22 +26,35 @@ _ACCENTS = set(str.split("bar hat tilde overline widehat widetilde overrightarro
 _NUMBER = r"(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d{1,9}(?![\d.]))?"
 _TOKEN = re.compile(rf"\s*({_NUMBER}|\\text\{{[^{{}}]*\}}|\\[a-zA-Z]+|\\.|\S)", re.DOTALL)
 _REPEATING = re.compile(
-    r"(\d*)\.(\d*)\s*(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?((?:\d*\\dot\s*\{?\d\}?)?)|\((\d+)\))(?!\d)"
-    r"|(\d*)\.(\d*?)(\d{1,9}?)\8{2,}\s*\\ldots"
+    r"\s*(\d*)\.(\d*)\s*(?:\\(?:overline|bar|dot)\s*\{?(\d+)\}?((?:\d*\\dot\s*\{?\d\}?)?)|\((\d+)\))(?!\d)"
+    r"|\s*(\d*)\.(\d*?)(\d{1,9}?)\8{2,}\s*\\ldots"
 )
 _CLOSING = {
-    "(": ")",
-    "[": "]",
-    "{": "}",
-    r"\{": r"\}",
-    r"\lfloor": r"\rfloor",
-    r"\lceil": r"\rceil",
-    r"\langle": r"\rangle",
-}
-_WORDS_OF_BASES = str.split("two three four five six seven eight nine ten")
-
-
+    "(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil", r"\langle": r"\rangle"
+}  # fmt: skip
+_BASES = {w: k for k, w in enumerate(str.split("two three four five six seven eight nine ten"), 2)}
+_MIXED = re.compile(r"\s*\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))|\s+(\d+)\s*/\s*(\d+)(?![\d.])")
+_BASED = re.compile(
+    r"([A-Z0-9]*|[a-f0-9]*(?=\s*_\s*\{?16))\s*_\s*"
+    r"(?:\{\s*\(?\s*(?:\\text\{(\w+)\}|(\w+))\s*\)?\s*\}|\\text\{(\w+)\}|(\d+))"
+)
+_CALLED = re.compile(r"f\s*[\^(]|[a-zA-Z]\s*\(\s*\d+\s*\)|[uhA-Z]\s*\(\s*[a-z]\s*\)")  # f(x), a(5), U(t)
+_INVERSE = re.compile(r"\s*\^\s*(?:\{(?:-1|\(\w\))\}|-1)(?=\s*\()")
+_BY = r"\{\s*(?:\\partial|d)\s*"
+_DERIVATIVE = re.compile(
+    rf"\s*{_BY}(?:\^\s*\{{?(\d)\}}?)?\s*(\\?[a-zA-Z]+)\s*\}}\s*{_BY}(\\?[a-zA-Z]+)\s*(?:\^\s*\{{?\d\}}?)?\s*\}}"
+)
 MINUS = ("n", Fraction(-1), False)
+
+
+def whole(number: int):
+    """The tree of a whole number."""
+    return ("n", Fraction(number), False)
+
+
+def negative(tree):
+    """The tree of -x."""
+    return ("*", MINUS, tree)
 
 
 class Unreadable(Exception):
@@ -71,6 +85,12 @@ class _Parser:
             return True
         return False
 
+    def match(self, pattern: re.Pattern) -> re.Match | None:
+        """The match of a pattern that comes next; it is then read."""
+        match = pattern.match(self.text, self.i)
+        self.i = match.end() if match else self.i
+        return match
+
     def all(self):
         """The tree of the whole text."""
         tree = self.sum()
@@ -78,37 +98,31 @@ class _Parser:
             raise Unreadable(self.peek())
         return tree
 
-    def sum(self):
-        sign = self._sign()
-        tree = self.product()
-        tree = ("*", MINUS, tree) if sign < 0 else tree
-        while self.peek() in ("+", "-"):
-            sign = self._sign()
-            term = self.product()
-            tree = ("+", tree, term if sign > 0 else ("*", MINUS, term))
-        return tree
-
-    def _sign(self) -> int:
+    def signed(self, read):
+        """What `read` reads after any signs."""
         sign = 1
         while (token := self.peek()) in ("+", "-"):
             self.next()
             sign = -sign if token == "-" else sign
-        return sign
+        tree = read()
+        return tree if sign > 0 else negative(tree)
+
+    def sum(self):
+        tree = self.signed(self.product)
+        while self.peek() in ("+", "-"):
+            tree = ("+", tree, self.signed(self.product))
+        return tree
 
     def product(self, implicit_only: bool = False):
         tree = self.factor()
         while token := self.peek():
             if token in ("*", r"\cdot", r"\times") and not implicit_only:
                 self.next()
-                tree = ("*", tree, self.signed())
+                tree = ("*", tree, self.signed(self.factor))
             elif token == "/" and not implicit_only:
                 self.next()
-                below = self.signed()
-                while (
-                    below[0] != "n"
-                    and re.match("[a-zA-Z]", self.text[self.i : self.i + 1])
-                    and re.match("[a-zA-Z]", self.text[self.i - 1])
-                ):
+                below = self.signed(self.factor)
+                while below[0] != "n" and re.fullmatch("[a-zA-Z]{2}", self.text[self.i - 1 : self.i + 1]):
                     below = ("*", below, self.factor())  # t/RC
                 tree = ("/", tree, below)
             elif implicit_only and (token[1:] in FUNCTIONS or token in (r"\sum", r"\prod")):
@@ -129,11 +143,6 @@ class _Parser:
         known = name in GREEK or name in FUNCTIONS or name in _ACCENTS or token in _PRIMARY or name.startswith("text{")
         return known or token[0].isalnum() or token in _CLOSING or (token[0] == "." and len(token) > 1)
 
-    def signed(self):
-        sign = self._sign()
-        tree = self.factor()
-        return tree if sign > 0 else ("*", MINUS, tree)
-
     def factor(self):
         """A primary with its exponents, factorials, degrees and percents."""
         tree = self.primary()
@@ -151,20 +160,16 @@ class _Parser:
                 tree = ("*", tree, ("f", "degree"))
             elif token == "%":
                 self.next()
-                tree = ("/", tree, ("n", Fraction(100), False))
+                tree = ("/", tree, whole(100))
             else:
                 return tree
         return tree
 
     def exponent(self):
         if self.peek() in ("-", "+"):
-            sign = self.next()
-            tree = self.exponent()
-            return tree if sign == "+" else ("*", MINUS, tree)
+            return self.signed(self.exponent)
         tree = self.script()
-        if self.take("^"):
-            tree = ("^", tree, self.exponent())
-        return tree
+        return ("^", tree, self.exponent()) if self.take("^") else tree
 
     def script(self):
         """What is raised or lowered: a pair of braces, a number, or one sign."""
@@ -180,7 +185,7 @@ class _Parser:
             return self.group()
         if token and token[0].isdigit():
             self.i = _TOKEN.match(self.text, self.i).start(1) + 1
-            return ("n", Fraction(int(token[0])), False)
+            return whole(int(token[0]))
         return self.primary()
 
     def group(self):
@@ -188,9 +193,12 @@ class _Parser:
         bars, self.bars = self.bars, 0
         tree = self.sum()
         self.bars = bars
-        if not self.take(_CLOSING[opening]):
-            raise Unreadable("a bracket is not closed")
+        self.close(_CLOSING[opening])
         return tree
+
+    def close(self, closing: str) -> None:
+        if not self.take(closing):
+            raise Unreadable("a bracket is not closed")
 
     def raw(self) -> str:
         """The text of a pair of braces, or of the next sign."""
@@ -204,27 +212,23 @@ class _Parser:
         return " ".join(self.text[start : self.i - 1].split())
 
     def primary(self):
-        if match := _REPEATING.match(self.text, self.i + len(self.text[self.i :]) - len(self.text[self.i :].lstrip())):
-            self.i = match.end()
+        if match := self.match(_REPEATING):
             return _repeating(match)
         token = self.next()
-        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+        name = token[1:]
+        if token[0].isdigit() or (token[0] == "." and name):
             return self.number(token)
         if token == "|":
             return self.bar()
-        if token in (r"\|",):
-            raise Unreadable(token)
-        if token in ("(", "[", "{"):
-            self.i -= 1
-            return self.group()
-        if token in (r"\lfloor", r"\lceil"):
+        if token in ("(", "[", "{", r"\lfloor", r"\lceil"):
             self.i -= len(token)
-            return ("f", "floor" if token == r"\lfloor" else "ceil", self.group())
-        if token.startswith(r"\text{"):
-            return self.symbol(token[6:-1])
-        name = token[1:]
+            return ("f", name.replace("l", "", 1), self.group()) if name else self.group()
         if token in _PRIMARY:
             return _PRIMARY[token](self)
+        if len(token) == 1 and token.isalpha():
+            return self.symbol(token)
+        if token.startswith(r"\text{"):
+            return self.symbol(token[6:-1])
         if token[0] == "\\" and name in FUNCTIONS:
             return self.function(_ALIASES.get(name, name))
         if token == r"\overline" and re.match(r"\s*\{[^{}]*\d[^{}]*i\s*\}", self.text[self.i :]):
@@ -233,15 +237,12 @@ class _Parser:
             return self.symbol(f"{name}({self.raw()})".replace(" ", ""))
         if token[0] == "\\" and name in GREEK:
             return self.symbol(name)
-        if len(token) == 1 and token.isalpha():
-            return self.symbol(token)
         raise Unreadable(token)
 
     def bar(self):
         self.bars += 1
         tree = self.sum()
-        if not self.take("|"):
-            raise Unreadable("a bar is not closed")
+        self.close("|")
         self.bars -= 1
         return ("f", "abs", tree)
 
@@ -249,73 +250,52 @@ class _Parser:
         """A number, perhaps a mixed one or one in another base."""
         if "." in token:
             self.take(r"\ldots")
-        tree = _number(token)
-        if mixed := re.compile(
-            r"\s*\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)\s*(\d)|\{\s*(\d+)\s*\}\s*(\d)|(\d)\s*\{\s*(\d+)\s*\})|\s+(\d+)\s*/\s*(\d+)(?![\d.])"
-        ).match(self.text, self.i):
+        start = self.i
+        if token.isdigit() and (mixed := self.match(_MIXED)):
             top, bottom = (int(x) for x in mixed.groups() if x)
-            if token.isdigit() and 0 < top < bottom:
-                self.i = mixed.end()
+            if 0 < top < bottom:
                 return ("n", int(token) + Fraction(top, bottom), False)
-        if match := re.compile(
-            r"([A-Z0-9]*|[a-f0-9]*(?=\s*_\s*\{?16))\s*_\s*(?:\{\s*\(?\s*(?:\\text\{(\w+)\}|(\w+))\s*\)?\s*\}|\\text\{(\w+)\}|(\d+))"
-        ).match(self.text, self.i):
-            word = next(x for x in match.groups()[1:] if x)
-            base = int(word) if word.isdigit() else _WORDS_OF_BASES.index(word) + 2 if word in _WORDS_OF_BASES else 0
-            digits = token + match[1]
+            self.i = start
+        if based := self.match(_BASED):
+            digits, word = token + based[1], next(x for x in based.groups()[1:] if x)
+            base = int(word) if word.isdigit() else _BASES.get(word, 0)
             if 2 <= base <= 36 and digits.isalnum():
-                self.i = match.end()
                 return ("base", digits.upper(), base)
-        return tree
+            self.i = start
+        return _number(token)
 
     def symbol(self, name: str):
         """A variable with its index and primes, or a function of it."""
         if name in FUNCTIONS and self.peek() not in ("_", "", "^", ")", "}", "+", "-"):
             return self.function(_ALIASES.get(name, name))
-        tree = ("s", name)
-        primes = ""
-        while token := self.peek():
-            if token == "'":
-                self.next()
+        tree, primes = ("s", name), ""
+        while True:
+            if self.take("'"):
                 primes += "'"
-            elif token == "_" and tree[0] == "s" and "_" not in tree[1]:
+            elif self.peek() == "_" and tree == ("s", name) and "_" not in name:
                 self.next()
-                index = re.sub(r"\\text\{([^{}]*)\}|[\s{}]|\\(?=[a-z])", r"\1", self.raw_index())
-                tree = ("s", f"{tree[1]}_{index}")
-                if re.fullmatch(r"[a-z](?:[-+][a-z0-9])*|\d+(?:[-+][a-z0-9])+", index):
-                    tree = ("index", name, _Parser(index).all())
+                raw = self.next() if self.peek()[:1].isdigit() else self.raw()
+                index = re.sub(r"\\text\{([^{}]*)\}|[\s{}]|\\(?=[a-z])", r"\1", raw)
+                computed = re.fullmatch(r"[a-z](?:[-+][a-z0-9])*|\d+(?:[-+][a-z0-9])+", index)
+                tree = ("index", name, _Parser(index).all()) if computed else ("s", f"{name}_{index}")
             else:
                 break
         if primes:
             tree = ("s", f"{tree[1]}{primes}") if tree[0] == "s" else ("f", "prime" + primes, tree)
-        after = self.text[self.i :]
-        applied = (
-            name == "f"
-            or (len(name) == 1 and re.match(r"\s*\(\s*\d+\s*\)", after))
-            or (name in ("g", "F", "G") and re.search(rf"{name}\s*\(\s*(?:\\?[a-z]+|\d+)\s*\)", self.text))
-            or primes
-        )
-        applied = applied or (
-            (name in ("u", "h") or re.fullmatch("[A-Z]", name)) and re.match(r"\s*\(\s*[a-z]\s*\)", after)
-        )
-        if match := applied and re.compile(r"\s*\^\s*(?:\{(?:-1|\(\w\))\}|-1)(?=\s*\()").match(self.text, self.i):
-            self.i, tree = match.end(), ("s", str(tree[1]) + match[0].replace(" ", ""))
-        if applied and self.peek() == "(" and tree[0] == "s":
-            return ("f", "apply " + tree[1], *self.arguments())
+        called = primes or _CALLED.match(name + self.text[self.i :])
+        if called or (name in "gFG" and re.search(rf"{name}\s*\(\s*(?:\\?[a-z]+|\d+)\s*\)", self.text)):
+            if inverse := self.match(_INVERSE):
+                tree = ("s", str(tree[1]) + inverse[0].replace(" ", ""))
+            if self.peek() == "(" and tree[0] == "s":
+                return ("f", "apply " + tree[1], *self.arguments())
         return tree
-
-    def raw_index(self) -> str:
-        if self.peek()[:1].isdigit():
-            return self.next()
-        return self.raw()
 
     def arguments(self) -> list:
         closing = _CLOSING[self.next()]
         found = [self.sum()]
         while self.take(",", ";"):
             found.append(self.sum())
-        if not self.take(closing):
-            raise Unreadable("a bracket is not closed")
+        self.close(closing)
         return found
 
     def function(self, name: str):
@@ -328,37 +308,26 @@ class _Parser:
                 base = self.script()
         if self.peek() in ("(", "{", "[", r"\{"):
             args = self.arguments()
-        elif self.peek() == "|":
-            self.next()
+        elif self.take("|"):
             args = [self.bar()]
         else:
-            sign = self._sign() if self.peek() == "-" else 1
-            tree = self.product(implicit_only=True)
-            args = [tree if sign > 0 else ("*", MINUS, tree)]
-        if power == ("*", MINUS, ("n", Fraction(1), False)) and name in NAMED[:12]:
+            args = [self.signed(functools.partial(self.product, implicit_only=True))]
+        if power == negative(whole(1)) and name in NAMED[:12]:
             name, power = "arc" + name, None
         if name == "cis":
             return ("f", "exp", ("*", ("s", "i"), *args))
-        if base is not None:
-            if name != "log":
-                raise Unreadable("an index of a function")
-            tree = ("/", ("f", "ln", *args), ("f", "ln", base))
-        elif name == "lg":
-            tree = ("/", ("f", "ln", *args), ("f", "ln", ("n", Fraction(10), False)))
-        else:
-            tree = ("f", name, *args)
+        if base is not None and name != "log":
+            raise Unreadable("an index of a function")
+        tree = ("f", name, *args)
+        if base is not None or name == "lg":
+            tree = ("/", ("f", "ln", *args), ("f", "ln", base or whole(10)))
         return tree if power is None else ("^", tree, power)
 
     def fraction(self):
-        derivative = re.compile(
-            r"\s*\{\s*(?:\\partial|d)\s*(?:\^\s*\{?(\d)\}?)?\s*(\\?[a-zA-Z]+)\s*\}\s*\{\s*(?:\\partial|d)\s*(\\?[a-zA-Z]+)\s*(?:\^\s*\{?\d\}?)?\s*\}"
-        ).match(self.text, self.i)
-        if derivative:
-            self.i = derivative.end()
+        if derivative := self.match(_DERIVATIVE):
             order, name, by = derivative.groups()
             return ("s", name.strip("\\") + "'" * int(order or 1) + ("" if by in "tx" else f" by {by}"))
-        top = self.argument()
-        return ("/", top, self.argument())
+        return ("/", self.argument(), self.argument())
 
     def root(self):
         degree = None
@@ -367,7 +336,7 @@ class _Parser:
             degree = self.group()
         token = self.peek()
         inside = self.group() if token == "(" else self.script()
-        return ("f", "root", inside, degree or ("n", Fraction(2), False))
+        return ("f", "root", inside, degree or whole(2))
 
     def matrix(self):
         name = self.raw()
@@ -375,19 +344,18 @@ class _Parser:
             raise Unreadable(name)
         if name == "array":
             self.raw()
-        rows = [[]]
-        while True:
-            rows[-1].append(self.sum())
-            if self.take(r"\\"):
-                if self.peek() != r"\end":
-                    rows.append([])
-                    continue
-            elif self.take("&"):
-                continue
-            if not self.take(r"\end") or self.raw() != name or len({len(r) for r in rows}) != 1:
+        rows = [[self.sum()]]
+        while not self.take(r"\end"):
+            if self.take("&"):
+                rows[-1].append(self.sum())
+            elif not self.take(r"\\"):
                 raise Unreadable("a matrix is not closed")
-            tree = ("[", *map(tuple, rows))
-            return ("f", "det", tree) if name == "vmatrix" else tree
+            elif self.peek() != r"\end":
+                rows.append([self.sum()])
+        if self.raw() != name or len({len(r) for r in rows}) != 1:
+            raise Unreadable("a matrix is not closed")
+        tree = ("[", *map(tuple, rows))
+        return ("f", "det", tree) if name == "vmatrix" else tree
 
     def big(self, kind: str):
         if not self.take("_"):
@@ -398,19 +366,11 @@ class _Parser:
         end = self.argument()
         return ("sum", kind, match[1], _Parser(match[2]).all(), end, self.product())
 
-    def binomial(self):
-        top = self.argument()
-        return ("f", "binomial", top, self.argument())
-
     def angle(self):
         """What follows is its name."""
         name = re.sub(r"[\s_{}]", "", self.text[self.i :])
         self.i = len(self.text)
         return ("s", f"angle {name}")
-
-    def accent(self, primes: str):
-        name = self.raw().strip("\\")
-        return self.symbol(name + primes)
 
 
 def _number(token: str):
@@ -433,15 +393,15 @@ def _repeating(match: re.Match):
 _PRIMARY = {
     r"\frac": _Parser.fraction,
     r"\sqrt": _Parser.root,
-    r"\cbrt": lambda p: ("f", "root", p.argument(), ("n", Fraction(3), False)),
-    r"\binom": _Parser.binomial,
+    r"\cbrt": lambda p: ("f", "root", p.argument(), whole(3)),
+    r"\binom": lambda p: ("f", "binomial", p.argument(), p.argument()),
     r"\begin": _Parser.matrix,
     r"\sum": lambda p: p.big("sum"),
     r"\prod": lambda p: p.big("prod"),
     r"\pi": lambda p: p.symbol("pi"),
     r"\infty": lambda p: ("f", "infinity"),
-    r"\dot": lambda p: p.accent("'"),
-    r"\ddot": lambda p: p.accent("''"),
+    r"\dot": lambda p: p.symbol(p.raw().strip("\\") + "'"),
+    r"\ddot": lambda p: p.symbol(p.raw().strip("\\") + "''"),
     r"\angle": _Parser.angle,
 }
 
@@ -464,10 +424,15 @@ def names(tree) -> set[str]:
     return found - {t[2] for t in walk(tree) if t[0] == "sum"} if found else found
 
 
+def is_constant(tree) -> bool:
+    """Whether it holds no variable but `i`."""
+    return not names(tree) - {"i"}
+
+
 def in_degrees(tree) -> tuple[tuple, bool]:
     """The tree with degrees as plain numbers, those within functions aside, and whether there are any."""
     if tree == ("f", "degree"):
-        return ("n", Fraction(1), False), True
+        return whole(1), True
     if tree[0] not in ("+", "*", "/"):
         return tree, False
     (a, left), (b, right) = (in_degrees(t) for t in tree[1:])

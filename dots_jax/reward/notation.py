@@ -3,6 +3,7 @@ r"""Rewrites one answer, in whatever notation it was written, as plain LaTeX for
 Nothing that tells symbols apart is lost: capitals, indices, bases and accents stay.
 """
 
+import functools
 import re
 import unicodedata
 
@@ -29,6 +30,8 @@ _CHARACTERS = {
     for c, name in zip(_SIGNS[::2], _SIGNS[1::2], strict=True)
 } | {ord(c): f"\\{name} " for c, name in zip(_GREEK.split()[::2], _GREEK.split()[1::2], strict=True)}
 
+_nfkc = functools.partial(unicodedata.normalize, "NFKC")
+
 _TEXT = (
     r"text|textrm|textnormal|textbf|textit|texttt|textsf|textsc|textup|emph|mbox|hbox|mathrm|rm|operatorname\*?|mathop"
     r"|mathsf|mathtt|mathbf|mathit|mathnormal|boldsymbol|bm|pmb|underline|boxed|fbox|bf|vec"
@@ -43,6 +46,18 @@ _WORDS = "|".join(
 )
 _RENAMED = {"infinity": "infty", "inf": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 
+_COMMANDS = {  # other commands for the same
+    name: sign
+    for sign, names in {
+        r"\frac": "dfrac tfrac cfrac sfrac nicefrac flatfrac", r"\binom": "dbinom tbinom", r"\le ": "leq leqslant leqq",
+        r"\ge ": "geq geqslant geqq", r"\ne ": "neq", "<": "lt", ">": "gt", r"\approx ": "simeq cong doteq",
+        r"\emptyset ": "varnothing", r"\ldots ": "dots cdots dotsc dotsb", "|": "vert lvert rvert Vert lVert rVert mid",
+        r"\{": "lbrace", r"\}": "rbrace", r"\setminus ": "backslash smallsetminus", r"\cup ": "bigcup", ":": "colon",
+        "*": "ast", "/": "div", "T": "top", r"\text{pounds}": "pounds",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
+
 _RELATES = re.compile(r"[<>=]|\\(?:le|ge|ne|in)(?![a-z])")
 _REWRITES = [
     (re.compile(p), r)
@@ -55,45 +70,35 @@ _REWRITES = [
         (r"~|&nbsp;|\\\(|\\\)|\\\[|\\\]|\\nobreak(?![a-z])", " "),
         (r"(?<![a-zA-Z])\{,\}|,\\, (?=\d{3})", ","),
         (r"(?<![a-zA-Z])\{\.\}", "."),
+        (r"\\([a-zA-Z]+)", lambda m: _COMMANDS.get(m[1], m[0])),
+        (r"<=|&lt;=|=<", r"\\le "),
+        (r">=|&gt;=", r"\\ge "),
+        (r"\\not\s*=|(?<!(?<!_)\d)!=|/=", r"\\ne "),
+        (r"&lt;", "<"),
+        (r"&gt;", ">"),
+        (r"~=", r"\\approx "),
+        (r"\\\{\s*\\\}", r"\\emptyset "),
+        (r"\.\.\.+", r"\\ldots "),
+        (r"\\\|", "|"),
+        (r"\\%", "%"),
         (r"(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?![\d.])", lambda m: m[0].replace(".", "")),
-        (r"\\(?:dfrac|tfrac|cfrac|sfrac|nicefrac|flatfrac)(?![a-zA-Z])", r"\\frac"),
-        (r"\\(?:d|t)binom(?![a-z])", r"\\binom"),
-        (r"\\(?:leq|leqslant|leqq)(?![a-z])|<=|&lt;=|=<", r"\\le "),
-        (r"\\(?:geq|geqslant|geqq)(?![a-z])|>=|&gt;=", r"\\ge "),
-        (r"\\neq(?![a-z])|\\not\s*=|(?<!(?<!_)\d)!=|/=", r"\\ne "),
-        (r"\\lt(?![a-z])|&lt;", "<"),
-        (r"\\gt(?![a-z])|&gt;", ">"),
-        (r"\\(?:simeq|cong|doteq)(?![a-z])|~=", r"\\approx "),
-        (r"\\(?:varnothing)(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\var(epsilon|phi|theta|rho|sigma|kappa|pi)(?![a-z])", r"\\\1"),
-        (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-z])|\.\.\.+", r"\\ldots "),
-        (r"\\(?:[lr]?[vV]ert|mid)(?![a-z])|\\\|", "|"),
-        (r"\\lbrace(?![a-z])", r"\\{"),
-        (r"\\rbrace(?![a-z])", r"\\}"),
-        (r"\\backslash(?![a-z])|\\smallsetminus(?![a-z])", r"\\setminus "),
-        (r"\\bigcup(?![a-z])", r"\\cup "),
         (r"\\(?:lor|vee)(?![a-z])", lambda m: r"\text{or}" if _RELATES.search(m.string) else r"\cup "),
         (r"\\(?:land|wedge)(?![a-z])", lambda m: r"\text{and}" if _RELATES.search(m.string) else r"\land "),
         (r"\\(?:text|mathrm)\s*\{\s*\\AA\s*\}|\\AA(?![a-zA-Z])", r"\\text{angstroms}"),
         (r"(?<=[\d}])\s*([MRL])\s*_\s*\{?\s*\\(odot|oplus)\s*\}?$", r"\\text{ \1\2}"),
         (r"(?<=\d )\s*([kcdm]?m|ft|in|yd|mi)([23])$", r"\1^\2"),
         (r"\bUS(?=\s*\\text\{dollars\})", ""),
-        (r"\\colon(?![a-z])", ":"),
-        (r"\\ast(?![a-z])", "*"),
-        (r"\\div(?![a-z])", "/"),
-        (r"\\%", "%"),
         (r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree)(?![a-z])|\\degrees?(?![a-z])|\\circ(?=\s*$)", r"\\degree "),
         (r"(?<=[\d)}])\s*\^\s*(?:o(?![a-zA-Z])|\{o\}|\\text\{o\}|\{\\text\{o\}\})", r"\\degree "),
         (r"\^\s*(?:\{(?:\\prime|')\}|\\prime(?![a-z]))", "'"),
         (r"\^\s*\{\s*(?:\\prime\s*\\prime|'')\s*\}", "''"),
         (r"\*\*", "^"),
         (r"\^\s*(\{[^{}]*\}|\d)\s*_\s*(\{[^{}]*\}|\w)", r"_\2^\1"),
-        (r"\\top(?![a-z])", "T"),
-        (r"\\pounds(?![a-z])", r"\\text{pounds}"),
         (r"(?<=[\d}])\s*\bmin(?=\s*(?:$|[,/]|\\text))", r"\\text{min}"),
         (r"\(?\s*(?:\\text\{\s*\(?)?\s*approx(?:\.|imately)?\s*\)?\s*\}?\s*\)?$", ""),
         (r"\\text\{\s*(?:is|equals|are)\s*\}", "="),
-        (r"(?<=[\d}])\s*\(\s*(\\(?:text|mathrm)\s*\{[a-z ]*\})\s*\)$", r" \1"),
+        (r"(?<=[\d}])(?:\s|\\,)*\(\s*(\\(?:text|mathrm)\s*\{[a-z ]*\})\s*\)$", r" \1"),
         (r"(?<=\d)\s*(?:\\(?:text|mathrm)\s*\{[eE]\}|[eE])(?:\{([-+]?\d+)\}|([-+]?\d+))(?![\d.])", r"e\1\2"),
         (r"\(([0-9A-F]+)\)\s*(?=_\s*\{?\(?\d)", r"\1"),
         (r"(\w)\s*(?:\\text\{)?\s*\(?\s*(?:in )?base[- ]?\s*\}?\s*(\d+|two|three|five|eight)\s*\)?\s*\}?$", r"\1_{\2}"),
@@ -126,21 +131,22 @@ _SAYING = re.compile(
 
 def clean(text: str) -> str:
     r"""One answer as plain LaTeX: one spelling for each sign, `\text{...}` for all words set as such."""
-    text = text.translate(_CHARACTERS) if not text.isascii() else text
     if r"\begin" not in text:  # escaped twice
         text = re.sub(r"(?<!\\)\\\\(?=[a-zA-Z]{2,})", r"\\", text)
     if not text.isascii():
+        text = text.translate(_CHARACTERS)
         text = re.sub("[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+", lambda m: f"^{{{m[0].translate(_SUPER)}}}", text)
         text = re.sub("[₀-₎ₐₑₒₓₙₘₖᵢⱼ]+", lambda m: f"_{{{m[0].translate(_SUB)}}}", text)
-        text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_halves(m[0])), text)
-        text = unicodedata.normalize("NFKC", text).translate(_CHARACTERS)
+        text = re.sub("[½⅓⅔¼¾⅕-⅞⅐⅑⅒]", lambda m: r" \frac{{{}}}{{{}}}".format(*_nfkc(m[0]).split("⁄")), text)
+        text = _nfkc(text).translate(_CHARACTERS)
         text = re.sub(r"\\sqrt\s*(?:\[\d\])?\s*(?=\d)", lambda m: m[0].strip(), text)
     for pattern, replacement in _REWRITES[:5]:
         text = pattern.sub(replacement, text)
     text = text.strip()
     said = _SAYING.match(text)
     text = re.sub(r"(?:\\\\|(?<!\\)\$|\s)+$", "", _unwrap(text[said.end() :] if said else text))
-    text = _dollars(text)
+    text = re.sub(r"^(\s*[-+]?\s*)\\?\$\s*(?=[\d.])(?!.*\$)", r"\1\\text{dollars}", text)  # money, not markup
+    text = text.replace(r"\$", r"\text{dollars}").replace("$", " ")
     for pattern, replacement in _REWRITES[5:]:
         text = pattern.sub(replacement, text)
     for _ in range(3):  # exponents within words
@@ -149,15 +155,10 @@ def clean(text: str) -> str:
     text = re.sub(
         r"(?<![\d,.])(\d{1,3})((?:(?:\\, ?| )\d{3})+)(?![\d,])", lambda m: m[1] + re.sub(r"\D", "", m[2]), text
     )
-    text = text.replace(r"\,", " ")
-    text = " ".join(text.split())
+    text = " ".join(text.replace(r"\,", " ").split())
     if text.endswith((".", ",", ";")) and not text.endswith(".."):
         text = text[:-1].rstrip("$ ")
     return text
-
-
-def _halves(character: str) -> list[str]:
-    return unicodedata.normalize("NFKC", character).split("⁄")
 
 
 def _unwrap(text: str) -> str:
@@ -170,12 +171,6 @@ def _unwrap(text: str) -> str:
             break
         text = match[2] + match[3]
     return text
-
-
-def _dollars(text: str) -> str:
-    """`$` is markup or money."""
-    text = re.sub(r"^(\s*[-+]?\s*)\\?\$\s*(?=[\d.])(?!.*\$)", r"\1\\text{dollars}", text)
-    return text.replace(r"\$", r"\text{dollars}").replace("$", " ")
 
 
 _COMMAND = re.compile(rf"\\(?:{_TEXT})(?![a-zA-Z])\s*(?:\{{([^{{}}]*)\}}|(\w))")
@@ -192,16 +187,10 @@ def _words(text: str) -> str:
     parts = re.split(r"(\x02[^\x03]*\x03)", text)
     program = "*" in text and "\\" not in text
     for k in range(0, len(parts), 2):
-        if program:
-            parts[k] = re.sub(r"(?<![a-zA-Z])(nu|mu|xi)(?![a-zA-Z])", r"\\\1 ", parts[k])
-        parts[k] = re.sub(r"(?<![a-zA-Z\\])([b-zB-Z])(?=(?:sin|cos|tan|log|ln|exp|sqrt)\()", r"\1 ", parts[k])
-        part = re.sub(r"(?<![a-zA-Z\\])(?:np|numpy|math|sp|sympy|cmath)\.(?=[a-z])", "", parts[k])
-        part = re.sub(
-            rf"(?<![a-zA-Z\\])({_WORDS})(?=\d|[^a-zA-Z]|$)",
-            lambda m: f"\\{_RENAMED.get(m[1], m[1])} ",
-            part,
-        )
-        parts[k] = part
+        part = re.sub(r"(?<![a-zA-Z])(nu|mu|xi)(?![a-zA-Z])", r"\\\1 ", parts[k]) if program else parts[k]
+        part = re.sub(r"(?<![a-zA-Z\\])([b-zB-Z])(?=(?:sin|cos|tan|log|ln|exp|sqrt)\()", r"\1 ", part)
+        part = re.sub(r"(?<![a-zA-Z\\])(?:np|numpy|math|sp|sympy|cmath)\.(?=[a-z])", "", part)
+        parts[k] = re.sub(rf"(?<![a-zA-Z\\])({_WORDS})(?![a-zA-Z])", lambda m: f"\\{_RENAMED.get(m[1], m[1])} ", part)
     return "".join(parts).replace("\x02", r"\text{").replace("\x03", "}")
 
 

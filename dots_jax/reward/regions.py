@@ -1,21 +1,25 @@
 """Sets of real numbers: intervals, unions and inequalities."""
 
 import itertools
+import operator
+from collections.abc import Callable
 from fractions import Fraction
+from typing import NamedTuple
 
 from mpmath import mp
 
 from dots_jax.reward import answers, formula, value
 from dots_jax.reward.answers import Leaf, Many, Region, Relation, compact
-from dots_jax.reward.formula import MINUS, Unreadable
+from dots_jax.reward.formula import Unreadable, negative
 from dots_jax.reward.value import Point
 
 
-class _Line:
-    """A set of real numbers: whether it contains one, where it may begin or end, and the name of its variable."""
+class _Line(NamedTuple):
+    """A set of real numbers."""
 
-    def __init__(self, contains, breaks, variable=None):
-        self.contains, self.breaks, self.variable = contains, breaks, variable
+    contains: Callable  # whether it holds a number
+    breaks: list  # where it may begin or end
+    variable: str | None = None
 
 
 def _order(x, y) -> int:
@@ -39,36 +43,31 @@ def _constant(item):
 
 
 def _line(item) -> _Line:
-    if isinstance(item, Leaf):
-        if answers.is_region(item):
-            return _Line(lambda x: True, [])
-        x = _constant(item)
-        return _Line(lambda t: _order(t, x) == 0, [x])
-    if (
-        isinstance(item, Many)
-        and item.kind == "tuple"
-        and len(item.items) == 2
-        and item.brackets in ("()", "(]", "[)", "[]")
-    ):
-        low, high = (_constant(x) for x in item.items)
-        if _order(low, high) >= (0 if item.brackets != "[]" else 1):
-            raise Unreadable("no interval")
-        a, b = item.brackets
-        return _Line(
-            lambda t: _order(t, low) > -(a == "[") and _order(t, high) < (b == "]"),
-            [v for v in (low, high) if mp.isfinite(value.real(v))],
-        )
-    if isinstance(item, Many) and item.kind in ("set", "list"):
-        return _lines([_line(x) for x in item.items], item)
-    if isinstance(item, Region):
-        a, b = (_line(x) for x in item.parts)
-        keep = {r"\cup": lambda p, q: p or q, r"\cap": lambda p, q: p and q, r"\setminus": lambda p, q: p and not q}[
-            item.sign
-        ]
-        return _Line(lambda t: keep(a.contains(t), b.contains(t)), a.breaks + b.breaks, a.variable or b.variable)
     if isinstance(item, Relation):
         return _inequality(item)
-    raise Unreadable("no region")
+    if isinstance(item, Region):
+        a, b = (_line(x) for x in item.parts)
+        keep = _KEEPS[item.sign]
+        return _Line(lambda t: keep(a.contains(t), b.contains(t)), a.breaks + b.breaks, a.variable or b.variable)
+    if isinstance(item, Many) and item.kind in ("set", "list"):
+        return _lines([_line(x) for x in item.items], item)
+    if isinstance(item, Many):
+        return _interval(item)
+    if answers.is_region(item):
+        return _Line(lambda t: True, [])
+    x = _constant(item)
+    return _Line(lambda t: _order(t, x) == 0, [x])
+
+
+def _interval(item: Many) -> _Line:
+    if len(item.items) != 2 or item.brackets not in ("()", "(]", "[)", "[]"):
+        raise Unreadable("no interval")
+    low, high = (_constant(x) for x in item.items)
+    if _order(low, high) >= (item.brackets == "[]"):
+        raise Unreadable("no interval")
+    a, b = item.brackets
+    breaks = [v for v in (low, high) if mp.isfinite(value.real(v))]
+    return _Line(lambda t: _order(t, low) > -(a == "[") and _order(t, high) < (b == "]"), breaks)
 
 
 def _lines(lines: list[_Line], item: Many) -> _Line:
@@ -83,14 +82,10 @@ def _lines(lines: list[_Line], item: Many) -> _Line:
     return _Line(lambda t: any(line.contains(t) for line in lines), breaks, *variables)
 
 
+_KEEPS = {r"\cup": operator.or_, r"\cap": operator.and_, r"\setminus": operator.gt}
 _HOLDS = {
-    "<": lambda o: o < 0,
-    ">": lambda o: o > 0,
-    r"\le": lambda o: o <= 0,
-    r"\ge": lambda o: o >= 0,
-    r"\ne": lambda o: o != 0,
-    "=": lambda o: o == 0,
-}
+    "<": operator.lt, ">": operator.gt, r"\le": operator.le, r"\ge": operator.ge, r"\ne": operator.ne, "=": operator.eq
+}  # fmt: skip
 
 
 def _inequality(item: Relation) -> _Line:
@@ -123,7 +118,7 @@ def _inequality(item: Relation) -> _Line:
     def contains(t):
         try:
             values = [at(tree, t) for tree in trees]
-            return all(_HOLDS[s](_order(x, y)) for s, x, y in zip(item.signs, values, values[1:], strict=False))
+            return all(_HOLDS[s](_order(x, y), 0) for s, x, y in zip(item.signs, values, values[1:], strict=False))
         except Unreadable:
             return False
 
@@ -179,17 +174,9 @@ def _zeros(h) -> list:
 def _samples(breaks: list) -> list:
     ordered = sorted(breaks, key=value.real)
     points = [Fraction(0), Fraction(1, 7), Fraction(-(10**9)), Fraction(10**9)]
-    for x in ordered:
-        step = Fraction(1, 10**9)
-        points += [
-            x,
-            value.add(x, step),
-            value.add(x, -step),
-            value.add(x, Fraction(-1)),
-            value.add(x, Fraction(1)),
-        ]
-    points += [value.divide(value.add(x, y), Fraction(2)) for x, y in zip(ordered, ordered[1:], strict=False)]
-    return points
+    near = (Fraction(0), Fraction(1, 10**9), Fraction(-1, 10**9), Fraction(-1), Fraction(1))
+    points += [value.add(x, step) for x in ordered for step in near]
+    return points + [value.divide(value.add(x, y), Fraction(2)) for x, y in itertools.pairwise(ordered)]
 
 
 def same_line(a, b) -> bool:
@@ -204,31 +191,27 @@ def same_line(a, b) -> bool:
     return not trivial and all(x == y for x, y in held)
 
 
+TURNED = {"<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le"}
+_INFINITY = ("f", "infinity")
+
+
 def as_interval(item):
     """`a < x <= b` as an interval, whatever a and b are."""
     if not isinstance(item, Relation) or item.signs == ["="]:
         return item
-    if item.signs == [r"\in"]:
-        return item.sides[1]
     sides, signs = item.sides, item.signs
-    turned = {"<": ">", r"\le": r"\ge", ">": "<", r"\ge": r"\le"}
-    if any(s not in turned for s in signs):
+    if signs == [r"\in"]:
+        return sides[1]
+    if len(signs) > 2 or any(s not in TURNED for s in signs):
         return item
-    infinite = ("f", "infinity")
-    if len(signs) == 1:
-        left = answers.is_label(sides[0].text)
-        if not left:
-            sides, signs = sides[::-1], [turned[signs[0]]]
-        below = signs[0] in ("<", r"\le")
-        end = Leaf("-infty" if below else "infty", ("*", MINUS, infinite) if below else infinite)
-        sides = [end, sides[0], sides[1]] if below else [sides[1], sides[0], end]
-        brackets = ("(" + (")" if signs[0] == "<" else "]")) if below else (("(" if signs[0] == ">" else "[") + ")")
-    elif len(signs) == 2:
-        if signs[0] in (">", r"\ge"):
-            sides, signs = sides[::-1], [turned[s] for s in signs[::-1]]
-        if any(s not in ("<", r"\le") for s in signs):
-            return item
-        brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
-    else:
+    subject = sides[1] if len(signs) == 2 or not answers.is_label(sides[0].text) else sides[0]
+    if signs[0] in (">", r"\ge"):
+        sides, signs = sides[::-1], [TURNED[s] for s in signs[::-1]]
+    if len(signs) == 1 and sides[0] is subject:
+        sides, signs = [Leaf("-infty", negative(_INFINITY)), *sides], ["<", *signs]
+    elif len(signs) == 1:
+        sides, signs = [*sides, Leaf("infty", _INFINITY)], [*signs, "<"]
+    if not set(signs) <= {"<", r"\le"} or not answers.is_label(subject.text):
         return item
-    return Many("tuple", [sides[0], sides[2]], brackets, item.text) if answers.is_label(sides[1].text) else item
+    brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
+    return Many("tuple", [sides[0], sides[2]], brackets, item.text)

@@ -1,5 +1,6 @@
 """Units of measurement: which quantity they measure, and how large they are."""
 
+import collections
 import re
 from fractions import Fraction
 
@@ -63,10 +64,10 @@ def alike(a: Dimension, b: Dimension) -> bool:
     return a == b or (x == y and (a == x or b == y))
 
 
-def _powers(text: str, times: int = 1) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _powers(text: str) -> dict[str, int]:
+    found = collections.Counter()
     for part in text.split():
-        found[part.strip("/")] = found.get(part.strip("/"), 0) + (-times if part[0] == "/" else times)
+        found[part.strip("/")] += -1 if part[0] == "/" else 1
     return found
 
 
@@ -94,20 +95,27 @@ _PIECE = re.compile(rf"\s*(?:([/()])|({_WORD})\.?\s*(?:\^\s*\(?([-+]?\d)\)?)?)")
 Unit = tuple[Dimension, Fraction]
 
 
+_SPELLINGS = [
+    (re.compile(p), r)
+    for p, r in (
+        (r"\\degree\s*\{?\}?\s*\\?(?:text)?\{?\s*([CF])\b\}?", r" deg\1 "),
+        (r"\\degree", " degrees "),
+        (r"\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1/(\2) "),
+        (r"\b([kM])\s*\\Omega", r" \1Omega "),
+        (r"\\[,; ]|\\(?:text|mathrm)(?![a-z])|\\(?=mu|Omega)|[{}]|\\cdot|\\times|\*|·|⋅", " "),
+        (r"\bmu\s+(?=[a-zA-Z])|[µμ]", "u"),
+        (r"\b(?:cu\.?|cubic)\s+([a-zA-Z]+)|([a-zA-Z]+)\s+cubed\b", r"\1\2^3"),
+        (r"\b(?:sq\.?|square)\s+([a-zA-Z]+)|([a-zA-Z]+)\s+squared\b", r"\1\2^2"),
+        (r"\bper\b|\ban?\s", "/"),
+    )
+]
+
+
 def unit(text: str) -> Unit | None:
     """Powers of the base quantities and size of a unit such as `kg m/s^2` or `square feet`; None where it is none."""
-    text = re.sub(r"\\degree\s*\{?\}?\s*\\?(?:text)?\{?\s*([CF])\b\}?", r" deg\1 ", text).replace(
-        r"\degree", " degrees "
-    )
-    text = re.sub(r"\\frac\s*\{((?:[^{}]|\{[^{}]*\})*)\}\s*\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1/(\2) ", text)
-    text = re.sub(r"\b([kM])\s*\\Omega", r" \1Omega ", text)
-    text = re.sub(r"\\[,; ]|\\(?:text|mathrm)(?![a-z])|\\(?=mu|Omega)|[{}]", " ", text)
-    text = re.sub(r"\bmu\s+(?=[a-zA-Z])|[µμ]", "u", re.sub(r"\\cdot|\\times|\*|·|⋅", " ", text))
-    text = re.sub(
-        r"\b(?:sq\.?|square)\s+([a-zA-Z]+)", r"\1^2", re.sub(r"\b(?:cu\.?|cubic)\s+([a-zA-Z]+)", r"\1^3", text)
-    )
-    text = re.sub(r"\s+squared\b", "^2", re.sub(r"\s+cubed\b", "^3", re.sub(r"\bper\b|\ban?\s", "/", text)))
-    dims: dict[str, int] = {}
+    for pattern, replacement in _SPELLINGS:
+        text = pattern.sub(replacement, text)
+    dims = collections.Counter()
     size, i, sign, inside, found = Fraction(1), 0, 1, False, False
     while i < len(text.rstrip()):
         match = _PIECE.match(text, i)
@@ -121,7 +129,7 @@ def unit(text: str) -> Unit | None:
         powers, one = UNITS[match[2]]
         power = sign * int(match[3] or 1)
         for name, p in powers.items():
-            dims[name] = dims.get(name, 0) + p * power
+            dims[name] += p * power
         size, found = size * one**power, True
         sign = sign if inside else 1
     return (tuple(sorted((d, p) for d, p in dims.items() if p)), size) if found else None

@@ -30,10 +30,8 @@ class Point:
         """The value of a variable."""
         if name in self.bound:
             return self.bound[name]
-        if name == "pi":
-            return mp.pi()
-        if name == "e":
-            return mp.e()
+        if name in ("pi", "e"):
+            return getattr(mp, name)()
         part = zlib.crc32(f"{self.seed} {name}".encode()) % 9973
         if self.whole:
             return Fraction(self.low + part % (self.high - self.low))
@@ -55,7 +53,7 @@ def _bits(x: Fraction) -> int:
 
 def add(a, b):
     """Sum of two values."""
-    if isinstance(a, list) and isinstance(b, list) and _shape(a) == _shape(b):
+    if isinstance(a, list) and isinstance(b, list) and (len(a), len(a[0])) == (len(b), len(b[0])):
         return [[add(x, y) for x, y in zip(r, s, strict=True)] for r, s in zip(a, b, strict=True)]
     if isinstance(a, list) or isinstance(b, list):
         raise Unreadable("a sum of a matrix and a number")
@@ -90,10 +88,6 @@ def _sum(values):
     return total
 
 
-def _shape(matrix: list) -> tuple[int, int]:
-    return len(matrix), len(matrix[0])
-
-
 def _inverse(matrix: list) -> list:
     n = len(matrix)
     rows = [[*row, *(Fraction(int(i == k)) for k in range(n))] for i, row in enumerate(matrix)]
@@ -113,11 +107,10 @@ def _determinant(matrix: list):
         return matrix[0][0]
     if len(matrix) > 6 or len(matrix) != len(matrix[0]):
         raise Unreadable("a determinant")
-    terms = (
-        multiply(Fraction((-1) ** k), multiply(x, _determinant([r[:k] + r[k + 1 :] for r in matrix[1:]])))
-        for k, x in enumerate(matrix[0])
+    minors = ([row[:k] + row[k + 1 :] for row in matrix[1:]] for k in range(len(matrix)))
+    return _sum(
+        multiply((-1) ** k * x, _determinant(m)) for k, (x, m) in enumerate(zip(matrix[0], minors, strict=True))
     )
-    return _sum(terms)
 
 
 def power(a, b, point: Point):
@@ -173,21 +166,17 @@ def _factorial(x, point: Point):
 def _double_factorial(x, point: Point):
     if not _exact(x) or x.denominator != 1 or not 0 <= x <= 2000:
         raise Unreadable("a double factorial of this number")
-    result = 1
-    for k in range(int(x), 0, -2):
-        result *= k
-    return Fraction(result)
+    return Fraction(math.prod(range(int(x), 0, -2)))
 
 
-def _whole(function):
+def _whole(function, numeric):
     def rounded(x, point: Point):
         if isinstance(x, Fraction):
             return Fraction(function(x))
         if mp.im(x) != 0:
             raise Unreadable("a rounded complex number")
         near = mp.nint(mp.re(x))
-        x = near if abs(mp.re(x) - near) < mp.mpf(10) ** -30 else mp.re(x)
-        return Fraction(int(mp.floor(x) if function(Fraction(1, 2)) == 0 else mp.ceil(x)))
+        return Fraction(int(near if abs(mp.re(x) - near) < mp.mpf(10) ** -30 else numeric(mp.re(x))))
 
     return rounded
 
@@ -197,15 +186,11 @@ def _numeric(function, domain=None):
         x = real(x)
         if mp.im(x) == 0 and domain and not domain(mp.re(x)):
             point.doubtful = True
-        if abs(x) > HUGE and function not in (mp.ln,):
+        if abs(x) > HUGE and function != mp.ln:
             raise Unreadable("too large")
         return mp.chop(function(x), tol=mp.mpf(10) ** -45)
 
     return apply
-
-
-def _absolute(x, point: Point):
-    return _determinant(x) if isinstance(x, list) else abs(x)
 
 
 def _order(choose):
@@ -247,10 +232,9 @@ _CALLS = {
     "root": _root,
     "!": _factorial,
     "!!": _double_factorial,
-    "abs": _absolute,
-    "det": _absolute,
-    "floor": _whole(lambda x: x.__floor__()),
-    "ceil": _whole(lambda x: x.__ceil__()),
+    **dict.fromkeys(("abs", "det"), lambda x, p: _determinant(x) if isinstance(x, list) else abs(x)),
+    "floor": _whole(math.floor, mp.floor),
+    "ceil": _whole(math.ceil, mp.ceil),
     "max": _order(max),
     "min": _order(min),
     "gcd": _integers(math.gcd),
@@ -266,6 +250,9 @@ _CALLS = {
 }
 
 
+_ARITHMETIC = {"+": add, "*": multiply, "/": divide}
+
+
 def value(tree, point: Point):
     """The value of a tree: a Fraction where it is one, a number of mpmath, or rows of these. Raises Unreadable."""
     kind = tree[0]
@@ -273,30 +260,21 @@ def value(tree, point: Point):
         return tree[1]
     if kind == "s":
         return point.of(tree[1])
-    if kind == "+":
-        return add(value(tree[1], point), value(tree[2], point))
-    if kind == "*":
-        return multiply(value(tree[1], point), value(tree[2], point))
-    if kind == "/":
-        return divide(value(tree[1], point), value(tree[2], point))
+    if kind in _ARITHMETIC:
+        return _ARITHMETIC[kind](value(tree[1], point), value(tree[2], point))
     if kind == "^":
         return power(value(tree[1], point), value(tree[2], point), point)
     if kind == "[":
         return [[value(x, point) for x in row] for row in tree[1:]]
     if kind == "base":
-        return _in_base(tree)
+        if any(int(digit, 36) >= tree[2] for digit in tree[1]):
+            raise Unreadable("digits that the base does not have")
+        return Fraction(int(tree[1], tree[2]))
     if kind == "index":
         return _opaque(tree[1] + "_", [value(tree[2], point)], point)
     if kind == "sum":
         return _series(tree, point)
     return _call(tree, point)
-
-
-def _in_base(tree):
-    try:
-        return Fraction(int(tree[1], tree[2]))
-    except ValueError:
-        raise Unreadable("digits that the base does not have") from None
 
 
 def _call(tree, point: Point):

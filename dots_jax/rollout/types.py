@@ -6,6 +6,17 @@ import jax
 import jax.numpy as jnp
 
 
+@dataclasses.dataclass(frozen=True)
+class RolloutSpec:
+    """How completions are sampled; the fields of `config.rollout`, and arguments of `rollout.sample`."""
+
+    group_size: int  # G
+    max_tokens: int  # T
+    temperature: float
+    chunk: int
+    slots: int
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rollouts:

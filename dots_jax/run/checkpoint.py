@@ -12,9 +12,8 @@ import zlib
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, no_room
 
 
 class Checkpointer:
@@ -44,8 +43,8 @@ class Checkpointer:
         return self._opened
 
     def latest(self) -> int | None:
-        """The newest complete checkpoint's step; starts to remove what an interrupted save left behind."""
-        return self._manager.latest_step() if epath.Path(self.directory).exists() else None
+        """The newest complete checkpoint's step."""
+        return max(steps(self.directory), default=None)
 
     def save(self, step: int, tree, lines: dict[str, int] | None = None) -> None:
         """Copies `tree` and writes it in the background; a step that is already there stays as it is.
@@ -53,10 +52,8 @@ class Checkpointer:
         `lines` is kept beside it: checksums of other files of the run, as they are now.
         Raises UserError where this or the save before could not be written, as `wait` and `close` do.
         """
-        flat = {}
-        for name, leaf in _flatten(tree):
-            # numpy arrays are copied: the caller may change them while the writer still reads
-            flat[name] = leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+        # numpy arrays are copied: the caller may change them while the writer still reads
+        flat = {name: leaf if isinstance(leaf, jax.Array) else np.array(leaf) for name, leaf in _flatten(tree)}
         self._lines[step] = lines or {}
         if step not in self._manager.all_steps():
             self._write(lambda: self._manager.save(step, args=ocp.args.StandardSave(flat)))
@@ -111,9 +108,10 @@ class Checkpointer:
         try:
             function()
         except Exception as error:  # of Orbax, tensorstore and the system: many kinds
+            mend = "make room" if no_room(error) else "mend that"
             raise UserError(
-                f"a checkpoint in {self.directory} cannot be written ({_reason(error)}); make room, then the same "
-                "command continues from the checkpoint before it"
+                f"a checkpoint in {self.directory} cannot be written ({_reason(error)}); {mend}, then the same command "
+                "continues from the checkpoint before it"
             ) from error
 
     def _write_sums(self) -> None:
@@ -212,18 +210,16 @@ def _differing(saved: dict, wanted: dict, prefix: str | None) -> set[str]:
 def _compare(path: str, saved: dict, wanted: dict) -> None:
     """Raises UserError at the first field whose presence, shape or dtype differs."""
     for name in [*wanted, *saved]:
-        has, wants = saved.get(name), wanted.get(name)
-        if has is None:
-            difference = f"it lacks the field {name}"
-        elif wants is None:
-            difference = f"it has a field {name} that this run has not"
-        elif tuple(has.shape) != tuple(wants.shape) or np.dtype(has.dtype) != np.dtype(wants.dtype):
-            difference = (
-                f"{name} is {np.dtype(has.dtype).name}{list(has.shape)} there, "
-                f"{np.dtype(wants.dtype).name}{list(wants.shape)} in this run"
-            )
-        else:
+        there, here = (
+            f"{np.dtype(x[name].dtype).name}{list(x[name].shape)}" if name in x else "" for x in (saved, wanted)
+        )
+        if there == here:
             continue
+        difference = f"{name} is {there} there, {here} in this run"
+        if not there:
+            difference = f"it lacks the field {name}"
+        elif not here:
+            difference = f"it has a field {name} that this run has not"
         raise UserError(
             f"checkpoint {path} does not fit this run: {difference}; "
             "start with the config that wrote it, or with another --workdir"
@@ -233,8 +229,8 @@ def _compare(path: str, saved: dict, wanted: dict) -> None:
 def _reason(error: Exception) -> str:
     """The error's first line, or what the system said of it."""
     text = str(error).strip()
-    found = re.search(r"No space left on device|File too large|Disk quota exceeded|Permission denied", text)
-    return found[0] if found else f"{type(error).__name__}: {text.splitlines()[0][:120] if text else ''}"
+    words = re.search(r"No space left on device|File too large|Disk quota exceeded|Permission denied", text)
+    return words[0] if words else f"{type(error).__name__}: {text.splitlines()[0][:120] if text else ''}"
 
 
 @functools.cache  # once a process

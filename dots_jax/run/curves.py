@@ -10,12 +10,11 @@ from dots_jax.core.text import short
 from dots_jax.run import metrics
 
 
-def draw(workdir: str) -> str:
-    """Draws `workdir/curves.png` from `metrics.jsonl`, a panel for each quantity found there; returns its path."""
+def draw(rows: list[dict], workdir: str) -> str:
+    """Draws `workdir/curves.png`, a panel for each quantity in the rows of `metrics.jsonl`; returns its path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
-    rows = metrics.read(workdir)
     panels = [panel for panel in _PANELS if any(metrics.series(rows, key)[0].size for key, _ in panel[2])]
     seconds = {
         key.removeprefix("ledger/seconds_"): metrics.series(rows, key)

@@ -10,15 +10,14 @@ import shutil
 import jax
 import numpy as np
 
-from dots_jax import data, learner, reward
+from dots_jax import data, learner
 from dots_jax.core.distributed import barrier, from_main, is_main, main_only
 from dots_jax.core.errors import UserError
-from dots_jax.core.runtime import compilation_cache
 from dots_jax.difficulty import measures
 from dots_jax.evaluation import shares
 from dots_jax.learner import replay
 from dots_jax.policy import huggingface
-from dots_jax.run import curves, metrics, progress, settings
+from dots_jax.run import metrics, progress, screens, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.checkpoint import Checkpointer, abstract
 from dots_jax.run.ledger import Ledger
@@ -35,7 +34,8 @@ class RunLog:
     def __init__(self, config, workdir: str, claim: workdirs.Claim):
         self._config, self._workdir, self._claim = config, workdir, claim
         settings.same_run(config, workdir)
-        start, self._damaged = workdirs.last_step(workdir) if is_main() else (0, {})
+        self._past = metrics.past(workdir)
+        start, self._damaged = workdirs.last_step(workdir, self._past) if is_main() else (0, {})
         self.start = int(from_main(lambda: np.int32(start), np.int32(0)))
         self.ledger = Ledger()
         self._record = {}  # of this step, for groups.jsonl
@@ -46,7 +46,7 @@ class RunLog:
             f"the run in {self._workdir} is finished ({self.start} steps); raise --config.train.steps or use another "
             "--workdir"
         )
-        main_only(_show_results)(self._workdir)
+        main_only(screens.last)(self._workdir)
 
     def begin(self, exp, state):
         """Opens the files and shows the first screen; returns the state to go on from, a checkpoint's or the given one.
@@ -63,22 +63,25 @@ class RunLog:
             state, emptied = self._restore(state)
         barrier("all have read what is there")
         self._claim.take()
-        main_only(data.write)(exp.pool, workdir, exp.lengths, exp.readable)
+        readable = exp.grader.readable(exp.questions) if is_main() else None  # bool [N], answers that it understands
+        main_only(data.write)(exp.pool, workdir, exp.lengths, readable)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
         self._export = os.path.join(workdir, workdirs.EXPORT)
         if self.start:
             main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
         self._metrics = main_only(metrics.Metrics)(workdir)
         self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
-        for file in (self._metrics, self._records):
-            file.truncate(self.start or -1)
+        rows, records = ([row for row in file if row["step"] <= self.start] for file in self._past.values())
+        self._metrics.restart(rows if self.start else [])
+        self._records.restart(records)
+        self._past = None
         settings.check_shared(workdir)
         self.history = History(len(exp.pool), config.selection.references)
-        for record in metrics.read(workdir, metrics.GROUPS):
+        for record in records:
             self.history.add_references(record)
             self.history.add_groups(record)
-        main_only(self._first_screen)(state, emptied)
-        self._progress = main_only(progress.Progress)(exp.steps, self.start, round_steps=exp.interval)
+        main_only(screens.first)(config, exp, state, self.start, workdir, readable, emptied)
+        self._progress = main_only(progress.Progress)(exp.steps, self.start, round_steps=exp.replay_spec.interval)
         self._progress.stage("compiling")
         return state
 
@@ -93,40 +96,13 @@ class RunLog:
         buffer, emptied = saved["buffer"], False
         if buffer:
             emptied = buffer.ids is None
-            saved["buffer"] = self._exp.make_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
+            saved["buffer"] = self._exp.empty_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
         return dataclasses.replace(state, **saved), emptied
-
-    def _first_screen(self, state, emptied: bool) -> None:
-        exp, config, rule = self._exp, self._config, self._exp.replay_spec
-        most = max(rule.num_fresh_at(step) for step in range(self.start + 1, exp.steps + 1))
-        progress.first_screen(
-            config_name=config.name,
-            method=f"{'GRPO-RR' if state.buffer else 'GRPO'}, {config.selection.name} selection"
-            + (" (its cost is not counted)" if exp.selector.cost_excluded else "")
-            + (f", {rule.num_replayed} of {rule.batch_size} groups replayed" if state.buffer else "")
-            + (", starts with an empty buffer" if emptied else ""),
-            backend=jax.default_backend(),
-            devices=exp.mesh.size,
-            mesh=" x ".join(f"{name} {size}" for name, size in exp.mesh.shape.items())
-            + (f", of {jax.process_count()} processes" if jax.process_count() > 1 else ""),
-            reward=reward.describe(config.reward),
-            policy_path=config.policy.path,
-            parameters=sum(x.size for x in jax.tree.leaves(state.learner.params)),
-            dtype=config.policy.dtype,
-            pool=data.describe(exp.pool, exp.lengths, exp.readable),
-            heldout=data.describe(exp.evaluator.questions, exp.evaluator.lengths),
-            steps=exp.steps,
-            start_step=self.start,
-            tokens_per_step=most * exp.group_size * exp.max_tokens,
-            workdir=self._workdir,
-            compiled=compilation_cache(),
-            resumed=self.start > 0,
-        )
 
     def note_references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
         """Notes the references of a round and judges what had been predicted of them."""
         self._record |= {
-            "rollouts": self._exp.group_size,
+            "rollouts": self._exp.rollout_spec.group_size,
             "reference_ids": ids,
             "reference_successes": _whole(successes),
         }
@@ -136,19 +112,19 @@ class RunLog:
 
     def note_fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
-        exp, step_in_round, found = self._exp, (step - 1) % self._exp.interval, {}
+        exp, step_in_round, measured = self._exp, self._exp.step_in_round(step), {}
         if "reference_predicted" in self._record:
-            found |= self._judge("predictor/reference_", *self.history.references())
-        self._record |= {"rollouts": exp.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
+            measured |= self._judge("predictor/reference_", *self.history.references())
+        self._record |= {"rollouts": exp.rollout_spec.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
         if prediction:
             self._record["predicted"] = prediction[0][ids]
             if step_in_round == 0:
                 self._record["pool"] = np.histogram(prediction[0].clip(0, 1), 20, (0, 1))[0]
-            if step_in_round == exp.interval - 1:
+            if step_in_round == exp.replay_spec.interval - 1:
                 new = np.isfinite(round.difficulty)
-                found |= self._judge("predictor/", prediction[0][round.ids[new]], round.difficulty[new])
+                measured |= self._judge("predictor/", prediction[0][round.ids[new]], round.difficulty[new])
         self.history.add_groups(self._record)
-        return found | {
+        return measured | {
             "train/reward": rewards.mean(),
             "train/useful_groups": learner.mixed(rewards).mean(),
             "train/completion_tokens": float(rollouts.lengths.mean()),
@@ -187,18 +163,18 @@ class RunLog:
             directory = exp.policy.directory
             huggingface.save(self._export, exp.policy.model_config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
-        if step % exp.checkpoint_every == 0 or step == exp.steps:
-            lines = {metrics.FILE: self._metrics.lines.sum, metrics.GROUPS: self._records.sum}
+        if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
+            lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
             self._checkpoints.save(step, _saved(state, self.ledger), lines)
 
     def end(self) -> None:
         """Closes everything and shows what was learned."""
         for part in (self._progress, self._metrics, self._records, self._checkpoints, self._exp.grader):
             part.close()
-        main_only(_show_results)(self._workdir)
+        main_only(screens.last)(self._workdir)
 
     def _judge(self, prefix: str, predicted, difficulty) -> dict:
-        report = measures.report(predicted, difficulty, self._exp.target)
+        report = measures.report(predicted, difficulty, self._config.selection.target)
         return {prefix + name: value for name, value in report.items()}
 
 
@@ -210,23 +186,3 @@ def _saved(state, ledger: Ledger) -> dict:
 def _whole(sums: np.ndarray) -> np.ndarray:
     """Sums of rewards as whole numbers, where rewards are verdicts."""
     return sums.astype(int) if (sums % 1 == 0).all() else sums
-
-
-def _show_results(workdir: str) -> None:
-    """Draws the curves and prints what was learned, from the metrics alone."""
-    curves.draw(workdir)
-    rows = metrics.read(workdir)
-    evaluations = [row for row in rows if row.get("eval/accuracy") is not None]
-    first, last = evaluations[0], evaluations[-1]
-    after = last["eval/by_level"]
-    progress.last_screen(
-        before=first["eval/accuracy"],
-        greedy=(first.get("eval/greedy_accuracy"), last.get("eval/greedy_accuracy")),
-        after=last["eval/accuracy"],
-        families={name: list(zip(cells, after[name], strict=True)) for name, cells in first["eval/by_level"].items()},
-        seconds=rows[-1]["seconds"],
-        compile_seconds=rows[-1]["ledger/seconds_compile"],
-        generated_tokens=rows[-1]["ledger/generated_tokens"],
-        workdir=workdir,
-        export=path if os.path.isdir(path := os.path.join(workdir, workdirs.EXPORT)) else None,
-    )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dots_jax.core import files
+from dots_jax.core import files, rules
 from dots_jax.core.errors import UserError
 
 FILE = "metrics.jsonl"
@@ -23,12 +23,12 @@ class Lines:
     def __init__(self, path: str):
         self._path, self._file, self.sum = path, None, 0
 
-    def truncate(self, step: int) -> None:
-        """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
+    def restart(self, rows: list[dict]) -> None:
+        """Leaves these rows alone of those that are there; call it before `write` when a run continues."""
         if os.path.exists(self._path):
-            kept = "".join(_line(files.plain(row)) for row in read(*os.path.split(self._path)) if row["step"] <= step)
-            files.replace(self._path, lambda partial: files.write_text(partial, kept))
-            self.sum = zlib.crc32(kept.encode())
+            text = "".join(_line(files.plain(row)) for row in rows)
+            files.write_text(self._path, text)
+            self.sum = zlib.crc32(text.encode())
 
     def write(self, step: int, values: dict) -> dict:
         """Appends `values` of `step` and returns them as written, with the step.
@@ -52,33 +52,30 @@ class Lines:
             self._file = None
 
 
-class Metrics:
-    """Appends one JSON object per step to `workdir/metrics.jsonl` and mirrors it to `workdir/tensorboard`."""
+class Metrics(Lines):
+    """The lines of `workdir/metrics.jsonl`, mirrored to `workdir/tensorboard`."""
 
     def __init__(self, workdir: str):
-        self._workdir = workdir
-        self.lines = Lines(os.path.join(workdir, FILE))
-        self._events = None
-        self._purge_step = None
+        super().__init__(os.path.join(workdir, FILE))
+        self._workdir, self._events, self._purge_step = workdir, None, None
 
-    def truncate(self, step: int) -> None:
-        """Forgets all steps after `step` and a torn last line; call it before `write` when a run continues."""
-        self._purge_step = step + 1
-        self.lines.truncate(step)
+    def restart(self, rows: list[dict]) -> None:
+        """As `Lines.restart`."""
+        self._purge_step = rows[-1]["step"] + 1 if rows else 0
+        super().restart(rows)
 
-    def write(self, step: int, values: dict) -> None:
-        """Appends `values` of `step`, as `Lines.write`."""
-        row = self.lines.write(step, values)
+    def write(self, step: int, values: dict) -> dict:
+        """As `Lines.write`."""
+        row = super().write(step, values)
         if self._events is None:
             self._open()
-        scalars = [
-            {"tag": name, "simple_value": value} for name, value in row.items() if isinstance(value, int | float)
-        ]
-        self._event(row["step"], summary={"value": [scalar for scalar in scalars if scalar["tag"] != "step"]})
+        scalars = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}
+        self._event(row["step"], summary={"value": [{"tag": k, "simple_value": v} for k, v in scalars.items()]})
+        return row
 
     def close(self) -> None:
         """Closes both files."""
-        self.lines.close()
+        super().close()
         if self._events is not None:
             self._events.close()
             self._events = None
@@ -106,7 +103,7 @@ class Metrics:
 
 
 def read(
-    workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, files.Kind] | None = None
+    workdir: str, name: str = FILE, key: str = "step", kinds: Mapping[str, rules.Rule] | None = None
 ) -> list[dict]:
     """The complete lines of `workdir/name`, a dictionary with a number `key` each; empty if there is no such file.
 
@@ -122,24 +119,29 @@ def read(
                 row = files.parse(line) if line.endswith("\n") else None
             except ValueError:
                 row = None
-            if not isinstance(row, dict) or key not in row or not (kinds or files.whole().test(row[key])):
+            if not isinstance(row, dict) or key not in row or (not kinds and rules.whole()(row[key])):
                 if kinds and next(file, None):
                     raise UserError(f"line {number} of {path} is no JSON object with a {key!r}; mend or remove it")
                 break  # torn by a kill; whatever follows is not to be trusted
-            files.check_row(row, kinds or {}, f"line {number} of {path}")
+            rules.check_row(row, kinds or {}, f"line {number} of {path}")
             rows.append(row)
     return rows
 
 
-def sums(workdir: str, name: str) -> dict[int, int]:
+def past(workdir: str) -> dict[str, list[dict]]:
+    """The lines that a run has left in `metrics.jsonl` and `groups.jsonl`."""
+    return {name: read(workdir, name) for name in (FILE, GROUPS)}
+
+
+def sums(rows: list[dict]) -> dict[int, int]:
     """Step -> CRC-32 of a file's lines up to it, for as long as no step is missing."""
-    found, total = {}, 0
-    for row in read(workdir, name):
-        if found and row["step"] != next(reversed(found)) + 1:
+    by_step, total = {}, 0
+    for row in rows:
+        if by_step and row["step"] != next(reversed(by_step)) + 1:
             break
         total = zlib.crc32(_line(files.plain(row)).encode(), total)
-        found[row["step"]] = total
-    return found
+        by_step[row["step"]] = total
+    return by_step
 
 
 def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,18 +1,14 @@
-"""What the screen shows: where a run starts, how it goes, what it has learned. At most 100 columns wide."""
+"""What the screen shows of a run while it goes: its pace, its measures, and what is wrong."""
 
 import collections
 import math
-import os
-import shlex
 import shutil
 import sys
-import textwrap
 
 import numpy as np
 
-from dots_jax.core.text import duration, short
+from dots_jax.core.text import WIDTH, duration, short
 
-WIDTH = 100
 COLLAPSED = 0.5  # effective sample size, as a share of the replayed tokens, below which replay is called harmful
 _ROUND = 2  # steps at least: a single small batch says little
 _FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless groups first, and what to do
@@ -54,15 +50,9 @@ class Progress:
             from tqdm import tqdm
 
             columns = min(WIDTH, shutil.get_terminal_size().columns) - 1
+            where = {"file": self._stream, "ncols": columns, "nrows": 24}  # where it reports no rows it would be empty
             layout = "{n_fmt}/{total_fmt} |{bar}| {desc}"
-            self._bar = tqdm(
-                total=total_steps,
-                initial=start_step,
-                file=self._stream,
-                ncols=columns,
-                nrows=24,  # a terminal that reports no rows would show nothing
-                bar_format=layout,
-            )
+            self._bar = tqdm(total=total_steps, initial=start_step, bar_format=layout, **where)
 
     def stage(self, text: str) -> None:
         """Names what the bar waits for, such as "compiling"."""
@@ -150,13 +140,8 @@ class Progress:
 
     def _pace(self, step: int, metrics: dict) -> list[str]:
         """Tokens per second and time left over the last ten steps, compile time left out of both."""
-        whole, compiling, evaluating, cost_excluded = (
-            float(metrics.get(name, 0.0))
-            for name in (
-                "seconds",
-                *(f"ledger/seconds_{phase}" for phase in ("compile", "evaluation", "cost_excluded")),
-            )
-        )
+        names = ("seconds", *(f"ledger/seconds_{phase}" for phase in ("compile", "evaluation", "cost_excluded")))
+        whole, compiling, evaluating, cost_excluded = (float(metrics.get(name, 0.0)) for name in names)
         seconds, at_work = whole - compiling + cost_excluded, whole - compiling - evaluating
         self._recent.append((step, seconds, at_work, float(metrics.get("ledger/generated_tokens", 0))))
         first, last = self._recent[0], self._recent[-1]
@@ -165,117 +150,3 @@ class Progress:
         speed = (last[3] - first[3]) / (last[2] - first[2])
         left = (self._total - step) * (last[1] - first[1]) / (last[0] - first[0])
         return [f"{short(speed)} tok/s", f"ETA {duration(left)}"]
-
-
-def first_screen(
-    *,
-    config_name: str,
-    method: str,
-    backend: str,
-    devices: int,
-    mesh: str,
-    reward: str,
-    policy_path: str,
-    parameters: int,
-    dtype: str,
-    pool: str,
-    heldout: str,
-    steps: int,
-    start_step: int,
-    tokens_per_step: int,
-    workdir: str,
-    compiled: str | None = None,
-    resumed: bool = False,
-) -> None:
-    """Prints what runs, on what, and where; `tokens_per_step` is the most that a step can generate.
-
-    `compiled` is the directory of compiled programs; None: they are not kept.
-    """
-    plural = "s" if devices != 1 else ""
-    _table(
-        ("run", f"{config_name}: {method}"),
-        ("device", f"{devices} {backend} device{plural}, mesh {mesh}"),
-        ("policy", f"{policy_path} ({short(parameters)} parameters, {dtype})"),
-        ("reward", reward),
-        ("questions", _fill(pool)),
-        ("held out", _fill(heldout)),
-        ("steps", f"{steps}, each generates at most {short(tokens_per_step)} tokens to train on"),
-        ("workdir", workdir + (f" (continues after step {start_step})" if resumed else "")),
-        ("compiled", compiled or "programs are not kept (--compilation_cache=DIR)"),
-    )
-    print(flush=True)
-
-
-def last_screen(
-    *,
-    before: float | None,
-    after: float | None,
-    greedy: tuple[float | None, float | None],
-    families: dict[str, list[tuple]],
-    seconds: float,
-    compile_seconds: float,
-    generated_tokens: int,
-    workdir: str,
-    export: str | None = None,
-) -> None:
-    """Prints what was learned and where it lies.
-
-    `families` holds (accuracy before, accuracy after) for each level of each family, easiest first; None or NaN
-    where a level has no held-out question.
-    """
-    print()
-    if before is not None and after is not None:
-        print(f"held-out accuracy {before:.3f} -> {after:.3f} ({after - before:+.3f})")
-        if None not in greedy:
-            print(f"of the likeliest completions (greedy) {greedy[0]:.3f} -> {greedy[1]:.3f}")
-        print()
-    if families:
-        if max(map(len, families.values())) == 1:
-            print("accuracy in %, before -> after")
-            _table(*((name, _cell(*pairs[0])) for name, pairs in families.items()))
-        else:
-            print("accuracy in %, before -> after, by family and level (easiest first)")
-            _print_levels(families)
-        print()
-    rows = [
-        ("time", f"{duration(seconds)}, of which {duration(compile_seconds)} compiling"),
-        ("tokens", f"{generated_tokens:,} generated"),
-        ("metrics", os.path.join(workdir, "metrics.jsonl")),
-        ("curves", os.path.join(workdir, "curves.png")),
-        ("tensorboard", f"tensorboard --logdir {shlex.quote(os.path.join(workdir, 'tensorboard'))}"),
-    ]
-    if export:
-        rows.append(("policy", f"{export} (Hugging Face layout)"))
-    _table(*rows)
-    sys.stdout.flush()
-
-
-def _print_levels(families: dict[str, list[tuple]]) -> None:
-    name_width = min(16, max(map(len, families)))
-    most = max(map(len, families.values()))
-    per_block = (WIDTH - name_width) // 11
-    for start in range(0, most, per_block):
-        levels = range(start, min(most, start + per_block))
-        print(f"{'level':<{name_width}}" + "".join(f"{level + 1:>11}" for level in levels))
-        for name, pairs in families.items():
-            cells = "".join(f"{_cell(*pairs[i]) if i < len(pairs) else '':>11}" for i in levels)
-            if cells.strip():
-                print(f"{name[:name_width]:<{name_width}}{cells}".rstrip())
-
-
-def _cell(before, after) -> str:
-    return f"{_percent(before)} -> {_percent(after)}"
-
-
-def _percent(value) -> str:
-    return "-" if value is None or value != value else f"{100 * value:.0f}"
-
-
-def _fill(text: str) -> str:
-    return textwrap.fill(text, WIDTH - 11, break_long_words=False, break_on_hyphens=False)
-
-
-def _table(*rows: tuple[str, str]) -> None:
-    width = max(len(name) for name, _ in rows) + 2
-    for name, text in rows:
-        print(f"{name:<{width}}" + text.replace("\n", f"\n{'':<{width}}"))

@@ -12,6 +12,7 @@ import numpy as np
 from dots_jax import selection
 from dots_jax.core import config_rules, distributed, files
 from dots_jax.core.errors import UserError
+from dots_jax.core.fields import flatten
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
 from dots_jax.policy import families, huggingface, source
@@ -55,14 +56,6 @@ def embedder(config, directory: str) -> str:
     return source.find(path, sources.root(config.data.root)) if path else directory
 
 
-def flat(tree: dict, prefix: str = "") -> dict:
-    """Dotted name -> value of a nested config."""
-    out = {}
-    for name, value in tree.items():
-        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return out
-
-
 def read(workdir: str) -> dict:
     """The config of the run in `workdir`. Raises UserError where there is none."""
     return _read(workdir)[0]
@@ -74,7 +67,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
             config = files.parse(file.read())
         fingerprints = config.pop(_FINGERPRINTS, {})
-        names = flat(config)
+        names = flatten(config)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = "bring the file back as it was, or name another directory"
         raise UserError(f"{workdir} holds no readable config.json of a run; {why}") from error
@@ -89,7 +82,7 @@ def _read(workdir: str) -> tuple[dict, dict]:
 def write_config(config, workdir: str, fingerprints: dict) -> None:
     """Writes `config`, and the fingerprints of what the run rests on, to the workdir; whole or not at all."""
     text = json.dumps(config.to_dict() | {_FINGERPRINTS: fingerprints}, indent=2)
-    files.replace(os.path.join(workdir, "config.json"), lambda partial: files.write_text(partial, text))
+    files.write_text(os.path.join(workdir, "config.json"), text)
 
 
 def fingerprints(directory: str, files: dict[str, str], **questions: Questions) -> dict[str, str]:
@@ -107,12 +100,12 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
     return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest()[:20] for name, part in parts.items()}
 
 
-def same_inputs(found: dict[str, str], workdir: str) -> None:
+def same_inputs(prints: dict[str, str], workdir: str) -> None:
     """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
-    began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else found
+    began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else prints
     if not began:
         raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
-    for name, value in found.items():
+    for name, value in prints.items():
         if began.get(name) != value:
             raise UserError(
                 f"{workdir} began with another {name.replace('_', ' ')} than is there now; bring the old one back to "
@@ -122,7 +115,7 @@ def same_inputs(found: dict[str, str], workdir: str) -> None:
 
 def identity(config, fingerprints: dict[str, str]) -> str:
     """A checksum of all that may not change when a run continues; its checkpoints hold it."""
-    fixed = {name: value for name, value in flat(config.to_dict()).items() if not name.startswith(FREE + BUFFER)}
+    fixed = {name: value for name, value in flatten(config.to_dict()).items() if not name.startswith(FREE + BUFFER)}
     return hashlib.sha256(json.dumps([fixed, fingerprints], sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -139,7 +132,7 @@ def check_shared(workdir: str) -> None:
 
 def differences(config, workdir: str) -> Iterator[tuple[str, Any, Any]]:
     """Dotted name, value there and value here of what differs from the config in `workdir`; None: it is not there."""
-    old, new = flat(read(workdir)), flat(json.loads(json.dumps(config.to_dict())))
+    old, new = flatten(read(workdir)), flatten(json.loads(json.dumps(config.to_dict())))
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

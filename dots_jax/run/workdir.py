@@ -5,10 +5,9 @@ import glob
 import os
 import shutil
 import socket
-import sys
 from typing import IO
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, tell
 from dots_jax.run import checkpoint, metrics
 
 LOCK = "lock"
@@ -79,7 +78,7 @@ def _lock(workdir: str) -> IO | None:
                 f"{workdir} is in use by {holder}; wait for it or end it, or use another --workdir"
             ) from None
         except OSError as error:
-            print(f"warning: no lock in {workdir} ({error.strerror}); start no second run there", file=sys.stderr)
+            tell(f"no lock in {workdir} ({error.strerror}); start no second run there", "warning")
         with contextlib.suppress(FileNotFoundError):  # its last holder has removed it in the meantime
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 break
@@ -99,13 +98,12 @@ def has_begun(workdir: str, step: int = 0) -> bool:
     )
 
 
-def last_step(workdir: str) -> tuple[int, dict[int, str]]:
+def last_step(workdir: str, past: dict[str, list[dict]]) -> tuple[int, dict[int, str]]:
     """The step of the newest checkpoint that is whole (0: there is none), and what is wrong with each newer one.
 
-    The lines of `metrics.jsonl` and `groups.jsonl` up to it must be as they were. Raises UserError where no checkpoint
-    can be used.
+    The lines of `metrics.past` up to it must be as they were. Raises UserError where no checkpoint can be used.
     """
-    sums = {name: metrics.sums(workdir, name) for name in (metrics.FILE, metrics.GROUPS)}
+    sums = {name: metrics.sums(rows) for name, rows in past.items()}
     bad, directory = {}, os.path.join(workdir, CHECKPOINTS)
     for step in checkpoint.steps(directory)[::-1]:
         path = os.path.join(directory, str(step))
@@ -136,7 +134,4 @@ def set_aside(workdir: str, bad: dict[int, str], step: int) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.makedirs(os.path.dirname(aside), exist_ok=True)
         os.rename(os.path.join(workdir, CHECKPOINTS, str(torn)), aside)
-        print(
-            f"warning: checkpoint {torn} is moved to {aside} ({reason}); the run continues from step {step}",
-            file=sys.stderr,
-        )
+        tell(f"checkpoint {torn} is moved to {aside} ({reason}); the run continues from step {step}", "warning")

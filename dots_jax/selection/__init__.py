@@ -1,9 +1,14 @@
 """Ways to choose questions, one file each; `base.Selector` says what one can do."""
 
+from typing import Any
+
+from ml_collections import ConfigDict
+
 from dots_jax.core import plugins
 from dots_jax.selection.base import Context, Selector, check_distinct, check_ids
+from dots_jax.selection.checked import Checked
 
-__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_distinct", "check_ids", "find"]
+__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_distinct", "check_ids", "find", "make"]
 
 SELECTORS = {  # loaded when named: only DOTS needs Flax
     "uniform": "dots_jax.selection.uniform:Uniform",
@@ -16,8 +21,16 @@ BASELINE = "uniform"  # what reports compare with
 
 def find(name: str) -> type[Selector]:
     """The class that `config.selection.name` names. Raises UserError where there is none, or it does not load."""
-    return plugins.find(name, SELECTORS, "selection.name", _is_selector, "a subclass of dots_jax.selection.Selector")
+    expected = "a subclass of dots_jax.selection.Selector with its own propose"
+    return plugins.find(name, SELECTORS, "selection.name", _is_selector, expected)
 
 
-def _is_selector(found) -> bool:
-    return isinstance(found, type) and issubclass(found, Selector)
+def make(config: ConfigDict, context: Context) -> Checked:
+    """The selector of a run. The `data.num_questions` of its config are those of the context, never 0."""
+    config = config.copy_and_resolve_references()
+    config.data.num_questions = context.num_questions
+    return Checked(find(config.selection.name)(config, context))
+
+
+def _is_selector(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Selector) and value.propose is not Selector.propose

@@ -41,7 +41,7 @@ class Selector:
 
     @classmethod
     def num_queries(cls, config: ConfigDict) -> int:
-        """How many questions `queries` returns."""
+        """How many questions `queries` returns, M."""
         return 0
 
     def __init__(self, config: ConfigDict, context: Context):
@@ -52,7 +52,7 @@ class Selector:
         return {}
 
     def queries(self, state: Any, key: jax.Array) -> np.ndarray:
-        """Questions to roll out before `propose`, int32 [M] with the same M in every round."""
+        """Questions to roll out before `propose`, int32 [M], M = `num_queries` in every round."""
         return np.zeros(0, np.int32)
 
     def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
@@ -76,18 +76,21 @@ class Selector:
         """Writes what others may want of the state to the workdir when the run ends."""
 
 
-def check_ids(ids: np.ndarray, count: int, num_questions: int, selector: Selector) -> np.ndarray:
-    """The ids that a selector proposes, int32 [count]. Raises UserError where they are not of so many questions."""
+def check_ids(
+    ids: np.ndarray, count: int, num_questions: int, selector: Selector, method: str = "propose"
+) -> np.ndarray:
+    """The ids that a selector's method returns, int32 [count]. Raises UserError where they are something else."""
     ids = np.asarray(ids)
     if ids.dtype.kind != "i" or ids.shape != (count,):
-        found = f"{ids.dtype} {list(ids.shape)}"
+        returned = f"{ids.dtype} {list(ids.shape)}"
     elif count and not 0 <= ids.min() <= ids.max() < num_questions:
-        found = f"ids from {ids.min()} to {ids.max()}"
+        returned = f"ids from {ids.min()} to {ids.max()}"
     else:
         return ids.astype(np.int32)
+    more = "and the state" if method == "propose" else "as num_queries says"
     raise UserError(
-        f"{type(selector).__name__}.propose must return an array of {count} ids of questions, whole numbers from 0 to "
-        f"{num_questions - 1}, and the state; it returned {found}"
+        f"{type(selector).__name__}.{method} must return an array of {count} ids of questions, whole numbers from 0 to "
+        f"{num_questions - 1}, {more}; it returned {returned}"
     )
 
 
@@ -97,6 +100,5 @@ def check_distinct(config: ConfigDict) -> None:
     if pool and batch * interval > pool:
         raise UserError(
             f"a selection round draws {batch * interval} distinct questions (config.train.batch_size={batch} x "
-            f"config.selection.interval={interval}) from a pool of config.data.num_questions={pool}; raise that, lower "
-            "them"
+            f"config.selection.interval={interval}) from a pool of config.data.num_questions={pool}; lower them"
         )

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 def near(key: jax.Array, difficulty: jax.Array, target: float, temperature: float, n: int) -> jax.Array:
     """N distinct questions, int32 [n], each drawn from those left with P(q) in proportion to exp(-|d_q - target| / T).
 
-    difficulty float32 [N]; infinite: never drawn while others are left. METHOD section 1, step 3. Gumbel-top-k on the
-    log-weights, which cannot underflow as the softmax does: any temperature above 0 works.
+    difficulty float32 [N]; infinite: never drawn while others are left. It is Gumbel-top-k on the log-weights, which
+    cannot underflow as the softmax does: any temperature above 0 works.
     """
     log_weights = -jnp.abs(difficulty - target) / temperature
     return jax.lax.top_k(log_weights + jax.random.gumbel(key, difficulty.shape), n)[1].astype(jnp.int32)

@@ -10,7 +10,7 @@ from dots_jax.selection.uniform import Uniform, take
 
 
 class Static(Uniform):
-    """Shuffled epochs of one third of the pool in each third of the run (METHOD section 6, the paper's baseline).
+    """Shuffled epochs of one third of the pool in each third of the run: the paper's baseline (arXiv 2506.05316).
 
     Questions without a label are not in it. State: "order" int32 [those with one], the thirds side by side, each in
     its running epoch's order; "used" int32 [3]. Raises UserError where a third is less than a batch.
@@ -25,10 +25,9 @@ class Static(Uniform):
         ties = ties[np.isfinite(labels[ties])]
         if len(ties) // 3 < config.train.batch_size:
             raise UserError(
-                f"config.selection.name=static wants an external difficulty, which {len(ties)} of the pool's "
-                f"{len(labels):,} questions have, for thirds of at least config.train.batch_size="
-                f"{config.train.batch_size}; name its column in config.data.difficulty_column, or choose another "
-                "selector"
+                f"config.selection.name=static requires thirds of at least config.train.batch_size="
+                f"{config.train.batch_size} questions with an external difficulty, which {len(ties)} of the pool's "
+                f"{len(labels):,} have; name its column in config.data.difficulty_column, or use another selector"
             )
         self._order = ties[np.argsort(labels[ties], kind="stable")].astype(np.int32)
         self._ends = np.linspace(0, len(ties), 4).astype(int)

@@ -32,6 +32,6 @@ def take(order: np.ndarray, used: int, key: jax.Array, n: int) -> tuple[np.ndarr
             key, used = jax.random.fold_in(key, epoch), 0
             order = order[np.asarray(jax.random.permutation(key, len(order)))]
             epoch += 1
-        taken = order[used : used + n - len(ids)].tolist()
-        ids, used = ids + taken, used + len(taken)
+        new = order[used : used + n - len(ids)].tolist()
+        ids, used = ids + new, used + len(new)
     return np.array(ids, np.int32), order, used

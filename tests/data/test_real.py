@@ -436,7 +436,7 @@ def test_static_leaves_out_what_has_no_label(root):
         ids, state = static.propose(state, context.key, 2, step)
         drawn += sorted(labels[ids])
     assert drawn == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(UserError, match="which 0 of the pool's 8 questions have"):
+    with pytest.raises(UserError, match="which 0 of the pool's 8 have"):
         selection.find(c.selection.name)(c, selection.Context(8, labels * np.nan, None, None, 3, None, context.key))
 
 

@@ -76,13 +76,13 @@ def test_heldout_labels_change_nothing_but_the_report(fitted, tmp_path):
     """The property that no held-out question is learned from, from the outside: the predictor stays bit for bit."""
     out, report, _ = fitted
     table = fit.read(f"{out.parent}/rates.parquet", f"{out.parent}/x.npy")
-    heldout = {f"question {i}" for i in fit.split(N, 0).heldout}
+    heldout = {f"question {i}" for i in fit.split(N, 0)["heldout"]}
     assert len(table.embeddings) == N
     old = pq.read_table(f"{out.parent}/rates.parquet").to_pydict()
     rates = [1 - r if q in heldout else r for q, r in zip(old["problem"], old["success_rate"], strict=True)]
 
     def other(x):
-        x[fit.split(N, 0).heldout] *= -3
+        x[fit.split(N, 0)["heldout"]] *= -3
         return x
 
     assert run(*make(tmp_path, embeddings=other, success_rate=rates)) == 0
@@ -96,9 +96,9 @@ def test_heldout_labels_change_nothing_but_the_report(fitted, tmp_path):
 @given(st.integers(0, 2**32 - 1), st.integers(5, 2000))
 def test_split_is_by_question(seed, size):
     parts = fit.split(size, seed)
-    whole = np.concatenate([parts.train, parts.validation, parts.heldout])
-    assert sorted(whole) == list(range(size)) and len(parts.heldout) == size // 5
-    assert len(parts.validation) == (size - size // 5) // 5
+    whole = np.concatenate(list(parts.values()))
+    assert sorted(whole) == list(range(size)) and len(parts["heldout"]) == size // 5
+    assert len(parts["validation"]) == (size - size // 5) // 5
 
 
 def test_table_follows_first_appearance(tmp_path):
@@ -167,7 +167,7 @@ def test_a_policy_that_has_not_measured_the_other_questions(tmp_path, capsys):
     flags = make(tmp_path)
     table, parts = fit.read(*(flag.partition("=")[2] for flag in flags[:2])), fit.split(N, 0)
     old = pq.read_table(tmp_path / "rates.parquet").to_pydict()
-    train = {f"question {i}" for i in parts.train}
+    train = {f"question {i}" for i in parts["train"]}
     kept = [q in train or p != "strong" for q, p in zip(old["problem"], old["policy"], strict=True)]
     make(tmp_path, **{name: [x for x, keep in zip(column, kept, strict=True) if keep] for name, column in old.items()})
     assert len(table.policies) == 3 and run(*flags) == 2

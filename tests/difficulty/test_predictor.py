@@ -14,7 +14,7 @@ from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import measures, predictor
 
-WIDTH, EMBEDDING, K = 12, 20, 24
+WIDTH, EMBEDDING, M = 12, 20, 24
 CALIBRATIONS = predictor.CALIBRATIONS
 forward = jax.jit(predictor.forward, static_argnames=("calibration", "dropout"))
 
@@ -30,8 +30,8 @@ def params():
 @pytest.fixture(scope="module")
 def questions():
     rng = np.random.default_rng(1)
-    query, reference = rng.standard_normal((40, EMBEDDING), np.float32), rng.standard_normal((K, EMBEDDING), np.float32)
-    return query, reference, rng.integers(0, 9, K).astype(np.float32) / 8
+    query, reference = rng.standard_normal((40, EMBEDDING), np.float32), rng.standard_normal((M, EMBEDDING), np.float32)
+    return query, reference, rng.integers(0, 9, M).astype(np.float32) / 8
 
 
 # ---- Numbers -----------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_matches_torch(params, questions, calibration):
 def test_attention_is_what_the_prediction_is_made_of(params, questions):
     query, reference, d = questions
     weights = predictor.attention(params, query, reference)
-    assert weights.shape == (len(query), K)
+    assert weights.shape == (len(query), M)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
     np.testing.assert_allclose(weights @ d, forward(params, query, reference, d, "none"), atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_refit_is_least_squares_on_the_references(params, questions, calibration
 
 def test_refit_of_equal_predictions_is_a_shift(params, questions):
     query, reference, d = questions
-    same = np.repeat(reference[:1], K, 0)
+    same = np.repeat(reference[:1], M, 0)
     given = params, predictor.encode(params, query), same, d
     np.testing.assert_allclose(predictor.score(*given, "code", True)[0], d.mean(), atol=1e-5)
     assert np.ptp(predictor.score(*given, "code", False)[0]) < 1e-5  # else the above would be luck
@@ -122,8 +122,8 @@ def test_refit_of_equal_predictions_is_a_shift(params, questions):
 @given(st.integers(0, 2**32 - 1), st.sampled_from(CALIBRATIONS))
 def test_masked_references_are_as_good_as_absent(params, questions, seed, calibration):
     query, reference, d = questions
-    keep = np.sort(np.random.default_rng(seed).choice(K, 9, replace=False))
-    mask = np.isin(np.arange(K), keep)
+    keep = np.sort(np.random.default_rng(seed).choice(M, 9, replace=False))
+    mask = np.isin(np.arange(M), keep)
     absent = params, query, reference[keep], d[keep], calibration
     garbage = np.where(mask, d, 0.77)
     want = forward(*absent)
@@ -139,7 +139,7 @@ def test_masked_references_are_as_good_as_absent(params, questions, seed, calibr
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
 def test_a_row_without_references_gets_one_half_and_no_nan(params, questions, calibration):
     query, reference, d = questions
-    mask = np.ones((len(query), K), bool)
+    mask = np.ones((len(query), M), bool)
     mask[3] = False
     mask[5, 1:] = False  # one reference: no standard deviation
 
@@ -151,7 +151,7 @@ def test_a_row_without_references_gets_one_half_and_no_nan(params, questions, ca
     gradient, of_query = jax.jit(jax.grad(total, (0, 1)))(params, query)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))
     assert not of_query[3].any() and np.isfinite(of_query).all() and of_query[4].any()
-    nothing = predictor.predict(params, query, reference, d, calibration, True, np.zeros(K, bool))
+    nothing = predictor.predict(params, query, reference, d, calibration, True, np.zeros(M, bool))
     np.testing.assert_array_equal(nothing, 0.5)
 
 
@@ -169,7 +169,7 @@ def test_dropout_only_where_asked_for(params, questions):
 
 def test_blocks_do_not_change_the_score(params, questions, monkeypatch):
     def forget():
-        for program in (predictor._encode, predictor._score):
+        for program in (predictor._by_rows, predictor._score):
             program.clear_cache()
 
     query, reference, d = questions
@@ -183,10 +183,10 @@ def test_blocks_do_not_change_the_score(params, questions, monkeypatch):
 
 def test_blocks_bound_the_memory(params):
     n = 64 * predictor._BLOCK
-    shapes = jax.ShapeDtypeStruct((n, WIDTH), np.float32), jax.ShapeDtypeStruct((K, EMBEDDING), np.float32)
-    labels = jax.ShapeDtypeStruct((K,), np.float32)
+    shapes = jax.ShapeDtypeStruct((n, WIDTH), np.float32), jax.ShapeDtypeStruct((M, EMBEDDING), np.float32)
+    labels = jax.ShapeDtypeStruct((M,), np.float32)
     compiled = predictor._score.lower(params, *shapes, labels, None, "code", True, None).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 4 * n * K / 4
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * n * M / 4
 
 
 @pytest.mark.parametrize("axes", [{}, {"fsdp": 4, "tensor": 2}])

@@ -10,34 +10,17 @@ import pytest
 from configs import common
 from dots_jax import learner, policy
 from dots_jax.core import rng, sharding
-from dots_jax.learner import replay
+from dots_jax.learner import losses, replay
 from dots_jax.learner.microbatch import buckets
 from dots_jax.rollout import Rollouts
 
 P, G, S, T = 8, 4, 5, 9
-HYPER = learner.UpdateSpec(
-    minibatches=2,
-    micro_rows=8,
-    length_buckets=2,
-    logits_chunk=4,
-    clip=0.2,
-    loss="decoupled",
-    ratio_cap=2.0,
-    advantage_std=True,
-    aggregation="token",
-    kl_coef=0.0,
-    learning_rate=1e-2,
-    warmup=0,
-    betas=(0.9, 0.999),
-    weight_decay=0.1,
-    max_grad_norm=0.5,
-    remat=False,
-    temperature=0.8,
-)
-
-
-RULE = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
-STILL = dataclasses.replace(HYPER, learning_rate=1e-6, weight_decay=0.0)
+SPEC = dataclasses.replace(
+    learner.UpdateSpec.from_config(common.get_config()), minibatches=2, micro_rows=8, length_buckets=2, logits_chunk=4,
+    loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat=False, temperature=0.8,
+)  # fmt: skip
+REPLAY = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
+STILL = dataclasses.replace(SPEC, learning_rate=1e-6, weight_decay=0.0)
 
 
 def test_advantages_by_hand():
@@ -95,10 +78,10 @@ def test_truncation_by_hand():
     """Before the step the policy had moved by 3, within it by 1.5: the weight is 2, the clip around 2."""
     logp, proximal, behaviour = jnp.log(jnp.array([[4.5, 2.7]])), jnp.log(jnp.array([[3.0, 3.0]])), jnp.zeros((1, 2))
     args = (jnp.ones(1), jnp.ones((1, 2)), 0.2)
-    total, _, info = learner.policy_loss(logp, behaviour, proximal, *args, "truncated", 2.0)
+    total, _, info = learner.policy_loss(logp, behaviour, proximal, *args, losses.truncated, 2.0)
     np.testing.assert_allclose(total, -(2 * 1.2 + 2 * 0.9), rtol=1e-6)
     assert info["clipped"] == 1 and info["ratio_max"] == pytest.approx(4.5)
-    total, _, _ = learner.policy_loss(logp, behaviour, proximal, *args, "decoupled")
+    total, _, _ = learner.policy_loss(logp, behaviour, proximal, *args, losses.decoupled)
     np.testing.assert_allclose(total, -(3 * 1.2 + 3 * 0.9), rtol=1e-6)
 
 
@@ -138,18 +121,18 @@ def batch(tiny_config, tiny_params):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _logp(params, config, tokens, lengths):
-    return policy.token_logprobs(params, config, tokens, lengths, HYPER.temperature)[0]
+    return policy.token_logprobs(params, config, tokens, lengths, SPEC.temperature)[0]
 
 
-def step(config, params, batch, hyper=HYPER, sizes=(1, 1, 1), reference=None, dtype=np.float32):
+def step(config, params, batch, spec=SPEC, sizes=(1, 1, 1), reference=None, dtype=np.float32):
     """Parameters and metrics after one update, on the host."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     place = policy.transformer.shardings(config, mesh)
     params = jax.device_put(jax.tree.map(lambda x: jnp.asarray(x, dtype), params), place)
-    state = learner.init_state(params, config, hyper, mesh)
-    given = learner.Groups.generated(*batch, np.arange(P), 1, mesh)
+    state = learner.init_state(params, config, spec, mesh)
+    given = learner.Groups.fresh(*batch, np.arange(P), 1, mesh)
     state, _, info = learner.update(
-        state, None, given, jnp.int32(P), jax.random.key(0), config, hyper, mesh, reference=reference
+        state, None, given, jnp.int32(P), jax.random.key(0), config, spec, mesh, reference=reference
     )
     scored = info.pop("scored")
     assert scored == 0 and "replay" not in info
@@ -161,7 +144,7 @@ def step(config, params, batch, hyper=HYPER, sizes=(1, 1, 1), reference=None, dt
 def test_update_equals_plain_grpo(tiny_config, tiny_params, batch):
     """One minibatch against the formula written out: all rows in one padded forward, optax on the whole gradient."""
     rollouts, rewards = batch
-    hyper = dataclasses.replace(HYPER, minibatches=1, max_grad_norm=1e-2)
+    spec = dataclasses.replace(SPEC, minibatches=1, max_grad_norm=1e-2)
     rows = np.zeros((P * G, S + T), np.int32)
     where, old = np.zeros((P * G, S + T), bool), np.zeros((P * G, S + T), np.float32)
     for i, (p, g) in enumerate(np.ndindex(P, G)):
@@ -179,7 +162,7 @@ def test_update_equals_plain_grpo(tiny_config, tiny_params, batch):
     value, grads = jax.value_and_grad(loss)(tiny_params)
     optimizer = optax.chain(optax.clip_by_global_norm(1e-2), optax.adamw(1e-2, 0.9, 0.999, weight_decay=0.1))
     updates, _ = optimizer.update(grads, optimizer.init(tiny_params), tiny_params)
-    state, info = step(tiny_config, tiny_params, batch, hyper)
+    state, info = step(tiny_config, tiny_params, batch, spec)
     np.testing.assert_allclose(info["loss"], value, atol=1e-5)
     np.testing.assert_allclose(info["grad_norm"], optax.global_norm(grads), rtol=1e-4)
     assert 0 < info["clip_fraction"] < 1 and info["ratio_max"] > 1.2 and info["skipped"] > 0
@@ -205,9 +188,9 @@ SMALL = {"micro_rows": 4, "length_buckets": 3, "logits_chunk": 1}
 )
 def test_update_does_not_depend_on(tiny_config, tiny_params, batch, aggregation, change, sizes):
     """Micro-batches, buckets, head chunks, remat, device count: parameters within 1e-4 at a learning rate of 1e-2."""
-    hyper = dataclasses.replace(HYPER, aggregation=aggregation)
-    want, info = step(tiny_config, tiny_params, batch, hyper)
-    got, other = step(tiny_config, tiny_params, batch, dataclasses.replace(hyper, **change), sizes)
+    spec = dataclasses.replace(SPEC, aggregation=aggregation)
+    want, info = step(tiny_config, tiny_params, batch, spec)
+    got, other = step(tiny_config, tiny_params, batch, dataclasses.replace(spec, **change), sizes)
     for x, y in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-4)
     for name in ("loss", "grad_norm", "clip_fraction", "entropy_useful", "logprob_diff_mean"):
@@ -234,11 +217,11 @@ def test_kl_far_apart_and_masked_has_a_finite_gradient():
 
 
 def test_kl(tiny_config, tiny_params, batch):
-    hyper = dataclasses.replace(HYPER, kl_coef=0.1)
+    spec = dataclasses.replace(SPEC, kl_coef=0.1)
     other = jax.tree.map(lambda x: x + 0.05, tiny_params)
     _, plain = step(tiny_config, tiny_params, batch)
-    _, same = step(tiny_config, tiny_params, batch, hyper, reference=tiny_params)
-    _, apart = step(tiny_config, tiny_params, batch, hyper, reference=other)
+    _, same = step(tiny_config, tiny_params, batch, spec, reference=tiny_params)
+    _, apart = step(tiny_config, tiny_params, batch, spec, reference=other)
     assert "kl" not in plain and same["skipped"] == 0
     assert 0 <= same["kl"] < apart["kl"] and apart["loss"] > same["loss"]
 
@@ -256,28 +239,22 @@ def test_bfloat16_parameters_have_a_float32_master(tiny_config, tiny_params, bat
     assert {x.dtype.name for x in floats} == {"float32"} and np.isfinite(info["loss"])
 
 
-def compiled_memory(config, rule=None, questions=4, tokens=256):
+def compiled_memory(config, replay_spec=None, questions=4, tokens=256):
     """What the compiler needs for an update, the bytes of the parameters and of the buffer."""
     mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    hyper = dataclasses.replace(HYPER, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
+    spec = dataclasses.replace(SPEC, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
     params = jax.eval_shape(lambda: policy.init(config, jax.random.key(0)))
-    state = jax.eval_shape(lambda p: learner.TrainState(p, None, hyper.optimizer().init(p), jnp.int32(0)), params)
-    buffer = jax.eval_shape(lambda: replay.init(rule.num_slots, G, S, tokens, mesh)) if rule else None
+    state = jax.eval_shape(lambda p: learner.TrainState(p, None, spec.optimizer().init(p), jnp.int32(0)), params)
+    buffer = jax.eval_shape(lambda: replay.init(replay_spec.num_slots, G, S, tokens, mesh)) if replay_spec else None
 
     def array(*shape, dtype=jnp.int32):
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    rollouts = Rollouts(
-        array(questions, S),
-        array(questions),
-        array(questions, G, tokens),
-        array(questions, G),
-        array(questions, G, tokens, dtype=jnp.float32),
-        array(questions, G, dtype=bool),
-    )
+    sampled = array(questions, G, tokens), array(questions, G), array(questions, G, tokens, dtype=jnp.float32)
+    rollouts = Rollouts(array(questions, S), array(questions), *sampled, array(questions, G, dtype=bool))
     rewards, whole = array(questions, G, dtype=jnp.float32), array(questions)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    args = (learner.Groups(rollouts, rewards, whole, whole, whole), array(), key, config, hyper, mesh, rule)
+    args = (learner.Groups(rollouts, rewards, whole, whole, whole), array(), key, config, spec, mesh, replay_spec)
     compiled = learner.update.lower(state, buffer, *args).compile()
     sizes = (sum(x.dtype.itemsize * x.size for x in jax.tree.leaves(tree)) for tree in (params, buffer))
     return compiled.memory_analysis(), *sizes
@@ -295,8 +272,8 @@ def test_memory_does_not_hold_all_logits(tiny_config):
 @pytest.mark.parametrize("insert", ["useful", "batch"])
 def test_the_buffer_is_not_copied(tiny_config, insert):
     """A draw and an insertion in one program, on a buffer larger than all else."""
-    rule = dataclasses.replace(RULE, batch_size=4, capacity=2**15, insert=insert)
-    memory, weights, buffer = compiled_memory(tiny_config, rule)
+    replay_spec = dataclasses.replace(REPLAY, batch_size=4, capacity=2**15, insert=insert)
+    memory, weights, buffer = compiled_memory(tiny_config, replay_spec)
     assert memory.temp_size_in_bytes < buffer / 2, (memory.temp_size_in_bytes, buffer)
     assert memory.alias_size_in_bytes >= 3 * weights + buffer
 
@@ -311,21 +288,30 @@ def groups(batch, which, step):
     return replay.Groups(rollouts, rewards, which, np.full(len(which), step, np.int32), np.arange(len(which)))
 
 
-REPLAYING = dataclasses.replace(HYPER, ratio_cap=1.02, learning_rate=3e-3)
+REPLAYING = dataclasses.replace(SPEC, ratio_cap=1.02, learning_rate=3e-3)
 
 
 def replaying_step(
-    config, params, batch, hyper=REPLAYING, rule=RULE, sizes=(1, 1, 1), fresh=4, shards=1, old=OLD, reference=None
+    config,
+    params,
+    batch,
+    spec=REPLAYING,
+    replay_spec=REPLAY,
+    sizes=(1, 1, 1),
+    fresh=4,
+    shards=1,
+    old=OLD,
+    reference=None,
 ):
     """Training step 5 on the first groups of `batch`, with a buffer that holds others, `old`: (their ids, step)."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.transformer.shardings(config, mesh))
-    state = dataclasses.replace(learner.init_state(params, config, hyper, mesh), step=jnp.int32(4))
-    buffer = replay.init(rule.num_slots, G, S, T, mesh, shards)
+    state = dataclasses.replace(learner.init_state(params, config, spec, mesh), step=jnp.int32(4))
+    buffer = replay.init(replay_spec.num_slots, G, S, T, mesh, shards)
     for which, at in old:
         buffer = replay.add(buffer, groups(batch, which, at), np.ones(len(which), bool), mesh)
     own = replay.spread(groups(batch, range(fresh), 5), P, len(buffer.ids))
-    args = (jnp.int32(fresh), jax.random.key(KEY), config, hyper, mesh, rule, reference)
+    args = (jnp.int32(fresh), jax.random.key(KEY), config, spec, mesh, replay_spec, reference)
     return learner.update(state, buffer, own, *args)
 
 
@@ -333,8 +319,8 @@ def test_the_padding_of_accelerators_changes_nothing(tiny_config, tiny_params, b
     """Rows of up to 14 tokens padded to 128, fresh and replayed ones."""
     state, _, want = replaying_step(tiny_config, tiny_params, batch)
     monkeypatch.setattr(sharding, "length_unit", lambda platform: 128)
-    hyper = dataclasses.replace(REPLAYING, length_buckets=3)  # a program of its own
-    padded, _, got = replaying_step(tiny_config, tiny_params, batch, hyper)
+    spec = dataclasses.replace(REPLAYING, length_buckets=3)  # a program of its own
+    padded, _, got = replaying_step(tiny_config, tiny_params, batch, spec)
     for x, y in zip(jax.tree.leaves(padded.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-4)
     for name in ("loss", "grad_norm", "clip_fraction", "entropy_useful", "scored", "tokens"):
@@ -349,8 +335,8 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "trunca
 def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, kind):
     """Fresh groups 0 to 3, of 4 to 7 those that are mixed, two optimizer steps, all rows in one padded forward."""
     rollouts, rewards = batch
-    hyper = dataclasses.replace(REPLAYING, loss=kind)
-    state, buffer, info = replaying_step(tiny_config, tiny_params, batch, hyper)
+    spec = dataclasses.replace(REPLAYING, loss=losses.find(kind))
+    state, buffer, info = replaying_step(tiny_config, tiny_params, batch, spec)
     replayed = info.pop("replay")
     drawn = replayed["ids"].tolist()
     assert sorted(drawn) == [-1, -1, 4, 6]  # 5 and 7 have no variance; their places stay empty
@@ -385,11 +371,11 @@ def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, 
         free, clipped = -a * ratio, -a * jnp.clip(ratio, 0.8 * centre, 1.2 * centre)
         return (jnp.maximum(free, clipped) * real).sum() / real.sum(), (now, clipped > free)
 
-    params, optimizer = tiny_params, hyper.optimizer()
+    params, optimizer = tiny_params, spec.optimizer()
     moments = optimizer.init(params)
     order = np.asarray(jax.random.permutation(rng.stream(jax.random.key(KEY), rng.Purpose.UPDATE, 4), P))
     order = [*(at for at in order if there[at]), *(at for at in order if not there[at])]
-    ratios, ages, clips, losses = [], [], [], []
+    ratios, ages, clips, values = [], [], [], []
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     for which in (np.array(order[::2]), np.array(order[1::2])):  # three groups that exist in each
         which = (which[:, None] * G + np.arange(G)).ravel()
@@ -401,10 +387,10 @@ def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, 
         ratios.append(np.exp(now - part[3])[use])
         ages.append(np.broadcast_to(age.repeat(G)[which][:, None], use.shape)[use])
         clips.append(cut[use])
-        losses.append(value)
+        values.append(value)
     for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
         assert np.quantile(abs(x - y), 0.99) < 1e-4 and abs(x - y).max() < 6.1e-3  # Adam: signs of near-zero gradients
-    np.testing.assert_allclose(info["loss"], np.mean(losses), atol=2e-5)
+    np.testing.assert_allclose(info["loss"], np.mean(values), atol=2e-5)
 
     ratio, of, clip = np.concatenate(ratios), np.concatenate(ages), np.concatenate(clips)
     stale = ratio[of > 0]
@@ -451,11 +437,11 @@ def test_replay_options(tiny_config, tiny_params, batch):
 
 def test_replay_rules(tiny_config, tiny_params, batch):
     """Nothing before a draw is there; then what is young enough, once, and of that the better completions only."""
-    rule = dataclasses.replace(
-        RULE, start="full", max_age=3, draw_once=True, positive_only=True, batch_size=P, fresh_fraction=0.75
+    replay_spec = dataclasses.replace(
+        REPLAY, start="full", max_age=3, draw_once=True, positive_only=True, batch_size=P, fresh_fraction=0.75
     )
-    hyper = dataclasses.replace(REPLAYING, minibatches=1)
-    run = functools.partial(replaying_step, tiny_config, tiny_params, batch, hyper, rule, fresh=6)
+    spec = dataclasses.replace(REPLAYING, minibatches=1)
+    run = functools.partial(replaying_step, tiny_config, tiny_params, batch, spec, replay_spec, fresh=6)
     lengths, rewards = batch[0].lengths, batch[1]
     own = lengths[[1, 2, 4]].sum()
     _, buffer, info = run(old=(((6,), 2),))
@@ -474,8 +460,8 @@ def test_replay_rules(tiny_config, tiny_params, batch):
 def test_replay_in_bfloat16_with_a_kl_penalty(tiny_config, tiny_params, batch):
     _, exact, info = replaying_step(tiny_config, tiny_params, batch)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tiny_params)
-    hyper = dataclasses.replace(REPLAYING, kl_coef=0.1)
-    _, buffer, got = replaying_step(tiny_config, params, batch, hyper, reference=jax.tree.map(jnp.copy, params))
+    spec = dataclasses.replace(REPLAYING, kl_coef=0.1)
+    _, buffer, got = replaying_step(tiny_config, params, batch, spec, reference=jax.tree.map(jnp.copy, params))
     assert np.isfinite([float(got[name]) for name in ("loss", "grad_norm", "kl")]).all()
     assert got["scored"] == info["scored"] and got["replay"]["share"] == info["replay"]["share"]
     assert got["tokens"] == batch[0].lengths[[0, 1, 2, 3, 4, 6]].sum()  # with the penalty all rows have a gradient

@@ -48,7 +48,7 @@ def held(buffer):
     b = jax.tree.map(np.asarray, replay.from_shards(buffer))
     live = np.flatnonzero(b.step >= 0)
     consistent(b, live)
-    return [(int(b.ids[i]), int(b.step[i])) for i in live[np.lexsort((b.place[live], b.step[live]))]]
+    return [(int(b.ids[i]), int(b.step[i])) for i in live[np.lexsort((b.batch_index[live], b.step[live]))]]
 
 
 def consistent(b, which):
@@ -110,10 +110,10 @@ def test_equals_a_list(keep, slots, operations):
             seed, once = args
             eligible = model.held if once else [(i, s) for i, s in model.held if step - s <= 2]
             how = {"once": True} if once else {"max_age": 2}
-            drawn, there, buffer = replay.sample(buffer, jax.random.key(seed), 3, step, mesh(), **how)
-            drawn, there = jax.tree.map(np.asarray, (drawn, there))
-            got = [(int(drawn.ids[i]), int(drawn.step[i])) for i in np.flatnonzero(there)]
-            consistent(drawn, np.flatnonzero(there))
+            drawn, is_drawn, buffer = replay.sample(buffer, jax.random.key(seed), 3, step, mesh(), **how)
+            drawn, is_drawn = jax.tree.map(np.asarray, (drawn, is_drawn))
+            got = [(int(drawn.ids[i]), int(drawn.step[i])) for i in np.flatnonzero(is_drawn)]
+            consistent(drawn, np.flatnonzero(is_drawn))
             assert len(got) == len(set(got)) == min(3, len(eligible)) and set(got) <= set(eligible)
             if once:
                 model.held = [x for x in model.held if x not in got]
@@ -145,8 +145,8 @@ def test_golden_trace(goldens):
         draw = B - len(ids)
         assert draw == row["replay_count"]
         if draw:
-            _, there, buffer = replay.sample(buffer, jax.random.key(step), draw, step, mesh())
-            assert there.sum() == row["replay_count"]
+            _, is_drawn, buffer = replay.sample(buffer, jax.random.key(step), draw, step, mesh())
+            assert is_drawn.sum() == row["replay_count"]
         fresh = wide(groups(ids + [0] * draw, successes + [1] * draw, step, size))
         buffer = replay.add(buffer, fresh, np.arange(B) < len(ids), mesh(), rule.num_kept)
 
@@ -168,10 +168,10 @@ def test_the_papers_rule_by_hand():
     buffer = put(buffer, [5, 6], [1, 1], 4)
     assert held(buffer) == [(4, 2), (3, 3), (5, 4), (6, 4)]  # one had to go
     # Of four, (1 - delta) B = 2 are drawn; not before two are there.
-    _, there, buffer = replay.sample(buffer, jax.random.key(0), 2, 5, mesh())
-    assert there.all()
-    _, there, buffer = replay.sample(buffer, jax.random.key(0), 2, 5, mesh(), allowed=False)
-    assert not there.any()
+    _, is_drawn, buffer = replay.sample(buffer, jax.random.key(0), 2, 5, mesh())
+    assert is_drawn.all()
+    _, is_drawn, buffer = replay.sample(buffer, jax.random.key(0), 2, 5, mesh(), allowed=False)
+    assert not is_drawn.any()
 
 
 def test_the_rules_schedule():
@@ -238,10 +238,10 @@ def test_every_shard_gets_its_part_of_the_fresh_groups():
         batch = replay.spread(own, 8, 4)
         valid = replay.spread_mask(fresh, 8, 4)
         assert np.asarray(batch.ids)[np.asarray(valid)].tolist() == own.ids.tolist()
-        drawn, there, buffer = replay.sample(buffer, jax.random.key(step), 4, step, mesh(), allowed=fresh < 8)
-        merged = jax.tree.map(np.asarray, replay.fill_with_replayed(batch, drawn, there, 4))
+        drawn, is_drawn, buffer = replay.sample(buffer, jax.random.key(step), 4, step, mesh(), allowed=fresh < 8)
+        merged = jax.tree.map(np.asarray, replay.fill_with_replayed(batch, drawn, is_drawn, 4))
         consistent(merged, range(8))
-        assert sorted(merged.ids.tolist()) == sorted(own.ids.tolist() + np.asarray(drawn.ids[there]).tolist())
+        assert sorted(merged.ids.tolist()) == sorted(own.ids.tolist() + np.asarray(drawn.ids[is_drawn]).tolist())
         buffer = replay.add(buffer, batch, valid, mesh(), rule.num_kept)
         assert (buffer.step.max(1) == step).all() and replay.size(buffer) == min(8 * step, rule.num_kept + fresh)
 
@@ -262,7 +262,7 @@ def test_at_the_papers_size_on_eight_devices(what):
     new = jax.tree.map(lambda x: array(jax.ShapeDtypeStruct((P, *x.shape[2:]), x.dtype)), buffer)
     # As the loop has them: what the host knows is on every device.
     everywhere = sharding.replicated(mesh(8))
-    known = {name: getattr(new, name) for name in ("ids", "place", "rewards")}
+    known = {name: getattr(new, name) for name in ("ids", "batch_index", "rewards")}
     whole = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere) for name, x in known.items()}
     new = dataclasses.replace(new, **whole)
     if what == "sample":

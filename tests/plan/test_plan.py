@@ -12,7 +12,7 @@ import pytest
 from benchmarks import update
 from configs import common
 from dots_jax import learner, main, plan
-from dots_jax.core import command_line, runtime, sharding
+from dots_jax.core import command_line, fields, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.plan import program
@@ -76,7 +76,7 @@ def params_of(mesh, dtype):
 
 def compile_update(c, mesh):
     """The update's compiled program, and bytes on a device of its state, buffer and rollouts."""
-    hyper = learner.UpdateSpec(**c.learner, temperature=1.0)
+    hyper = learner.UpdateSpec.from_config(c)
     rule = replay.ReplaySpec(c.train.batch_size, c.selection.interval, **c.replay)
     params = params_of(mesh, jnp.dtype(c.policy.dtype))
     full = params_of(mesh, jnp.float32)
@@ -307,12 +307,12 @@ def test_advice_fits(shape, devices, memory, changes):
     assert not made.fits and made.advice
     *_, last = made.advice
     more = int(m[1]) if (m := re.search(r"--devices=(\d+)", last)) else devices
-    again = plan.plan(plan.changed(c, advised(last)), shapes.SHAPES[shape], more, memory)
+    again = plan.plan(fields.replaced(c, advised(last)), shapes.SHAPES[shape], more, memory)
     assert again.fits
     assert last.endswith(f": {again.peak / 2**30:.1f} GiB")
     assert (more > devices) == (last.startswith(f"{more} such devices"))
     for line in made.advice[:-1]:
-        again = plan.plan(plan.changed(c, advised(line)), shapes.SHAPES[shape], devices, memory)
+        again = plan.plan(fields.replaced(c, advised(line)), shapes.SHAPES[shape], devices, memory)
         phases = ("prefill", "decode") if " mends sampling" in line else ("loss", "backward")
         phases = phases if " mends " in line else list(again.totals)
         assert max(again.totals[phase] for phase in phases) <= memory, line

@@ -187,7 +187,7 @@ def test_broken_config(export, text):
     [
         ({"model_type": "gpt2"}, "model_type is 'gpt2': known are qwen2, qwen3, llama"),
         ({"hidden_size": None}, "hidden_size=None must be a whole number"),
-        ({"num_attention_heads": 0}, "num_attention_heads=0 must be a whole number of at least 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0 must be a whole number from 1 to 1,024"),
         ({"rope_theta": "big", "rope_parameters": None}, "rope_theta='big' must be a number"),
     ],
 )

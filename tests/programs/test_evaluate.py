@@ -122,7 +122,7 @@ def test_verdicts_of_the_mathematical_grader_and_greedy(run, tmp_path):
         ({"model": "/nowhere"}, "policy directory /nowhere does not exist"),
         ({"sets": "gsm9k"}, "unknown questions 'gsm9k'; choose one of: aime24"),
         ({"sets": ","}, "names no evaluation set"),
-        ({"samples": 0}, "config.samples=0 must be a whole number of at least 1"),
+        ({"samples": 0}, "config.samples=0 must be a whole number from 1 to 100,000"),
         ({"top_p": 0.0}, "above 0 and at most 1"),
         ({"temperature": -1.0}, "0 (greedy) or above"),
         ({"reward": "oracle"}, "one of exact, math, proxy"),

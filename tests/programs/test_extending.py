@@ -48,7 +48,7 @@ def test_examples(compiled, tmp_path):
         ("unifrom", "did you mean uniform.*one of uniform, dots, static, oracle, or your own as MODULE:NAME"),
         ("nothing.py:Short", "no file nothing.py here or beside the config"),
         ("no_such_module:Short", "no_such_module cannot be loaded .ModuleNotFoundError"),
-        ("dots_jax.selection.dots:Spots", "has no Spots"),
+        ("dots_jax.selection.dots:Spots", "has no Spots; did you mean Dots.$"),
         ("broken.py:Short", "cannot be loaded .ZeroDivisionError: division by zero"),
         (":", "give one of"),
         ("", "give one of"),

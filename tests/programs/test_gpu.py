@@ -14,6 +14,7 @@ import pytest
 
 from dots_jax import learner, policy, rollout
 from dots_jax.core import runtime, sharding
+from dots_jax.learner import losses
 from dots_jax.policy import attention
 from dots_jax.rollout import Rollouts
 
@@ -139,7 +140,7 @@ def test_an_update_in_bfloat16_agrees_with_float32(mesh, prompts):
     rewards = np.tile(np.float32([1, 0, 0, 1]), (P, 1))
     moved = np.where(real, random.choice([-0.15, 0.15], real.shape), 0).astype(np.float32)  # ratios other than 1
     hyper = learner.UpdateSpec(
-        minibatches=1, micro_rows=8, length_buckets=2, logits_chunk=32, clip=0.2, loss="plain", ratio_cap=2.0,
+        minibatches=1, micro_rows=8, length_buckets=2, logits_chunk=32, clip=0.2, loss=losses.plain, ratio_cap=2.0,
         advantage_std=True, aggregation="token", kl_coef=0.0, learning_rate=1e-3, warmup=0, betas=(0.9, 0.999),
         weight_decay=0.0, max_grad_norm=1.0, remat=True, temperature=1.0,
     )  # fmt: skip
@@ -154,7 +155,7 @@ def test_an_update_in_bfloat16_agrees_with_float32(mesh, prompts):
                 behaviour[p, g, : lengths[p, g]] = logp[i, prompts[1][p] : ends[i]]
             batch = dataclasses.replace(rollouts, logprobs=behaviour + moved)
             state = learner.init_state(params, CONFIG, hyper, mesh)
-            groups = learner.Groups.generated(batch, rewards, np.arange(P), 1, mesh)
+            groups = learner.Groups.fresh(batch, rewards, np.arange(P), 1, mesh)
             args = (jnp.int32(P), jax.random.key(0), CONFIG, hyper, mesh)
             state, _, info = learner.update(state, None, groups, *args)
         infos[dtype] = {name: float(info[name]) for name in ("loss", "grad_norm", "logprob_diff_mean")}

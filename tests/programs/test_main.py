@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dots_jax import experiment, main
-from dots_jax.core import command_line, config_rules, files
+from dots_jax.core import command_line, config_rules, fields, files
 from dots_jax.core.errors import UserError
 
 DEFAULT = "configs/quickstart.py"
@@ -62,14 +62,14 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.replay.start=soon"], "round, full"),
         (["--config.learner.loss=best"], "plain, decoupled, truncated"),
         (["--config.selection.reuse_references=8"], "below the 8 fresh groups"),
-        (["--config.seed=99999999999"], "at most 4,294,967,295"),
+        (["--config.seed=99999999999"], "from 0 to 4,294,967,295"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
         (["--config.group_size=4"], "did you mean config.rollout.group_size?"),
         (["--config.train=4"], "group of fields"),
-        (["--config.train.steps=abc"], "--config.train.steps=abc is not a whole number"),
+        (["--config.train.steps=abc"], "--config.train.steps=abc must be a whole number"),
         (["--config.learner.remat=perhaps"], "true or false"),
         (["--config.train.steps"], "config.train.steps"),
-        (["--config.train.steps=0"], "at least 1"),
+        (["--config.train.steps=0"], "from 1 to 1,000,000"),
         (["--config.train.batch_size=33"], "does not divide"),
         (["--config.learner.aggregation=best"], "token, sequence"),
         (["--config.seed=1", "--config.learner.clip=1.0"], "between 0 and 1"),
@@ -203,7 +203,7 @@ def test_check_names_the_field(field, value):
 )
 def test_every_field_has_a_rule(path, rules):
     """And the rules stand in the order of the config's fields."""
-    assert sorted(rules) == sorted(command_line._fields(command_line.load(path)))
+    assert sorted(rules) == sorted(fields.flatten(command_line.load(path).to_dict()))
     file = "configs/common.py" if rules is config_rules.RUN else path
     source = Path(files.ROOT, file).read_text()
     at = [source.index(f"    c.{field} = ") for field in rules]

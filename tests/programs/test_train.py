@@ -143,7 +143,7 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
     assert any(r.new.any() for r in run.rounds) and not all(r.new.all() for r in run.rounds)
     one = run.rounds[1]
     row = run.groups[2]
-    assert row["step"] == 3 and one.known[-K:] == pytest.approx(1 - np.array(row["reference_successes"]) / 4)
+    assert row["step"] == 3 and one.difficulty[-K:] == pytest.approx(1 - np.array(row["reference_successes"]) / 4)
     places, weights = run.attention(7)
     assert (
         weights.sum() == pytest.approx(1, abs=1e-4)
@@ -162,6 +162,10 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
         shutil.copy(whole[0] / name, torn)
     (torn / "groups.jsonl").write_bytes((whole[0] / "groups.jsonl").read_bytes()[:2000])
     assert explore.main([str(torn)]) == 2 and "lacks steps" in capsys.readouterr().err
+    # A selector that predicts without asking for references.
+    records = [{k: x for k, x in row.items() if not k.startswith("reference_")} for row in run.groups]
+    (torn / "groups.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert explore.main([str(torn)]) == 0 and "| ridge |" in capsys.readouterr().out
     assert rows[-1]["ledger/generated_reference"] > 0
     assert rows[-1]["ledger/generated_tokens"] == sum(
         rows[-1][f"ledger/generated_{phase}"] for phase in ("reference", "fresh")
@@ -227,7 +231,7 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
     ],
     ids=["uniform", "static", "oracle"],
 )
-def test_other_methods(start, tmp_path, method, fields):
+def test_other_methods(start, tmp_path, method, fields, capsys):
     config = f"--config=configs/quickstart.py:{method}"
     out, _ = finish(start(tmp_path / "run", config, **fields, **{"train.steps": 3}))
     name, replays = fields.get("selection.name", "uniform"), method == "rr"
@@ -249,6 +253,10 @@ def test_other_methods(start, tmp_path, method, fields):
         chosen = groups[0]["ids"] + groups[1]["ids"]
         assert np.abs(difficulty[chosen] - 0.5).mean() < np.abs(difficulty - 0.5).mean()
         assert groups[0]["predicted"] == pytest.approx(difficulty[groups[0]["ids"]], abs=1e-6)
+    capsys.readouterr()
+    assert explore.main([str(tmp_path / "run")]) == 2
+    said = "fewer than two whole selection rounds" if oracle else "whose selector predicts difficulty"
+    assert said in capsys.readouterr().err
 
 
 def test_started_again(whole, start, tmp_path):

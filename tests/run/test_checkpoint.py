@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -197,3 +198,15 @@ def test_no_room_is_one_line(tmp_path):
     assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 1, done.stderr
     assert "cannot be written (File too large); make room" in done.stdout
     assert checkpoint.steps(str(tmp_path / "c")) == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [(OSError(errno.ENOSPC, "No space left on device"), "make room"), (RuntimeError("a lock is held"), "mend that")],
+)
+def test_what_cannot_be_written_is_a_line_of_its_own(tmp_path, error, mend):
+    def fail():
+        raise error
+
+    with pytest.raises(UserError, match=f"cannot be written .*; {mend}, then the same command continues"):
+        Checkpointer(str(tmp_path))._write(fail)

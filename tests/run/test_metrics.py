@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from dots_jax.core.errors import UserError
-from dots_jax.core.files import whole
+from dots_jax.core.rules import whole
+from dots_jax.core.text import WIDTH
 from dots_jax.run import curves
 from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, read, running_mean
-from dots_jax.run.progress import WIDTH, Progress
+from dots_jax.run.progress import Progress
 
 
 def write(workdir, steps):
@@ -34,26 +35,26 @@ def test_each_step_is_one_valid_flushed_line(tmp_path):
     metrics.close()
 
 
-def test_truncate_drops_later_steps_and_a_torn_line(tmp_path):
+def test_a_restart_drops_later_steps_and_a_torn_line(tmp_path):
     write(tmp_path, range(5))
     with open(tmp_path / FILE, "a") as file:
         file.write('{"step": 2, "train/rew')
     assert [row["step"] for row in read(str(tmp_path))] == [0, 1, 2, 3, 4]
     before = (tmp_path / FILE).read_text().splitlines(keepends=True)
     metrics = Metrics(str(tmp_path))
-    metrics.truncate(2)
+    metrics.restart(read(str(tmp_path))[:3])
     assert (tmp_path / FILE).read_text() == "".join(before[:3])
     metrics.write(3, {"x": 1})
     metrics.close()
     assert [row["step"] for row in read(str(tmp_path))] == [0, 1, 2, 3]
-    Metrics(str(tmp_path)).truncate(-1)
+    Metrics(str(tmp_path)).restart([])
     assert read(str(tmp_path)) == [] and not [f for f in os.listdir(tmp_path) if "partial" in f]
 
 
 def test_lines_hold_arrays_compactly(tmp_path):
     lines = Lines(str(tmp_path / "new" / GROUPS))
     assert not (tmp_path / "new").exists()
-    lines.truncate(-1)
+    lines.restart([])
     for step in range(3):
         predicted = jnp.array([0.1, np.nan], jnp.float32)
         lines.write(step, {"ids": np.arange(2) + step, "predicted": predicted, "cells": [np.float32(0.7), [3]]})
@@ -63,7 +64,7 @@ def test_lines_hold_arrays_compactly(tmp_path):
     with open(tmp_path / "new" / GROUPS, "a") as file:
         file.write('{"step":3,"ids":[4')
     assert [row["step"] for row in read(str(tmp_path / "new"), GROUPS)] == [0, 1, 2]
-    lines.truncate(1)
+    lines.restart(read(str(tmp_path / "new"), GROUPS)[:2])
     lines.write(2, {})
     lines.close()
     assert (tmp_path / "new" / GROUPS).read_text() == "".join(text.splitlines(True)[:2]) + '{"step":2}\n'
@@ -80,7 +81,7 @@ def test_tensorboard_has_the_scalars_and_hides_steps_that_are_made_again(tmp_pat
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     metrics = Metrics(str(tmp_path))
-    metrics.truncate(7)
+    metrics.restart([{"step": 7}])
     metrics.write(8, {"x": 1.5, "list": [1], "text": "a"})
     (file,) = (tmp_path / "tensorboard").iterdir()
     data, events = file.read_bytes(), []  # flushed: a kill loses nothing
@@ -102,7 +103,7 @@ def test_curves_with_few_and_missing_values(tmp_path):
     metrics = Metrics(str(tmp_path))
     metrics.write(1, {"train/entropy": float("nan"), "ledger/seconds_fresh": 1.0, "ledger/generated_tokens": 5})
     metrics.close()
-    path = curves.draw(str(tmp_path))
+    path = curves.draw(read(str(tmp_path)), str(tmp_path))
     with open(path, "rb") as file:
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
     assert sorted(os.listdir(tmp_path)) == ["curves.png", FILE, "tensorboard"]
@@ -173,7 +174,7 @@ def test_what_follows_a_line_without_a_step_is_dropped(tmp_path, line):
     write(tmp_path, range(3))
     with open(tmp_path / FILE, "a") as file:
         file.write(f'{line}\n{{"step": 4}}\n')
-    Metrics(str(tmp_path)).truncate(9)
+    Metrics(str(tmp_path)).restart(read(str(tmp_path)))
     assert [row["step"] for row in read(str(tmp_path))] == [0, 1, 2]
     with open(tmp_path / FILE, "a") as file:
         file.write(f'{line}\n{{"step": 4}}\n')

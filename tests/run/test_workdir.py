@@ -29,10 +29,14 @@ def workdir(tmp_path):
     write(tmp_path, 8, 8)
     checkpointer = Checkpointer(str(tmp_path / "checkpoints"), run="r")
     for step in (3, 6):
-        lines = {name: metrics.sums(str(tmp_path), name)[step] for name in ("metrics.jsonl", "groups.jsonl")}
+        lines = {name: metrics.sums(rows)[step] for name, rows in metrics.past(str(tmp_path)).items()}
         checkpointer.save(step, {"a": np.arange(1000) * step}, lines)
     checkpointer.close()
     return tmp_path
+
+
+def last_step(workdir):
+    return workdirs.last_step(str(workdir), metrics.past(str(workdir)))
 
 
 def write(workdir, end, groups_end):
@@ -53,7 +57,7 @@ def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsy
         copy = tmp_path_factory.mktemp("copies") / "run"
         shutil.copytree(workdir, copy)
         faults.damage(copy / file, how, random.Random(0))
-        step, bad = workdirs.last_step(str(copy))
+        step, bad = last_step(copy)
         assert sorted(os.listdir(copy / "checkpoints")) == ["3", "6"]
         workdirs.set_aside(str(copy), bad, step)
         err = capsys.readouterr().err
@@ -67,7 +71,7 @@ def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsy
 )
 def test_the_newest_checkpoint_that_the_lines_reach(workdir, end, groups_end, step, lacking):
     write(workdir, end, groups_end)
-    found, bad = workdirs.last_step(str(workdir))
+    found, bad = last_step(workdir)
     assert found == step and list(bad) == [6] * bool(lacking) and all(lacking in reason for reason in bad.values())
 
 
@@ -77,10 +81,10 @@ def test_lines_that_have_changed(workdir, name):
     text = (workdir / name).read_text()
     for changed, step in ((7, 6), (5, 3)):
         (workdir / name).write_text(text.replace(f'{{"step": {changed}}}', f'{{"step": {changed}, "x": 1}}'))
-        assert workdirs.last_step(str(workdir)) == (step, {} if step == 6 else {6: f"{name} has changed"})
+        assert last_step(workdir) == (step, {} if step == 6 else {6: f"{name} has changed"})
     (workdir / name).write_text(text.replace('{"step": 2}', '{"step": 2, "x": 1}'))
     with pytest.raises(UserError, match=f"3: {name} has changed"):
-        workdirs.last_step(str(workdir))
+        last_step(workdir)
 
 
 @pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "both checkpoints"])
@@ -92,14 +96,14 @@ def test_where_nothing_is_left_nothing_is_touched(workdir, what):
         (workdir / what).write_text("")
     before = sorted(workdir.rglob("*"))
     with pytest.raises(UserError, match=r"no checkpoint in .* can be continued from \(6: .*; 3: .*--workdir"):
-        workdirs.last_step(str(workdir))
+        last_step(workdir)
     assert sorted(workdir.rglob("*")) == before
 
 
 def test_no_checkpoint(tmp_path):
-    assert workdirs.last_step(str(tmp_path / "new")) == (0, {}) and not workdirs.has_begun(str(tmp_path / "new"))
+    assert last_step(tmp_path / "new") == (0, {}) and not workdirs.has_begun(str(tmp_path / "new"))
     write(tmp_path, 0, 0)  # killed within the first line
-    assert workdirs.last_step(str(tmp_path)) == (0, {}) and not workdirs.has_begun(str(tmp_path))
+    assert last_step(tmp_path) == (0, {}) and not workdirs.has_begun(str(tmp_path))
     write(tmp_path, 1, 0)
     assert workdirs.has_begun(str(tmp_path))
 

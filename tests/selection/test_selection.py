@@ -12,6 +12,7 @@ from dots_jax.core import command_line, files, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import predictor
 from dots_jax.selection import draw
+from dots_jax.selection.checked import Checked
 
 N, G = 60, 8
 
@@ -32,7 +33,7 @@ def make(mesh, name, n=N, labels=None, steps=9, embeddings=None, **fields):
     embeddings = np.zeros((n, 4), np.float32) if embeddings is None else embeddings
     labels = np.zeros(n) if labels is None else labels
     context = selection.Context(n, labels, None, lambda: embeddings, steps, mesh, key)
-    return selection.find(name)(config, context)
+    return selection.make(config, context)
 
 
 def play(selector, state, steps, n, difficulty=None, seed=0):
@@ -42,13 +43,13 @@ def play(selector, state, steps, n, difficulty=None, seed=0):
     ids = []
     for step in steps:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        asked = selector.queries(state, key)
-        if len(asked):
-            state = selector.observe(state, asked, successes[asked], G, step, is_reference=True)
-        chosen, state = selector.propose(state, key, n, step)
-        assert chosen.shape == (n,) and chosen.dtype == np.int32
-        state = selector.observe(state, chosen, successes[chosen], G, step, is_reference=False)
-        ids.append(chosen)
+        queries = selector.queries(state, key)
+        if len(queries):
+            state = selector.observe(state, queries, successes[queries], G, step, is_reference=True)
+        proposed, state = selector.propose(state, key, n, step)
+        assert proposed.shape == (n,) and proposed.dtype == np.int32
+        state = selector.observe(state, proposed, successes[proposed], G, step, is_reference=False)
+        ids.append(proposed)
     return np.array(ids), state
 
 
@@ -164,11 +165,11 @@ def test_references_are_distinct_and_reused_ones_come_first(mesh, plane):
     state = selector.init()
     for step in range(1, 4):
         key = jax.random.key(step)
-        asked = selector.queries(state, key)
-        assert len(set(asked)) == 6
-        state = selector.observe(state, asked, (1 - difficulty[asked]) * G, G, step, is_reference=True)
+        queries = selector.queries(state, key)
+        assert len(set(queries)) == 6
+        state = selector.observe(state, queries, (1 - difficulty[queries]) * G, G, step, is_reference=True)
         ids, state = selector.propose(state, key, 12, step)
-        assert len(set(ids)) == 12 and set(ids[:3]) <= set(asked)
+        assert len(set(ids)) == 12 and set(ids[:3]) <= set(queries)
 
 
 def test_a_trained_predictor_stays_as_it_is(mesh, plane, tmp_path):
@@ -217,6 +218,15 @@ def test_unknown_name(mesh):
         make(mesh, "best")
 
 
+class Few(selection.Selector):
+    @classmethod
+    def num_queries(cls, config):
+        return 4
+
+    def queries(self, state, key):
+        return np.arange(3)
+
+
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
@@ -231,3 +241,8 @@ def test_what_is_proposed_must_be_questions(ids, said):
     with pytest.raises(UserError, match=f"Selector.propose must return an array of 6 ids.*returned {said}"):
         selection.check_ids(ids, 6, 9, selection.Selector(None, None))
     assert selection.check_ids(jnp.arange(6), 6, 9, None).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_selector_asks_for_as_many_as_it_says():
+    with pytest.raises(UserError, match=r"Few.queries must return an array of 4 ids.*num_queries says.*int64 \[3\]"):
+        Checked(Few(None, selection.Context(9, None, None, None, 9, None, None))).queries({}, None)

@@ -1,0 +1,55 @@
+"""What a selector of the user's own returns by mistake is said in a line."""
+
+import jax
+import numpy as np
+import pytest
+
+from dots_jax import selection
+from dots_jax.core.errors import UserError
+
+N, IDS = 6, np.arange(2)
+
+
+def make(**methods):
+    """A selector with the answers given."""
+    own = {name: lambda self, *args, answer=answer, **options: answer for name, answer in methods.items()}
+    context = selection.Context(N, None, None, None, 1, None, None)
+    return selection.Checked(type("Mine", (selection.Selector,), own)(None, context))
+
+
+@pytest.mark.parametrize(
+    "proposed", [None, IDS, (IDS,), (IDS, {"count": 1}), (IDS, None), (IDS + N, {}), ([0.5, 1], {})]
+)
+def test_propose(proposed):
+    with pytest.raises(UserError, match="Mine.propose must return"):
+        make(propose=proposed).propose({}, jax.random.key(0), 2, 1)
+
+
+@pytest.mark.parametrize("state", [None, {"count": 1}, IDS])
+def test_observe(state):
+    with pytest.raises(UserError, match="Mine.observe must return the state.*it returned"):
+        make(observe=state).observe({}, IDS, IDS, 4, 1, is_reference=False)
+
+
+@pytest.mark.parametrize(
+    "predicted", [3, np.zeros(N), (np.zeros(N),), (np.zeros(N), np.zeros(N - 1)), (np.zeros(N), 0.1)]
+)
+def test_predict(predicted):
+    with pytest.raises(UserError, match="Mine.predict must return None, or two arrays of 6 numbers"):
+        make(predict=predicted).predict({})
+
+
+def test_good_answers_pass_and_the_rest_is_the_selectors_own():
+    selector = make(propose=(IDS, {}), predict=(np.zeros(N), np.ones(N)))
+    ids, state = selector.propose({}, jax.random.key(0), 2, 1)
+    assert ids.dtype == np.int32 and state == selector.init() == {}
+    assert selector.observe({}, IDS, IDS, 4, 1, is_reference=True) == {}
+    assert selector.predict({})[1].sum() == N and make().predict({}) is None
+    assert selector.num_reused == 0 and not selector.cost_excluded
+
+
+def test_one_without_propose_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "empty.py").write_text("from dots_jax.selection import Selector\nclass Empty(Selector):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="Empty is not a subclass of dots_jax.selection.Selector with its own propose"):
+        selection.find("empty.py:Empty")
