@@ -122,7 +122,7 @@ def main(argv=None) -> dict:
     p.add_argument("--policy", metavar="DIR", help="a real policy in Hugging Face layout; its own stop ids")
     p.add_argument("--pool", metavar="FILE", help="parquet with a column `problem`, whose first rows are the prompts")
     p.add_argument("--chunk", type=int, default=16, help="decode steps of ours between two looks at the rows")
-    p.add_argument("--slots", type=int, default=0, help="rows of ours decoded at a time; 0: all")
+    p.add_argument("--slots", type=int, default=0, help="rows of ours decoded at a time; 0: what suits the device")
     p.set_defaults(questions=16, prompt=64, max_tokens=128, lengths="geometric", sigma=None)
     args = p.parse_args(argv)
     args.mean = args.mean or args.max_tokens / 2

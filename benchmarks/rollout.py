@@ -80,7 +80,7 @@ def main(argv=None) -> dict:
     """Measures, prints and returns the record."""
     p = common.parser(__doc__.splitlines()[0])
     p.add_argument("--lengths", choices=("full", "geometric", "lognormal"), default="full")
-    p.add_argument("--slots", type=int, default=0, help="rows decoded at a time; 0: all")
+    p.add_argument("--slots", type=int, default=0, help="rows decoded at a time; 0: what suits the device")
     p.add_argument("--chunk", type=int, default=32, help="decode steps between looks at finished rows")
     p.add_argument("--bandwidth", type=float, help="GB/s of a device's memory; measured where not given")
     p.add_argument("--peak", type=float, help="TFLOP/s of a device's matrix products; measured where not given")
@@ -126,8 +126,10 @@ def main(argv=None) -> dict:
     # Every shard of the rows reads its own copy of the weights (split over `tensor`) in its own decode loop.
     shards = sharding.num_row_shards(mesh)
     per_shard = ceil_div(P, shards)
-    rows = ceil_div(args.slots, shards) or per_shard * G  # of a device
-    spec = sampler.SamplerSpec(config, mesh, jnp.dtype(args.dtype), rows, S, T, min(args.chunk, T))
+    rows = ceil_div(args.slots, shards) or sampler.default_slots(sharding.platform(mesh))  # of a device
+    spec = sampler.SamplerSpec(
+        config, mesh, sharding.platform(mesh), jnp.dtype(args.dtype), rows, S, T, min(args.chunk, T)
+    )
     counts = [[decode_steps(x[i : i + per_shard], spec) for i in range(0, P, per_shard)] for x in lengths]
     steps, computed = ([[c[i] for c in x] for x in counts] for i in (0, 1))
     itemsize = jnp.dtype(args.dtype).itemsize

@@ -84,8 +84,8 @@ def get_config() -> ConfigDict:
     c.rollout.group_size = 8  # completions per question (G)
     c.rollout.max_tokens = 3072  # per completion, end token included (T)
     c.rollout.temperature = 0.6  # of sampler and learner alike; no top-p (it would change the distribution)
-    c.rollout.chunk = 128  # decode steps between looks at finished rows
-    c.rollout.slots = 0  # questions decoded at a time; 0: all of the batch at once
+    c.rollout.chunk = 32  # decode steps between looks at finished rows, whose slots are then handed on
+    c.rollout.slots = 0  # completions decoded at a time, on all devices; 0: as many as they do well with and can hold
 
     c.replay = ConfigDict()
     c.replay.fresh_fraction = 0.5  # of a step's groups are generated, the others are drawn (delta); 1: no replay
@@ -129,7 +129,7 @@ def get_config() -> ConfigDict:
     c.eval.samples = 1  # completions per held-out question
     c.eval.temperature = 0.6  # 0: greedy
     c.eval.top_p = 0.95  # mass of the likeliest tokens that are sampled from; 1: all
-    c.eval.batch = 512  # questions at a time, one batch graded while the next is generated; 0: all
+    c.eval.batch = 0  # rows at a time; 0: all, each graded while others are generated
     c.eval.greedy = True  # also the likeliest completion of each question, before the first and after the last step
     return c
 
@@ -171,20 +171,20 @@ def dots_rr(c: ConfigDict) -> None:
 
 
 def math_1_5b(c: ConfigDict) -> None:
-    """Qwen2.5-Math-1.5B: 4,096 positions. For eight devices of 80 GB; `--plan` says what fewer want (rollout.slots)."""
+    """Qwen2.5-Math-1.5B: 4,096 positions. For eight devices of 80 GB."""
     c.policy.path = "Qwen/Qwen2.5-Math-1.5B"
     _split(c)
 
 
 def base_3b(c: ConfigDict) -> None:
     """Qwen2.5-3B: completions of up to 4,096 tokens. For eight devices of 80 GB."""
-    c.policy.path, c.rollout.max_tokens, c.rollout.slots = "Qwen/Qwen2.5-3B", 4096, 144
+    c.policy.path, c.rollout.max_tokens = "Qwen/Qwen2.5-3B", 4096
     _split(c)
 
 
 def math_7b(c: ConfigDict) -> None:
     """Qwen2.5-Math-7B: 4,096 positions. For eight devices of 80 GB."""
-    c.policy.path, c.rollout.slots = "Qwen/Qwen2.5-Math-7B", 208
+    c.policy.path = "Qwen/Qwen2.5-Math-7B"
     _split(c)
 
 

@@ -21,8 +21,8 @@ def get_config():
     c.root = ""  # directory of the question files; "": the environment's DOTS_DATA, else the hub
     c.dtype = "bfloat16"  # of the policy: bfloat16 | float32
     c.batch = 256  # questions at a time; what is lost when it is stopped
-    c.chunk = 128  # decode steps between looks at finished rows
-    c.slots = 0  # questions of a batch decoded at a time; 0: all
+    c.chunk = 32  # decode steps between looks at finished rows
+    c.slots = 0  # completions decoded at a time, on all devices; 0: as many as they do well with
     c.seed = 0
     c.mesh = ConfigDict()  # devices along each axis; -1 takes what the others leave
     c.mesh.data = -1

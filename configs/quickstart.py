@@ -33,7 +33,7 @@ def get_config(which: str = "dots_rr"):
 
     c.rollout.max_tokens = 32
     c.rollout.temperature = 1.0
-    c.rollout.chunk = 32  # all at once: one shape to compile
+    c.rollout.chunk = 8
 
     c.replay.capacity = 64
     c.replay.last_step = 40  # a third of the run: replay speeds up the beginning and harms the end

@@ -200,11 +200,14 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     check_loaded(config, replay_spec, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
     grader = reward.make(config.reward)
+    eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
+    capacity = max(prompts.shape[1], eval_prompts.shape[1]), config.rollout.max_tokens
+    rollout_spec = RolloutSpec(**config.rollout, capacity=capacity)
     sampling = {"mesh": mesh, "temperature": config.eval.temperature, "top_p": config.eval.top_p}
-    sampling |= {"chunk": config.rollout.chunk, "slots": config.rollout.slots}
+    sampling |= {name: getattr(rollout_spec, name) for name in ("chunk", "slots", "capacity")}
     evaluator = Evaluator(
-        policy, eval_set, eval_set.rows(), *policy.encode(eval_set.texts, config.data.system), grader,
-        config.eval.samples, config.eval.batch, config.rollout.max_tokens, sampling,
+        policy, eval_set, eval_set.rows(), eval_prompts, eval_lengths, grader, config.eval.samples, config.eval.batch,
+        rollout_spec.max_tokens, sampling,
     )  # fmt: skip
     state = learner.init_state(params, policy.model_config, update_spec, mesh)
     initial_params = jax.tree.map(jnp.copy, params) if update_spec.kl_coef else None
@@ -238,7 +241,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         grader=grader,
         evaluator=evaluator,
         selector=selector,
-        rollout_spec=RolloutSpec(**config.rollout),
+        rollout_spec=rollout_spec,
         replay_spec=replay_spec,
         update_spec=update_spec,
         initial_params=initial_params,

@@ -69,8 +69,11 @@ def main(argv: list[str] | None = None) -> int:
         if distributed.initialize(**{name: values[name].value for name in processes}):
             runtime.start_several(values.compilation_cache)
         leave = distributed.leave
+        from dots_jax.plan import program
         from dots_jax.train import train
 
+        if not config.rollout.slots:
+            config.rollout.slots = program.slots(config)
         return train(config, workdir)
 
     code = command_line.run(train, "configs/quickstart.py", HELP, argv, values, interrupted=CONTINUES)

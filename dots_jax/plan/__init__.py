@@ -11,7 +11,6 @@ Letters as in `transformer`: P questions, G completions of each, S prompt and T 
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from dots_jax import experiment
 from dots_jax.core import fields, sharding
@@ -32,7 +31,7 @@ class Plan:
     phases: dict[str, dict[str, int]]  # phase -> kind -> bytes on each device
     tokens: dict[str, float]  # of a training step, at most
     flops: dict[str, float]  # of a training step, at most; of one evaluation
-    sampled: int  # questions at most in a call of the sampler
+    slots: int  # completions decoded at a time, on all devices
     advice: tuple[str, ...] = ()  # changes that make it fit, each planned again
 
     @property
@@ -81,20 +80,26 @@ def plan(
     return dataclasses.replace(made, advice=tuple(advice.lines(config, made, attempt)))
 
 
-def _plan(config, model_config, devices, device_bytes, platform) -> Plan:
+def footprint(
+    config, model_config: transformer.ModelConfig, devices: int, device_bytes: float, platform: str
+) -> Footprint:
+    """What the run holds and computes. Raises UserError as `plan` does."""
     sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
     mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
     sharding.check_heads(mesh, model_config.num_kv_heads)
     spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     experiment.check_loaded(config, spec, sharding.num_row_shards(mesh), model_config, 1, config.data.num_questions)
-    dtype = jnp.dtype(config.policy.dtype)
-    held = Footprint(config, model_config, mesh, spec, dtype.itemsize, platform)
+    return Footprint(config, model_config, mesh, spec, platform, device_bytes)
+
+
+def _plan(config, model_config, devices, device_bytes, platform) -> Plan:
+    held = footprint(config, model_config, devices, device_bytes, platform)
     return Plan(
-        mesh=dict(mesh.shape),
+        mesh=dict(held.mesh.shape),
         device_bytes=device_bytes,
         parameters=shapes.count(model_config),
         phases=held.phases(),
         tokens=held.tokens(),
         flops=held.flops(),
-        sampled=max(P for P, _ in held.sampled.values()),
+        slots=held.slots,
     )

@@ -104,9 +104,7 @@ def _singles(config, made, names):
 
 
 def _slots(config, shards: int, made) -> list[dict]:
-    most = min(made.sampled, config.rollout.slots or made.sampled) - 1
-    counts = range(most // shards * shards, 0, -shards)
-    return [{"rollout.slots": n} for n in counts if n != config.rollout.slots]
+    return [{"rollout.slots": n} for n in range(made.slots - shards, 0, -shards)]
 
 
 def _micro_rows(config, shards: int, _) -> list[dict]:

@@ -17,7 +17,7 @@ from dots_jax.learner import losses, replay
 from dots_jax.learner.types import Groups
 from dots_jax.learner.update import row_length
 from dots_jax.policy import attention, shapes, transformer
-from dots_jax.rollout import sampler
+from dots_jax.rollout.sampler import SamplerSpec, default_slots
 
 UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
 
@@ -41,8 +41,18 @@ class Footprint:
     model_config: transformer.ModelConfig
     mesh: jax.sharding.AbstractMesh
     replay_spec: replay.ReplaySpec
-    itemsize: int  # bytes of a number of the policy
     platform: str
+    device_bytes: float  # that the run may use of one device
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the policy."""
+        return jnp.dtype(self.config.policy.dtype).itemsize
+
+    @property
+    def slots(self) -> int:
+        """Completions decoded at a time, on all devices."""
+        return self.sampler_spec.slots * self._shards
 
     @property
     def _fused(self) -> bool:
@@ -95,23 +105,26 @@ class Footprint:
         each = _group_bytes(c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens)
         return ceil_div(count, self._shards) * each
 
-    def phases(self) -> dict[str, dict[str, int]]:
-        """Bytes by phase and kind; every kind of a phase is there at the same time."""
+    def _resident(self) -> dict[str, int]:
+        """What is there in every phase."""
         c, count, spec = self.config, self._numbers(), self.replay_spec
         fresh = self.sampled["fresh"][0]
-        resident = {
+        # The loop's variables keep a step's rollouts until the next ones are there.
+        counts = [spec.batch_size, self._num_references, *([fresh] if spec.num_replayed else [])]
+        return {
             "parameters": count * self.itemsize,
             "optimizer": count * (8 if self.itemsize == 4 else 12),  # two moments, and a float32 copy
             "reference policy": count * self.itemsize if c.learner.kl_coef else 0,
             "replay buffer": self._groups(spec.num_slots) if spec.num_replayed else 0,
+            "kept rollouts": sum(map(self._groups, counts)),
         }
-        # The loop's variables keep a step's rollouts until the next ones are there.
-        counts = [spec.batch_size, self._num_references, *([fresh] if spec.num_replayed else [])]
-        kept = sum(map(self._groups, counts))
-        phases = {"score": resident | self._score()} if selection.find(c.selection.name).embeds else {}
-        for name, parts in (self._sampling() | self._update()).items():
-            phases[name] = resident | parts | {"rollouts": parts.get("rollouts", 0) + kept}
-        return phases
+
+    def phases(self) -> dict[str, dict[str, int]]:
+        """Bytes by phase and kind; every kind of a phase is there at the same time."""
+        resident = self._resident()
+        parts = {"score": self._score()} if selection.find(self.config.selection.name).embeds else {}
+        parts |= self._sampling(self.sampler_spec) | self._update()
+        return {name: resident | kinds for name, kinds in parts.items()}
 
     def _table(self, size: int) -> int:
         """The embedding whole and in float32, as `transformer.hidden` looks it up, where it does not lie so."""
@@ -159,48 +172,46 @@ class Footprint:
             "activations": self._layer(rows, longest, False, size),
         }
 
-    def _sampling(self) -> dict[str, dict[str, int]]:
-        """Prefill and decoding of the call of the sampler that needs most."""
-        calls = [self._sampler_call(*call) for call in self.sampled.values()]
-        return {phase: _largest(*(call[phase] for call in calls)) for phase in ("prefill", "decode")}
+    @functools.cached_property
+    def sampler_spec(self) -> SamplerSpec:
+        """What the sampler's programs are compiled for; with `rollout.slots` 0 as many as do well and fit."""
+        c = self.config.rollout
+        sizes = self.config.data.max_prompt_tokens, c.max_tokens, min(c.chunk, c.max_tokens)
 
-    def _sampler_call(self, P: int, G: int) -> dict[str, dict[str, int]]:
-        c, m, shards = self.config, self.model_config, self._shards
-        V, D, L, E = m.vocab_size, m.width, m.num_layers, m.head_width
-        T = c.rollout.max_tokens
-        S = round_up(c.data.max_prompt_tokens, max(self._unit, sampler.PROMPT_STEP))
-        chunk = min(c.rollout.chunk, max(T - 1, 1))
-        C = round_up(round_up(T - 1, chunk), self._unit)
-        questions = ceil_div(P, shards)  # of a device
-        slots = c.rollout.slots
-        Q = ceil_div(slots, shards) if 0 < slots < questions * shards else 0
-        block = max(1, min(questions, sampler.PREFILL_TOKENS // S))
-        token = 2 * L * m.num_kv_heads * E * self.itemsize  # keys and values, all heads
-        prompts, live = questions * S * token, Q or questions
+        def spec(slots: int) -> SamplerSpec:
+            dtype = jnp.dtype(self.config.policy.dtype)
+            return SamplerSpec(self.model_config, self.mesh, self.platform, dtype, slots, *sizes)
+
+        if c.slots:
+            return spec(ceil_div(c.slots, self._shards))
+        specs = [spec(default_slots(self.platform) * eighths // 8) for eighths in range(8, 0, -1)]
+        left = self.device_bytes - sum(self._resident().values())
+        needed = (max(sum(kinds.values()) for kinds in self._sampling(spec).values()) for spec in specs)
+        return next((spec for spec, size in zip(specs, needed, strict=True) if size <= left), specs[-1])
+
+    def _sampling(self, spec: SamplerSpec) -> dict[str, dict[str, int]]:
+        """Prefill and decoding of the call of the sampler that needs most."""
+        m = self.model_config
+        rows = max(ceil_div(P, self._shards) * G for P, G in self.sampled.values())  # of a device
+        slots = next((n for n in spec.sizes if n >= rows), spec.slots)
+        token = 2 * m.num_layers * self._split(m.num_kv_heads) * m.head_width * self.itemsize  # keys and values
+        block, width = spec.prefill_questions, spec.prefill_widths[-1]
         held = {
             "decode weights": self._numbers(sharding.RULES | {"embed": None}) * self.itemsize,
-            "rollouts": 2 * questions * G * 8 * (1 + C),  # as they are drawn, and as they are returned
+            "rollouts": 2 * rows * 8 * spec.max_tokens,  # as they are drawn, and as they are returned
+            "KV cache": slots * sum(spec.pieces) * token,
         }
-        # Unnormalised log-probs and probabilities; once more where parts of a split vocabulary are brought together.
-        copies = 2 + (self.mesh.shape["tensor"] > 1)
-        passes = {
+        prefill = {
+            "prompt KV": 2 * block * (width + spec.chunk) * token,  # stacked, and by layer
             "gathered": self._table(self.itemsize) + self._gathered(self.itemsize),
-            "activations": self._layer(block, S, False, self.itemsize),
+            "activations": self._layer(block, width, False, self.itemsize),
         }
-        draws = {"logits": copies * 4 * questions * G * V}
-        prefill = held | {"prompt KV": 2 * prompts + block * S * token}  # by block, by layer, and the block's own
-        prefill |= _largest(passes, draws)
-        # The cache is split as the key heads are that write it; prompts are whole.
-        cache = live * G * 2 * L * self._split(m.num_kv_heads) * E * self.itemsize
-        rows, inner = live * G, self.itemsize * self._split(m.mlp_width)
-        decode = held | {
-            "prompt KV": prompts + Q * S * token,
-            "completion KV": cache * C + cache // L * (C // 2),  # and of the layer that grows, half
-        }
-        passes = {"activations": rows * (self.itemsize * 4 * D + 3 * max(4 * self._heads * (S + C), inner))}
-        draws = {"logits": copies * 4 * rows * V}
-        decode |= _largest(passes, draws)
-        return {"prefill": prefill, "decode": decode}
+        scores, inner = 4 * self._heads * (sum(spec.pieces) + spec.chunk), self.itemsize * self._split(m.mlp_width)
+        passes = {"activations": slots * (self.itemsize * 4 * m.width + 3 * max(scores, inner))}
+        # Unnormalised log-probs and weights; once more where parts of a split vocabulary are brought together.
+        draws = {"logits": (2 + (self.mesh.shape["tensor"] > 1)) * 4 * slots * m.vocab_size}
+        decode = {"prompt KV": block * (width + spec.chunk) * token, "chunk KV": slots * spec.chunk * token}
+        return {"prefill": held | prefill, "decode": held | decode | _largest(passes, draws)}
 
     def _update(self) -> dict[str, dict[str, int]]:
         """The two moments of a micro-batch that need most: its loss, and the backward pass of a layer."""

@@ -6,15 +6,17 @@ import re
 import textwrap
 
 import jax
+from ml_collections import ConfigDict
 
 from dots_jax import experiment
 from dots_jax.core import fields, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import WIDTH, gib, table
 from dots_jax.data import sources
-from dots_jax.plan import Plan, plan
+from dots_jax.plan import Plan, footprint, plan
 from dots_jax.plan.footprint import UNKNOWN
 from dots_jax.policy import families, shapes, source
+from dots_jax.policy.transformer import ModelConfig
 
 GIB = 2**30
 UNITS = {"GB": 10**9, "GiB": GIB}
@@ -25,22 +27,13 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not."""
     if not config.policy.path:
         raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
-    experiment.check(config)
-    path, shape = config.policy.path, config.policy.random.to_dict()
-    family = families.find(config.policy.family)
-    if shape["width"]:
-        model_config = source.random_shape(shape, shapes.TOKENS, family)
-    else:
-        model_config = shapes.find(source.local(path, sources.root(config.data.root)) or path, family)
-    if not config.data.num_questions:  # all that there are
-        known = sources.POOLS.get(config.data.name)
-        config = fields.replaced(config, {"data.num_questions": known.size if known else UNKNOWN})
+    config, model_config = _known(config)
     memory, notes = read_memory(device_memory) if device_memory else None, []
     fixed = [config.mesh[axis] for axis in sharding.AXES]
     known = None if -1 in fixed else math.prod(fixed)
     here = [] if memory and (devices or known) else _accelerators()
     if devices is None:
-        devices = known or len(here) or (1 if shape["width"] else _DEVICES)
+        devices = known or len(here) or (1 if config.policy.random.width else _DEVICES)
         if not known:
             notes.append(
                 f"assumed: {devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
@@ -59,6 +52,28 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     print(*notes, sep="\n")
     print(report(made), end="")
     return 0 if made.fits else 3
+
+
+def slots(config) -> int:
+    """How many completions a run on the devices here decodes at a time: what suits them, and fits."""
+    devices = jax.devices()
+    memory = (devices[0].memory_stats() or {}).get("bytes_limit", math.inf)
+    return footprint(*_known(config), len(devices), memory, devices[0].platform).slots
+
+
+def _known(config) -> tuple[ConfigDict, ModelConfig]:
+    """The config with a number of questions, and the shape of its policy. Raises UserError as a run would."""
+    experiment.check(config)
+    path, shape = config.policy.path, config.policy.random.to_dict()
+    family = families.find(config.policy.family)
+    if shape["width"]:
+        model_config = source.random_shape(shape, shapes.TOKENS, family)
+    else:
+        model_config = shapes.find(source.local(path, sources.root(config.data.root)) or path, family)
+    if not config.data.num_questions:  # all that there are
+        known = sources.POOLS.get(config.data.name)
+        config = fields.replaced(config, {"data.num_questions": known.size if known else UNKNOWN})
+    return config, model_config
 
 
 def _accelerators() -> list:
@@ -104,6 +119,7 @@ def report(plan: Plan) -> str:
         f"{plan.parameters:,} parameters on {count} device(s) of {gib(plan.device_bytes)}, {mesh}\n",
         table(rows),
         peak,
+        f"{plan.slots:,} completions are decoded at a time (rollout.slots)",
         *itertools.chain(*(textwrap.wrap(f"  {line}", WIDTH, **how) for line in plan.advice)),
         "\na training step, if all completions are as long as they may be",
     ]

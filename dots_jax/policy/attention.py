@@ -82,8 +82,8 @@ def decode(
       [R, H, E].
     """
     R, H, E = q.shape
-    q = (q / math.sqrt(E)).reshape(R, keys[0].shape[1], -1, E)
-    ends = np.cumsum([piece.shape[-1] for piece in keys])
+    q = (q / math.sqrt(E)).reshape(R, recent_keys.shape[1], -1, E)
+    ends = np.cumsum([piece.shape[-1] for piece in keys], dtype=np.int32)
 
     def scores(keys: jax.Array, real: jax.Array) -> jax.Array:  # real [R or 1, C]
         x = jnp.einsum("rkme,rkec->rkmc", q, keys, preferred_element_type=_F32)

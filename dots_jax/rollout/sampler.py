@@ -24,12 +24,18 @@ from dots_jax.rollout import draw
 from dots_jax.rollout.types import Rollouts
 
 
+def default_slots(platform: str) -> int:
+    """Rows decoded at a time, of one device, where there is memory for them."""
+    return 128 if platform == "cpu" else 320
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplerSpec:
     """What the programs are compiled for."""
 
     model_config: transformer.ModelConfig
-    mesh: jax.sharding.Mesh
+    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+    platform: str
     dtype: jnp.dtype
     slots: int  # rows decoded at a time, of one device
     prompt_width: int  # tokens
@@ -39,7 +45,7 @@ class SamplerSpec:
     @property
     def unit(self) -> int:
         """What lengths are multiples of."""
-        return sharding.length_unit(sharding.platform(self.mesh))
+        return sharding.length_unit(self.platform)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -50,7 +56,7 @@ class SamplerSpec:
     def spares_rows(self) -> bool:
         """Whether dead rows behind the live ones are not computed: on CPUs, where products cost what their rows do."""
         # With a tensor axis the branches would hold collectives, which devices must run equally often.
-        return sharding.platform(self.mesh) == "cpu" and self.mesh.shape["tensor"] == 1
+        return self.platform == "cpu" and self.mesh.shape["tensor"] == 1
 
     def live_bound(self, live: int) -> int:
         """The number of leading slots, of one device, that are computed where so many of them live."""
@@ -58,9 +64,11 @@ class SamplerSpec:
         return min(n for n in sizes if n >= live)
 
     @property
-    def padded_width(self) -> int:
-        """Tokens of a prompt as prefill takes it."""
-        return round_up(self.prompt_width, self.unit)
+    def prefill_widths(self) -> tuple[int, ...]:
+        """Tokens of a block of prompts as prefill takes it: of long prompts, and where these are long of short ones."""
+        width = round_up(self.prompt_width, self.unit)
+        narrow = round_up(ceil_div(width, 4), self.unit)
+        return (narrow, width) if narrow >= 64 and narrow < width else (width,)
 
     @property
     def pieces(self) -> tuple[int, ...]:
@@ -75,7 +83,7 @@ class SamplerSpec:
     @property
     def prefill_questions(self) -> int:
         """Questions of one device that are prefilled at a time."""
-        return max(1, (512 if sharding.platform(self.mesh) == "cpu" else 2048) // self.padded_width)
+        return max(1, (512 if self.platform == "cpu" else 2048) // self.prefill_widths[-1])
 
 
 @jax.tree_util.register_dataclass
@@ -164,7 +172,7 @@ def sample(
       temperature: 0 takes the likeliest token, and log-probs are then those of temperature 1.
       stop_ids: each of them ends a row and is kept as its last token.
       chunk: decode steps between looks at the rows.
-      slots: rows decoded at a time over all devices, 0 for all.
+      slots: rows decoded at a time over all devices; 0: `default_slots` on each.
       capacity: tokens of prompt and completion that the programs are compiled for, if more than the call's: calls that
         have it, `slots`, `chunk` and the number of stop ids in common share their programs.
       limits: int32 [P, G], a lower T for single rows.
@@ -184,7 +192,9 @@ def sample(
     rows = ceil_div(P, shards) * group_size  # of one device
     width, longest = max(S, capacity[0]), max(max_tokens, capacity[1])
     dtype = jax.tree.leaves(params)[0].dtype
-    spec = SamplerSpec(model_config, mesh, dtype, ceil_div(slots, shards) or rows, width, longest, min(chunk, longest))
+    chunk, platform = min(chunk, longest), sharding.platform(mesh)
+    slots = ceil_div(slots, shards) or default_slots(platform)
+    spec = SamplerSpec(model_config, mesh, platform, dtype, slots, width, longest, chunk)
     limits = np.full((P, group_size), max_tokens) if limits is None else np.asarray(limits).clip(1, max_tokens)
     batch = _Batch(spec, np.asarray(prompts), np.asarray(prompt_lengths), limits, params)
     greedy, temperature, top_p = np.bool_(temperature == 0), np.float32(temperature or 1.0), np.float32(top_p)
@@ -249,14 +259,15 @@ class _Batch:
 
     def prefill(self) -> None:
         """The keys and values of the next block of each device's questions."""
-        n, S = self.spec.prefill_questions, self.spec.padded_width
+        n, S = self.spec.prefill_questions, self.spec.prefill_widths[-1]
         tokens, lengths = np.zeros((self.shards, n, S), np.int32), np.ones((self.shards, n), np.int32)
         for device, count in enumerate(self.questions):
             ids = device * self.per_shard + np.arange(self.prefilled, min(self.prefilled + n, count))
             tokens[device, : len(ids), : self.prompts.shape[1]] = self.prompts[ids]
             lengths[device, : len(ids)] = self.lengths[ids]
-        prompts = jax.device_put((tokens.reshape(-1, S), lengths.ravel()), sharding.rows(self.spec.mesh))
-        self.block = _prefill(self.params, *prompts, self.spec)
+        width = next(width for width in self.spec.prefill_widths if width >= lengths.max())
+        prompts = tokens.reshape(-1, S)[:, :width], lengths.ravel()
+        self.block = _prefill(self.params, *jax.device_put(prompts, sharding.rows(self.spec.mesh)), self.spec)
         self.prefilled += n
 
     def queue(self, count: np.ndarray, size: int) -> _Queue:
@@ -291,7 +302,7 @@ def _prefill(params: dict, prompts: jax.Array, lengths: jax.Array, spec: Sampler
     with jax.sharding.use_abstract_mesh(spec.mesh.abstract_mesh):
         _, kv = transformer.hidden(params, spec.model_config, prompts, keep_kv=True)
     W, ends = spec.chunk, np.cumsum(spec.pieces)
-    width = min(round_up(spec.prompt_width - 1, W), sum(spec.pieces))
+    width = min(round_up(prompts.shape[1] - 1, W), sum(spec.pieces))
 
     def shift(x: jax.Array, start: jax.Array):  # [L, K, S, E] of a question, which then begins at `start`
         x = jnp.pad(x, ((0, 0), (0, 0), (W, W), (0, 0)))
@@ -302,7 +313,8 @@ def _prefill(params: dict, prompts: jax.Array, lengths: jax.Array, spec: Sampler
         return tuple(jnp.split(x, bounds, axis))
 
     keys, values = (jax.vmap(shift, (1, 0))(x, -(lengths - 1) % W) for x in kv)
-    cache = [(cut(k.swapaxes(2, 3), 3), cut(v, 2)) for k, v in zip(keys.swapaxes(0, 1), values.swapaxes(0, 1))]
+    layers = zip(keys.swapaxes(0, 1), values.swapaxes(0, 1), strict=True)
+    cache = [(cut(k.swapaxes(2, 3), 3), cut(v, 2)) for k, v in layers]
     return jax.lax.with_sharding_constraint(cache, _kv_sharding(spec))
 
 

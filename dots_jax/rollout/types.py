@@ -15,6 +15,7 @@ class RolloutSpec:
     temperature: float
     chunk: int
     slots: int
+    capacity: tuple[int, int]  # prompt and completion tokens, for which its calls share their programs
 
 
 @jax.tree_util.register_dataclass

@@ -38,6 +38,7 @@ def first(config, exp, state, start: int, workdir: str, readable: np.ndarray | N
         ("questions", _fill(data.describe(exp.pool, exp.lengths, readable))),
         ("held out", _fill(data.describe(exp.evaluator.questions, exp.evaluator.lengths))),
         ("steps", f"{exp.steps}, each generates at most {short(tokens)} tokens to train on"),
+        ("rollouts", f"{sampling.slots or 'up to 128'} completions at a time (rollout.slots)"),
         ("workdir", workdir + (f" (continues after step {start})" if start else "")),
         ("compiled", compilation_cache() or "programs are not kept (--compilation_cache=DIR)"),
     )

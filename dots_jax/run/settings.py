@@ -27,6 +27,7 @@ FREE = (
     "train.keep_checkpoints",
     "train.empty_buffer",
     "mesh",
+    "rollout.slots",
     "embedding.cache",
     "data.root",
 )

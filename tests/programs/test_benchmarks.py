@@ -66,7 +66,7 @@ def test_decode_steps_by_hand(monkeypatch):
 
     def steps(slots, spares):
         monkeypatch.setattr(sampler.SamplerSpec, "spares_rows", spares)
-        return rollout.decode_steps(lengths, sampler.SamplerSpec(CONFIG, None, None, slots, 1, 5, 2))
+        return rollout.decode_steps(lengths, sampler.SamplerSpec(CONFIG, None, "cpu", None, slots, 1, 5, 2))
 
     # All four in chunks of 2: (5, 2, 2, 1) -> (3, 0, 0, 0) -> (1) with one row computed.
     assert steps(4, False) == (5, 4 * 2 + 2 + 1)
