@@ -17,53 +17,39 @@ def choose(x: jax.Array, u: jax.Array, greedy: jax.Array, top_p: jax.Array) -> t
     width = min(_BLOCK, V)
     x = jnp.pad(x, ((0, 0), (0, -V % width)), constant_values=-jnp.inf).reshape(R, -1, width)
     top = x.max(-1)
-    most = top.max(-1, keepdims=True)
-    mass = jnp.exp(x - most[..., None]).sum(-1)
-    total = mass.sum(-1)
-
-    def likeliest():
-        block = jnp.argmax(top, axis=-1)
-        return block * width + jnp.argmax(_at(x, block), axis=-1)
-
-    def draw(x, mass):
-        block, rest = invert(mass, u * mass.sum(-1))
-        return block * width + invert(jnp.exp(_at(x, block) - most), rest)[0]
-
-    def draw_nucleus():
-        p = jnp.exp(x - most[..., None]).reshape(R, -1)
-        kept = jnp.where(nucleus(p, top_p).reshape(x.shape) > 0, x, -jnp.inf)
-        return draw(kept, jnp.exp(kept - most[..., None]).sum(-1))
-
-    how = jnp.where(greedy, 0, jnp.where(top_p < 1, 2, 1))
-    token = jax.lax.switch(how, [likeliest, lambda: draw(x, mass), draw_nucleus]).astype(jnp.int32)
-    chosen = jnp.take_along_axis(_at(x, token // width), token[:, None] % width, axis=-1)[:, 0]
-    return token, chosen - most[:, 0] - jnp.log(total)
-
-
-def _at(x: jax.Array, block: jax.Array) -> jax.Array:
-    """One block [R, n] of each row of x [R, blocks, n]."""
-    return jnp.take_along_axis(x, block[:, None, None], axis=1)[:, 0]
+    most = top.max(-1)
+    p = jnp.exp(x - most[:, None, None])
+    least = jax.lax.cond(top_p < 1, lambda: nucleus(p.reshape(R, -1), top_p), lambda: jnp.zeros(R))
+    total, mass = p.sum((-2, -1)), jnp.where(p >= least[:, None, None], p, 0.0).sum(-1)
+    block, rest = invert(mass, u * mass.sum(-1))
+    block = jnp.where(greedy, jnp.argmax(top, axis=-1), block)
+    x, p = (jnp.take_along_axis(y, block[:, None, None], axis=1)[:, 0] for y in (x, p))
+    index, _ = invert(jnp.where(p >= least[:, None], p, 0.0), rest)
+    index = jnp.where(greedy, jnp.argmax(x, axis=-1), index)
+    logit = jnp.take_along_axis(x, index[:, None], axis=1)[:, 0]
+    return (block * width + index).astype(jnp.int32), logit - most - jnp.log(total)
 
 
 def nucleus(p: jax.Array, top_p: float | jax.Array) -> jax.Array:
-    """Weights p [..., V], zero but for the fewest largest that reach top_p of the mass, and ties with the last.
+    """The least of those of the weights p [R, V] that are the fewest largest to reach top_p of the mass, float32 [R].
 
-    The threshold is found without a sort: floats that are not negative are ordered as their bits are, and those of
-    numbers up to 1 are below 2**30, so that ten cuts into eight leave one.
+    It is found without a sort: floats that are not negative are ordered as their bits are, and those of numbers up to
+    1 are below 2**30, so that ten cuts into eight leave one.
     """
     target = top_p * p.sum(-1)
-    cast = jax.lax.bitcast_convert_type
 
-    def keep(bits):
-        return jnp.where(p >= cast(bits, jnp.float32)[..., None], p, 0.0)
+    def reaches(bits: jax.Array):
+        least = jax.lax.bitcast_convert_type(bits, jnp.float32)
+        return jnp.where(p >= least[:, None], p, 0.0).sum(-1) >= target
 
-    def cut(i, low):  # enough mass is at or above `low`, too little at or above low + 8 << 3 * (9 - i)
+    def cut(
+        i: jax.Array, low: jax.Array
+    ):  # the mass from `low` on reaches the target, from 8 widths higher it does not
         width = jnp.int32(1) << 3 * (9 - i)
-        bounds = [low + k * width for k in range(1, 8)]
-        return low + width * sum((keep(bound).sum(-1) >= target).astype(jnp.int32) for bound in bounds)
+        return low + width * sum(reaches(low + k * width).astype(jnp.int32) for k in range(1, 8))
 
     # A fixed number: with a `tensor` axis the sums are collectives, which every device must run equally often.
-    return keep(jax.lax.fori_loop(0, 10, cut, jnp.zeros(target.shape, jnp.int32)))
+    return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 10, cut, jnp.zeros(len(p), jnp.int32)), jnp.float32)
 
 
 def invert(mass, u: jax.Array):

@@ -429,11 +429,12 @@ def _decode(
                 recent, step, num_live,
             )  # fmt: skip
 
-            def choose(hidden, u):
-                x = scoring.distribution(hidden, transformer.head(weights), temperature, model_config.num_tokens)
-                return draw.choose(x, u, greedy, top_p)
+            def logits(hidden: jax.Array):
+                head = transformer.head(weights)
+                return scoring.distribution(hidden, head, temperature, model_config.num_tokens)
 
-            token, logp = transformer.on_live_rows(num_live, choose, hidden, draw.uniform(keys, slots.count))
+            x = transformer.on_live_rows(num_live, logits, hidden)
+            token, logp = draw.choose(x, draw.uniform(keys, slots.count), greedy, top_p)
             token = jnp.where(alive, token, 0)
             stopped = alive & jnp.isin(token, stop_ids)
             count = slots.count + alive
