@@ -203,14 +203,15 @@ class Footprint:
         }
         prefill = {
             "prompt KV": 2 * block * (width + spec.chunk) * token,  # stacked, and by layer
-            "gathered": self._table(self.itemsize) + self._gathered(self.itemsize),
+            "gathered": max(self._table(self.itemsize), self._gathered(self.itemsize)),
             "activations": self._layer(block, width, False, self.itemsize),
         }
         scores, inner = 4 * self._heads * (sum(spec.pieces) + spec.chunk), self.itemsize * self._split(m.mlp_width)
         passes = {"activations": slots * (self.itemsize * 4 * m.width + 3 * max(scores, inner))}
-        # Unnormalised log-probs and weights; once more where parts of a split vocabulary are brought together.
+        # Unnormalised log-probs and weights; once more where parts of a split vocabulary are brought together. A
+        # chunk's keys and values are turned on their way into the cache.
         draws = {"logits": (2 + (self.mesh.shape["tensor"] > 1)) * 4 * slots * m.vocab_size}
-        decode = {"prompt KV": block * (width + spec.chunk) * token, "chunk KV": slots * spec.chunk * token}
+        decode = {"prompt KV": block * spec.prompt_slots(width) * token, "chunk KV": 2 * slots * spec.chunk * token}
         return {"prefill": held | prefill, "decode": held | decode | _largest(passes, draws)}
 
     def _update(self) -> dict[str, dict[str, int]]:
@@ -270,7 +271,7 @@ class Footprint:
             return n * (n + 1) // 2
 
         def question(G):  # its prompt once, and G completions
-            decode = body * (T - 1) + key * (seen(S + T - 1) - seen(S)) + head * T
+            decode = body * T + key * (seen(S + T - 1) - seen(S - 1)) + head * T  # the prompt's last token again
             return body * S + key * seen(S) + G * decode
 
         forward = body * (S + T) + key * seen(S + T) + head * T

@@ -80,6 +80,10 @@ class SamplerSpec:
             capacity, size = capacity - pieces[-1], max(size, sum(pieces))
         return tuple(pieces)
 
+    def prompt_slots(self, width: int) -> int:
+        """Slots of the cache that prompts of at most so many tokens reach into."""
+        return min(round_up(width - 1, self.chunk), sum(self.pieces))
+
     @property
     def prefill_questions(self) -> int:
         """Questions of one device that are prefilled at a time."""
@@ -302,7 +306,7 @@ def _prefill(params: dict, prompts: jax.Array, lengths: jax.Array, spec: Sampler
     with jax.sharding.use_abstract_mesh(spec.mesh.abstract_mesh):
         _, kv = transformer.hidden(params, spec.model_config, prompts, keep_kv=True)
     W, ends = spec.chunk, np.cumsum(spec.pieces)
-    width = min(round_up(prompts.shape[1] - 1, W), sum(spec.pieces))
+    width = spec.prompt_slots(prompts.shape[1])
 
     def shift(x: jax.Array, start: jax.Array):  # [L, K, S, E] of a question, which then begins at `start`
         x = jnp.pad(x, ((0, 0), (0, 0), (W, W), (0, 0)))
