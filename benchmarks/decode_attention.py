@@ -20,88 +20,86 @@ def apart(x, y) -> float:
 
 
 class Decode(NamedTuple):
-    """One query for each of P x G rows; a row whose own length is 0 is dead, and its result means nothing."""
+    """One query for each of R rows; a row of length 0 is dead, and its result means nothing."""
 
-    q: jax.Array  # [P, G, H, E]
-    prompt_k: jax.Array  # [P, K, S, E]
-    prompt_v: jax.Array
-    prompt_lengths: jax.Array  # int32 [P]
-    own_k: jax.Array  # [P, G, K, C, E]
-    own_v: jax.Array
-    own_lengths: jax.Array  # int32 [P, G]
+    q: jax.Array  # [R, H, E]
+    keys: tuple[jax.Array, ...]  # pieces [R, K, E, C_i]
+    values: tuple[jax.Array, ...]  # pieces [R, K, C_i, E]
+    lengths: jax.Array  # int32 [R]
+    recent_keys: jax.Array  # [R, K, E, W]
+    recent_values: jax.Array  # [R, K, W, E]
 
 
 class Body(NamedTuple):
     """A way to compute it."""
 
-    attend: Callable[[Decode], jax.Array]  # -> [P, G, H, E]
+    attend: Callable[[Decode], jax.Array]  # -> [R, H, E]
     lay: Callable[[Decode], Decode] = lambda x: x  # as the body wants keys and values to lie; not timed
-    prompt: bool = True  # whether it reads the prompt
 
 
-def _einsum(x: Decode) -> jax.Array:
-    return attention.shared_prompt(*x[:6], x.own_lengths.max(1) - 1)  # a question's rows are equally long there
+def _decode(x: Decode) -> jax.Array:
+    zeros, last = jnp.zeros_like(x.lengths), jnp.int32(x.recent_keys.shape[-1] - 1)
+    return attention.decode(x.q, x.keys, x.values, zeros, x.lengths, x.recent_keys, x.recent_values, last)
 
 
-def _einsum_of_rows(x: Decode) -> jax.Array:
-    """The same for rows of different lengths: a question for each row."""
-    G = x.own_k.shape[1]
-    k, v, n = (jnp.repeat(y, G, axis=0) for y in x[1:4])
-    single = [y.reshape(-1, 1, *y.shape[2:]) for y in (x.q, x.own_k, x.own_v)]
-    return attention.shared_prompt(single[0], k, v, n, *single[1:], x.own_lengths.ravel() - 1).reshape(x.q.shape)
+def _joined(x: Decode) -> Decode:
+    return x._replace(keys=(jnp.concatenate(x.keys, 3),), values=(jnp.concatenate(x.values, 2),))
 
 
-def _flat(x: Decode) -> Decode:
-    k, v = (y.reshape(-1, *y.shape[2:]).swapaxes(1, 2) for y in (x.own_k, x.own_v))  # [rows, C, K, E]
-    return x._replace(own_k=k, own_v=v)
+def _sorted(x: Decode) -> Decode:
+    """All in one cache of [R, C, K, E], a row's recent tokens behind those of its past."""
+    R, K, E, W = x.recent_keys.shape
+    keys, values = jnp.concatenate(x.keys, 3).transpose(0, 3, 1, 2), jnp.concatenate(x.values, 2).swapaxes(1, 2)
+    at = jnp.arange(R)[:, None], x.lengths[:, None] + jnp.arange(W)
+    keys, values = (jnp.pad(y, ((0, 0), (0, -(y.shape[1] + W) % 128 + W), (0, 0), (0, 0))) for y in (keys, values))
+    keys = keys.at[at].set(x.recent_keys.transpose(0, 3, 1, 2))
+    values = values.at[at].set(x.recent_values.swapaxes(1, 2))
+    return x._replace(keys=(keys,), values=(values,), lengths=x.lengths + W)
 
 
-def _fused_own(x: Decode) -> jax.Array:
-    """JAX's attention with key and value lengths, cuDNN's kernel on a GPU, over a row's own keys alone."""
-    q, lengths = x.q.reshape(-1, 1, *x.q.shape[2:]), jnp.maximum(x.own_lengths.ravel(), 1)  # cuDNN wants at least 1
+def _fused(x: Decode) -> jax.Array:
+    """JAX's attention with key and value lengths, cuDNN's kernel on a GPU."""
     kind = "cudnn" if jax.default_backend() == "gpu" else "xla"
-    ones = jnp.ones_like(lengths)
-    out = jax.nn.dot_product_attention(
-        q, x.own_k, x.own_v, query_seq_lengths=ones, key_value_seq_lengths=lengths, implementation=kind
-    )
-    return out.reshape(x.q.shape)
+    return jax.nn.dot_product_attention(
+        x.q[:, None], x.keys[0], x.values[0], query_seq_lengths=jnp.ones_like(x.lengths),
+        key_value_seq_lengths=x.lengths, implementation=kind,
+    )[:, 0]  # fmt: skip
 
 
-BODIES = {"einsum": Body(_einsum), "fused, own keys alone": Body(_fused_own, _flat, prompt=False)}
+BODIES = {"pieces": Body(_decode), "one piece": Body(_decode, _joined), "fused": Body(_fused, _sorted)}
 
 
-def inputs(P: int, G: int, S: int, C: int, H: int, K: int, E: int, mean: float, dead: float) -> Decode:
-    """Random ones in bfloat16: log-normal own lengths, a share `dead` of them 0."""
-    rng, keys = np.random.default_rng(0), jax.random.split(jax.random.key(0), 5)
-    shapes = (P, G, H, E), (P, K, S, E), (P, K, S, E), (P, G, K, C, E), (P, G, K, C, E)
-    q, pk, pv, k, v = (jax.random.normal(key, s, jnp.bfloat16) for key, s in zip(keys, shapes, strict=True))
-    lengths = common.lognormal(rng, (P, G), mean, 0.8, C) * (rng.permutation(P * G).reshape(P, G) >= dead * P * G)
-    return Decode(q, pk, pv, jnp.full(P, S, jnp.int32), k, v, jnp.asarray(lengths, jnp.int32))
+def inputs(R: int, C: tuple[int, ...], W: int, H: int, K: int, E: int, mean: float, dead: float) -> Decode:
+    """Random ones in bfloat16, the cache in pieces of C slots: log-normal lengths, a share `dead` of them 0."""
+    rng, keys = np.random.default_rng(0), iter(jax.random.split(jax.random.key(0), 2 * len(C) + 3))
+
+    def normal(*shape: int) -> jax.Array:
+        return jax.random.normal(next(keys), shape, jnp.bfloat16)
+
+    lengths = common.lognormal(rng, R, mean, 0.8, sum(C)) * (rng.permutation(R) >= dead * R)
+    caches = [normal(R, K, E, c) for c in C], [normal(R, K, c, E) for c in C]
+    lengths = jnp.asarray(lengths, jnp.int32)
+    return Decode(normal(R, H, E), *map(tuple, caches), lengths, normal(R, K, E, W), normal(R, K, W, E))
 
 
 def check(body: Body, x: Decode, calls: int = 10) -> dict:
-    """Time of a body, the bytes that live rows need per second, and its error against the einsum in float32.
-
-    The einsum's rows end with the longest of their question: only that one is compared.
-    """
-    x = x if body.prompt else x._replace(prompt_lengths=jnp.zeros_like(x.prompt_lengths))
-    lengths = np.asarray(x.own_lengths)
-    live = (lengths > 0) & (lengths == lengths.max(1, keepdims=True))
+    """Time of a body, the bytes that live rows need per second, and its error against one piece in float32."""
+    live = np.asarray(x.lengths) > 0
     with jax.default_matmul_precision("highest"):
-        float32 = Decode(*(y.astype(jnp.float32) if jnp.issubdtype(y.dtype, jnp.floating) else y for y in x))
-        want = np.asarray(jax.jit(_einsum_of_rows)(float32))[live]
+        float32 = jax.tree.map(lambda y: y.astype(jnp.float32) if y.dtype == jnp.bfloat16 else y, _joined(x))
+        want = np.asarray(jax.jit(_decode)(float32))[live]
         del float32
     laid = jax.jit(body.lay)(x)
     attend = jax.jit(lambda q, x: body.attend(x._replace(q=q)))
     error = apart(np.asarray(attend(x.q, laid))[live], want)
     seconds = common.fastest(lambda q: attend(q, laid), x.q, calls=calls)
-    number = 2 * x.own_k.shape[2] * x.own_k.shape[4] * x.own_k.dtype.itemsize  # of a token's keys and values
-    useful = number * int(lengths.sum() + (np.asarray(x.prompt_lengths) * (lengths > 0).any(1)).sum())
-    there = x.own_k.nbytes + x.own_v.nbytes + (x.prompt_k.nbytes + x.prompt_v.nbytes) * body.prompt
+    _, K, E, W = x.recent_keys.shape
+    useful = 2 * K * E * x.q.dtype.itemsize * int(np.asarray(x.lengths).sum() + live.sum() * W)
+    held = sum(y.nbytes for y in (*x.keys, *x.values, x.recent_keys, x.recent_values))
     return {
         "microseconds": round(1e6 * seconds, 1),
         "useful_gb_s": round(useful / seconds / 1e9, 2),
-        "useful_share": round(useful / there, 4),
+        "useful_share": round(useful / held, 4),
         "apart": error,
         "ok": error < TOLERANCE,
     }

@@ -141,7 +141,7 @@ def check_sampler(
 def correctness(lines, small: bool) -> None:
     """In bfloat16: cached decoding with and without refills, and causal attention; odd lengths last."""
     config = dataclasses.replace(common.SHAPES["least" if small else "1.5b"], num_layers=1 if small else 2)
-    for slots in (0, 2):  # questions decoded at a time: all, or two, which make room for the others
+    for slots in (0, 4):  # rows decoded at a time: all, or four, which make room for the others
         sizes = (3, 2, 8, 12, 11) if small else (8, 4, 128, 128, 64)
         lines("cached decode", check_sampler, config, *sizes, slots)
     for length in (33,) if small else (64, 1024, 993):
@@ -154,7 +154,8 @@ def correctness(lines, small: bool) -> None:
 
 def attend(lines, small: bool) -> None:
     """Decode attention of one layer, most rows dead, by every body that there is."""
-    sizes = (4, 4, 8, 16, 4, 2, 8, 6, 0.6) if small else (64, 8, 256, 3072, 12, 2, 128, 800, 0.64)
+    pieces = (8, 8) if small else (128, 128, 256, 512, 1024, 1280)
+    sizes = (16, pieces, 4, 4, 2, 8, 6, 0.6) if small else (512, pieces, 32, 12, 2, 128, 1000, 0.64)
     x = decode_attention.inputs(*sizes)
     for name, body in decode_attention.BODIES.items():
         lines(name, decode_attention.check, body, x, 1 if small else 10)
@@ -168,13 +169,13 @@ def time_head(config: transformer.ModelConfig, rows: int, how: str, calls: int) 
     greedy, top_p = {"greedy": (True, 1.0), "sample": (False, 1.0), "top-p 0.95": (False, 0.95)}[how]
     keys = jax.random.split(jax.random.key(0), 3)
     matrix = jax.random.normal(keys[0], (config.vocab_size, config.width), jnp.bfloat16) / config.width**0.5
-    hidden = jax.random.normal(keys[1], (rows // 8, 8, config.width), jnp.bfloat16)
-    u = jax.random.uniform(keys[2], (rows // 8, 8))
+    hidden = jax.random.normal(keys[1], (rows, config.width), jnp.bfloat16)
+    u = jax.random.uniform(keys[2], (rows,))
 
     @jax.jit
     def step(hidden, matrix, u):
         x = scoring.distribution(hidden, matrix, 1.0, config.num_tokens)
-        token, logp = draw.choose(x, u, greedy, top_p)
+        token, logp = draw.choose(x, u, greedy, jnp.float32(top_p))
         return jnp.where(logp[..., None] > 0, 0, matrix[token])  # never above 0, but the compiler does not know
 
     seconds = common.fastest(lambda hidden: step(hidden, matrix, u), hidden, calls=calls)
@@ -325,7 +326,6 @@ _TINY = {
     "train.steps": 8,
     "train.checkpoint_every": 2,
     "train.eval_every": 8,
-    "eval.batch": 4,  # as many as are trained on: the same programs
     "eval.greedy": False,
     "selection.name": "uniform",
     "replay.fresh_fraction": 1.0,

@@ -22,8 +22,8 @@ import numpy as np
 from benchmarks import common
 from dots_jax import policy, rollout
 from dots_jax.core.errors import UserError
-from dots_jax.policy import transformer
 from dots_jax.policy import tokenizer as tok
+from dots_jax.policy import transformer
 
 SHAPE = transformer.ModelConfig(4096, 384, 6, 6, 2, 1024, 1e4, 1e-6, True, 4096, 4096)  # 11M parameters
 
@@ -171,7 +171,7 @@ def main(argv=None) -> dict:
         "group": args.group,
         "prompt": int(lengths.mean()),
         "max_tokens": args.max_tokens,
-        "mean_length": {name: round(np.mean([n for _, n in x]) / args.questions / args.group, 1) for name, x in found.items()},
+        "mean_length": {name: round(np.mean(x, 0)[1] / args.questions / args.group, 1) for name, x in found.items()},
         "tokens_per_second": {name: common.spread(x) for name, x in speed.items()},
         "ratio": {
             name: common.spread(a / b for a, b in zip(speed["dots_jax"], x, strict=True))

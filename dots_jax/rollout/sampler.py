@@ -428,9 +428,10 @@ def _decode(
         def body(carry):
             step, slots, recent, tokens, logprobs, finished = carry
             alive = ~slots.done
+            lengths = jnp.where(alive, length, 0)
             hidden, recent = transformer.decode_step(
-                weights, model_config, slots.token, start.position + step, cache, start.start, jnp.where(alive, length, 0),
-                recent, step, num_live,
+                weights, model_config, slots.token, start.position + step, cache, start.start, lengths, recent, step,
+                num_live,
             )  # fmt: skip
 
             def logits(hidden: jax.Array):

@@ -187,7 +187,7 @@ def test_sampler_against_the_compiled_programs(sizes):
 
 
 def test_slots_are_what_fits():
-    """A device's usual number where there is room, eighths of it where there is less; what the config says comes first."""
+    """A device's usual number where there is room, eighths of it where there is less; the config comes first."""
     c = config()
     roomy = plan.plan(c, MODEL, 1, H100)
     assert roomy.slots == sampler.default_slots("gpu")

@@ -55,7 +55,7 @@ def test_all_sections_without_what_is_not_needed(check, tmp_path):
     for name in ("update", "sampler"):
         assert [x["what"] for x in found[name]] == ["ragged", "full"]
     # Of 4 x 4 rows all live to the end, in one program.
-    assert found["sampler"][1]["alive_share"]["median"] == 1 and found["sampler"][1]["decode_steps"]["median"] == 11
+    assert found["sampler"][1]["alive_share"]["median"] == 1 and found["sampler"][1]["decode_steps"]["median"] == 12
     table = gpu.table(lines)
     assert all(f"| {name} |" in table for name in gpu.SECTIONS) and "commit abc" in table
 
@@ -103,13 +103,13 @@ def test_deadlines_and_crashes(tmp_path, capsys):
 
 def test_checks_see_what_is_wrong(monkeypatch):
     """Attention in bfloat16 that is off by a tenth; cached decoding that forgets the newest key."""
-    causal, shared = attention.causal, attention.shared_prompt
+    causal, decode = attention.causal, attention.decode
     monkeypatch.setattr(
         attention, "causal", lambda q, k, v: causal(q, k, v) * (1.1 if q.dtype == jnp.bfloat16 else 1.0)
     )
     assert not gpu_sections.check_attention(9, rows=1, heads=2, kv_heads=1, width=8)["ok"]
     monkeypatch.undo()
-    monkeypatch.setattr(attention, "shared_prompt", lambda *x: shared(*x[:-1], jnp.maximum(x[-1] - 1, 0)))
+    monkeypatch.setattr(attention, "decode", lambda *x: decode(*x[:-1], jnp.maximum(x[-1] - 1, 0)))
     # A shape that no other test compiles.
     config = dataclasses.replace(common.SHAPES["least"], mlp_width=32)
     assert not gpu_sections.check_sampler(config, 2, 2, 8, 12, 11, 0)["ok"]
@@ -117,10 +117,10 @@ def test_checks_see_what_is_wrong(monkeypatch):
 
 @pytest.mark.parametrize("name", decode_attention.BODIES)
 def test_decode_attention_in_bfloat16(name):
-    x = decode_attention.inputs(2, 2, 5, 9, 4, 2, 8, 4, 0.25)
+    x = decode_attention.inputs(4, (4, 5), 3, 4, 2, 8, 4, 0.25)
     found = decode_attention.check(decode_attention.BODIES[name], x, calls=1)
     assert found["ok"] and found["apart"] > 0 and 0 < found["useful_share"] < 1
-    wrong = decode_attention.Body(lambda x: decode_attention.BODIES["einsum"].attend(x) * 1.1)
+    wrong = decode_attention.Body(lambda x: decode_attention.BODIES["pieces"].attend(x) * 1.1)
     assert not decode_attention.check(wrong, x, calls=1)["ok"]
 
 

@@ -117,8 +117,8 @@ def test_logprobs_are_the_learners(draw, tiny_config, tiny_params, prompts, temp
     ids=str,
 )
 def test_sample_does_not_depend_on(draw, base, how):
-    """Chunks and slots, so when rows get one and when fewer are decoded; what the programs are compiled for; the number of
-    devices (6 questions do not divide by 4); a tensor axis.
+    """Chunks and slots, so when rows get one and when fewer are decoded; what the programs are compiled for; devices (6
+    questions do not divide by 4); a tensor axis.
     """
     assert_same(draw(**how), base)
 
