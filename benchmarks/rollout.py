@@ -102,10 +102,14 @@ def main(argv=None) -> dict:
     prompt_lengths = np.full(P, S, np.int32)
     params = jax.block_until_ready(transformer.init(config, key, jnp.dtype(args.dtype), mesh))
 
+    shards = sharding.num_row_shards(mesh)
+    per_shard = ceil_div(P, shards)
+    rows = ceil_div(args.slots, shards) or min(sampler.default_slots(sharding.platform(mesh)), per_shard * G)
+
     def run(key, max_tokens=T, **more):
         return rollout.sample(
             params, config, prompts, prompt_lengths, key, G, max_tokens, args.temperature, stop_ids,
-            chunk=args.chunk, slots=args.slots, capacity=(S, T), mesh=mesh, **more,
+            chunk=args.chunk, slots=rows * shards, capacity=(S, T), mesh=mesh, **more,
         )  # fmt: skip
 
     keys = jax.random.split(key, 2)
@@ -124,9 +128,6 @@ def main(argv=None) -> dict:
         prefill = [s for s, *_ in common.timed(prepare, lambda key: run(key, 1), args.repeats)]
 
     # Every shard of the rows reads its own copy of the weights (split over `tensor`) in its own decode loop.
-    shards = sharding.num_row_shards(mesh)
-    per_shard = ceil_div(P, shards)
-    rows = ceil_div(args.slots, shards) or sampler.default_slots(sharding.platform(mesh))  # of a device
     spec = sampler.SamplerSpec(
         config, mesh, sharding.platform(mesh), jnp.dtype(args.dtype), rows, S, T, min(args.chunk, T)
     )
