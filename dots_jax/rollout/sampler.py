@@ -383,16 +383,21 @@ def _take(tree, order: jax.Array, spec: SamplerSpec):
     return take(tree, order)
 
 
-def _put(pieces: tuple, recent: jax.Array, at: jax.Array, axis: int) -> tuple:
+def _put(pieces: tuple, recent: jax.Array, at: jax.Array, axis: int, platform: str) -> tuple:
     """The pieces of a cache with a chunk [.., W, ..] of each row at slot `at` [R], a whole number of chunks."""
     W, out, first = recent.shape[axis], [], 0
     for piece in pieces:
         count = piece.shape[axis] // W
         chunk = at // W - first
-        chunk = jnp.where(chunk < 0, count, chunk)  # past the end, as in a later piece: dropped
-        blocks = piece.reshape(*piece.shape[:axis], count, W, *piece.shape[axis + 1 :])
-        index = (jnp.arange(len(piece)), *[slice(None)] * (axis - 1), chunk)
-        out.append(blocks.at[index].set(recent, mode="drop").reshape(piece.shape))
+        if platform == "tpu":  # a scatter would copy the keys, to lie as it wants them and back
+            own = jnp.arange(piece.shape[axis]) // W == chunk[:, None]
+            own = own.reshape(len(own), *(-1 if i == axis else 1 for i in range(1, piece.ndim)))
+            out.append(jnp.where(own, jnp.concatenate([recent] * count, axis), piece) if count else piece)
+        else:
+            chunk = jnp.where(chunk < 0, count, chunk)  # past the end, as in a later piece: dropped
+            blocks = piece.reshape(*piece.shape[:axis], count, W, *piece.shape[axis + 1 :])
+            index = (jnp.arange(len(piece)), *[slice(None)] * (axis - 1), chunk)
+            out.append(blocks.at[index].set(recent, mode="drop").reshape(piece.shape))
         first += count
     return tuple(out)
 
@@ -458,7 +463,7 @@ def _decode(
         )  # fmt: skip
         _, slots, recent, tokens, logprobs, finished = jax.lax.while_loop(live, body, carry)
         cache = [
-            (_put(keys, recent_keys, length, 3), _put(values, recent_values, length, 2))
+            (_put(keys, recent_keys, length, 3, spec.platform), _put(values, recent_values, length, 2, spec.platform))
             for (keys, values), (recent_keys, recent_values) in zip(cache, recent, strict=True)
         ]
         drawn = _Drawn(start.row, start.count, slots.count, tokens.T, logprobs.T, finished, slots.done)

@@ -131,13 +131,14 @@ def test_sample_does_not_depend_on_padding_and_neighbours(draw, base, prompts):
     assert_same(a, b)
 
 
-def test_the_padding_of_accelerators_changes_nothing(draw, base, monkeypatch):
-    """Prompts of 9 tokens padded to 128."""
-    monkeypatch.setattr(sharding, "length_unit", lambda platform: 128)
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_what_is_done_for_accelerators_changes_nothing(draw, base, monkeypatch, platform):
+    """Prompts of 9 tokens padded to 128; dead rows computed with the others; a TPU's way to write a chunk."""
+    monkeypatch.setattr(sharding, "platform", lambda mesh: platform)
     shapes, prefill = [], sampler._prefill
     monkeypatch.setattr(sampler, "_prefill", lambda *args: shapes.append(args[1].shape) or prefill(*args))
     assert_same(draw(chunk=4, slots=5), base)
-    assert shapes == [(4, 128), (4, 128)]
+    assert shapes == [(16, 128)]
 
 
 @pytest.mark.parametrize("tied", ["qwen2_tied", "qwen2_untied"])
