@@ -33,6 +33,7 @@ setup(
     extras_require={
         "cuda": [f"jax[cuda12]{JAX.removeprefix('jax')}"],
         "tpu": [f"jax[tpu]{JAX.removeprefix('jax')}"],
+        "peers": ["google-tunix==0.1.7", "torch"],  # that benchmarks/peers.py puts beside our sampler
         "test": [
             "math-verify[antlr4-13-2]>=0.9",
             "pytest",

@@ -151,7 +151,7 @@ def main(argv=None) -> dict:
             "bandwidth_share_decode": common.spread(x / d for x, d in zip(least, decode, strict=True)),
         }
     record = {"benchmark": "rollout"} | record | {
-        "slots": args.slots,
+        "slots": rows,
         "chunk": args.chunk,
         "temperature": args.temperature,
         "repeats": args.repeats,

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from dots_jax import experiment
-from dots_jax.core import fields, runtime, sharding
+from dots_jax.core import distributed, fields, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import WIDTH, gib, table
 from dots_jax.data import sources
@@ -55,10 +55,17 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
 
 
 def slots(config) -> int:
-    """How many completions a run on the devices here decodes at a time: what suits them, and fits."""
-    devices = jax.devices()
-    memory = (devices[0].memory_stats() or {}).get("bytes_limit", math.inf)
-    return footprint(*_known(config), len(devices), memory, devices[0].platform).slots
+    """How many completions a run on the devices here decodes at a time: what suits them, and fits.
+
+    0 where there can be no plan: the run will say why, or its policy is on the hub.
+    """
+    try:
+        here = jax.local_devices()[0]
+        memory = (here.memory_stats() or {}).get("bytes_limit", math.inf)
+        slots = footprint(*_known(config), len(jax.devices()), memory, here.platform).slots
+    except (UserError, RuntimeError, AssertionError):  # the latter two where JAX finds no device
+        slots = 0
+    return int(distributed.gather(slots).min())
 
 
 def _known(config) -> tuple[ConfigDict, ModelConfig]:

@@ -78,6 +78,14 @@ def test_decode_steps_by_hand(monkeypatch):
     assert steps(8, True) == (10, 2 * (8 + 6 + 3 + 2 + 2))
 
 
+def test_rows_are_alive_with_lengths_like_the_papers():
+    """512 x 8 completions of 800 tokens on average, at most 3,072, on an accelerator."""
+    lengths = common.lognormal(np.random.default_rng(0), (512, 8), 800, 0.8, 3072)
+    spec = sampler.SamplerSpec(CONFIG, None, "gpu", None, sampler.default_slots("gpu"), 256, 3072, 32)
+    _, computed = rollout.decode_steps(lengths, spec)
+    assert lengths.sum() / computed > 0.9
+
+
 def test_lognormal_lengths():
     x = common.lognormal(np.random.default_rng(0), 100_000, mean=50, sigma=0.5, limit=10_000)
     assert abs(x.mean() - 50) < 0.5
