@@ -177,7 +177,8 @@ def _block(
         y = _norm(x, w["attn_norm"], model_config.norm_eps)
         if "qkv" in w:
             heads = model_config.num_heads, model_config.num_heads + model_config.num_kv_heads
-            q, k, v = jnp.split(_project(y, w, "qkv"), heads, axis=2)
+            qkv = jnp.einsum("btd,hed->bthe", y, w["qkv"])
+            q, k, v = jnp.split(qkv + w["qkv_bias"] if "qkv_bias" in w else qkv, heads, axis=2)
         else:
             q, k, v = (_project(y, w, name) for name in "qkv")
         if model_config.family.qk_norm:
@@ -185,13 +186,14 @@ def _block(
         return _rotate(q, rotary), _rotate(k, rotary), v
 
     def combine(x: jax.Array, values: jax.Array):
+        if "qkv" in w:
+            x = x + jnp.einsum("bthe,dhe->btd", values, w["o"])
+            y = _norm(x, w["mlp_norm"], model_config.norm_eps)
+            gate, up = jnp.split(y @ w["gate_up"].T, 2, axis=-1)
+            return x + (jax.nn.silu(gate) * up) @ w["down"].T
         x = x + jnp.einsum("bthe,hed->btd", values, w["o"])
         y = _norm(x, w["mlp_norm"], model_config.norm_eps)
-        if "gate_up" in w:
-            gate, up = jnp.split(y @ w["gate_up"], 2, axis=-1)
-        else:
-            gate, up = y @ w["gate"], y @ w["up"]
-        return x + (jax.nn.silu(gate) * up) @ w["down"]
+        return x + (jax.nn.silu(y @ w["gate"]) * (y @ w["up"])) @ w["down"]
 
     on_rows = on_rows or (lambda function, *arrays: function(*arrays))
     values, kept = attend(*on_rows(project, x, *rotary))
@@ -227,8 +229,8 @@ def hidden(params: dict, model_config: ModelConfig, tokens: jax.Array, *, remat:
 def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[dict, dict]:
     """Parameters as the decode step reads them, and where they lie: whole on every device but for the tensor axis.
 
-    A list over layers instead of a stack (a slice inside the loop would be copied every step); without a tensor axis
-    q/k/v and gate/up stand side by side in one matrix each.
+    A list over layers instead of a stack (a slice inside the loop would be copied every step). Without a tensor axis
+    q/k/v and gate/up stand side by side in one matrix each, and all matrices are [out, in], which a CPU multiplies faster.
     """
     stack, places = dict(params["layers"]), shardings(model_config, mesh, sharding.RULES | {"embed": None})
     place = {key: p.update(spec=PartitionSpec(*p.spec[1:])) for key, p in places["layers"].items()}
@@ -237,6 +239,8 @@ def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.M
         if model_config.family.qkv_bias:
             stack["qkv_bias"] = jnp.concatenate([stack.pop(f"{n}_bias") for n in "qkv"], axis=1)
         stack["gate_up"] = jnp.concatenate([stack.pop("gate"), stack.pop("up")], axis=2)
+        stack |= {name: jnp.moveaxis(stack[name], 1, -1) for name in ("qkv", "gate_up", "down")}
+        stack["o"] = jnp.moveaxis(stack["o"], -1, 1)
         place = dict.fromkeys(stack, sharding.replicated(mesh))
     layers = [{key: x[i] for key, x in stack.items()} for i in range(model_config.num_layers)]
     return {**params, "layers": layers}, {**places, "layers": [place] * model_config.num_layers}
