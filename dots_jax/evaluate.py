@@ -51,7 +51,7 @@ _RECORD = {  # of COMPLETIONS
     "verdict": rules.one_of(*(v.name.lower() for v in Verdict)),
     "reward": rules.number(0, 1),
     "tokens": rules.whole(),
-    "ended": rules.flag,
+    "truncated": rules.flag,
     "answer": rules.text,
     "completion": rules.text,
 }
@@ -112,7 +112,7 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
                     "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
                     "reward": float(graded.rewards[n, j]),
                     "tokens": int(graded.lengths[n, j]),
-                    "ended": bool(graded.finished[n, j]),
+                    "truncated": not graded.finished[n, j],
                     "answer": questions.answers[rows[row]],
                     "completion": graded.texts[n, j],
                 }
@@ -131,9 +131,11 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
 
 def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
     """`evaluation.by_set` of the records of COMPLETIONS, and as "average" the mean of the sets."""
-    records = [record | {"verdict": Verdict[record["verdict"].upper()]} for record in records]
-    records.sort(key=lambda record: record["batch"])
-    columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "ended": bool}
+    records = [
+        record | {"verdict": Verdict[record["verdict"].upper()], "finished": not record["truncated"]}
+        for record in sorted(records, key=lambda record: record["batch"])
+    ]
+    columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "finished": bool}
     arrays = [np.array([record[name] for record in records], dtype) for name, dtype in columns.items()]
     shape = len(evaluator.rows), evaluator.samples
     table = by_set(GradedCompletions(*(array.reshape(shape) for array in arrays)), evaluator)
@@ -147,13 +149,23 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
 
 def show(table: dict[str, dict]) -> str:
     """The table of `results` in at most 100 columns."""
-    columns = ["questions", "accuracy", "95% interval", "tokens", "cut", "wrong", "no answer", "timeout", "crashed"]
+    columns = [
+        "questions",
+        "accuracy",
+        "95% interval",
+        "tokens",
+        "truncated",
+        "wrong",
+        "no answer",
+        "timeout",
+        "crashed",
+    ]
     lines = [["set", *columns]]
     for name, row in table.items():
         cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
         cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
         if "tokens" in row:
-            cells |= {"tokens": f"{row['tokens']:.0f}", "cut": f"{row['cut']:.1%}"}
+            cells |= {"tokens": f"{row['tokens']:.0f}", "truncated": f"{row['truncated']:.1%}"}
         lines.append([name[:14], *cells.values()])
     return text.table(lines)
 
@@ -176,6 +188,10 @@ def _read(config: ConfigDict, workdir: str, expected: list[tuple[str, int]], bat
                 f"{workdir} holds an evaluation with {name}={old!r}, not {new!r}; give the same "
                 "to continue it, or use another --workdir"
             )
+    if any("ended" in record for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch")):
+        raise UserError(
+            f"{path} is of an earlier version, which said ended for what is truncated; use another --workdir"
+        )
     by_batch, whole = collections.defaultdict(list), []
     for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_RECORD):
         by_batch[record["batch"]].append(record)

@@ -117,7 +117,7 @@ def by_set(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, dict[st
             "low": low,
             "high": high,
             "tokens": float(part.lengths.mean()),
-            "cut": float((~part.finished).mean()),
+            "truncated": float((~part.finished).mean()),
             **{v.name.lower(): int((part.verdicts == v).sum()) for v in Verdict},
         }
     return table

@@ -3,10 +3,10 @@
 import sys
 
 from dots_jax.analysis import tables
-from dots_jax.analysis.rounds import Round, Run
+from dots_jax.analysis.rounds import PredictedRound, Run
 from dots_jax.core.errors import UserError, exit_code
 
-__all__ = ["Round", "Run"]
+__all__ = ["PredictedRound", "Run"]
 
 COLUMNS = (
     *(f"uniform_{name}" for name in ("pearson", "spearman", "mae", "calibration", "precision")),

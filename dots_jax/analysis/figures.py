@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dots_jax.analysis.compare import COSTS, Run, cost
+from dots_jax.analysis.compare import COSTS, MethodRun, cost
 from dots_jax.core.text import short
 from dots_jax.run import curves, metrics
 from dots_jax.run.ledger import PHASES
@@ -16,7 +16,7 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 _BASELINE = "#4d4d4d"
 
 
-def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
+def draw(methods: dict[str, list[MethodRun]], report: dict, path: str) -> None:
     """Accuracy against each cost, useful groups, Pearson, and seconds and tokens by phase, as one PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
         color = _BASELINE if label == report["baseline"] else next(palette)
         for axis, name in zip(costs, COSTS, strict=True):
             points = [[(row["step"], cost(row)[name], row["eval/accuracy"]) for row in run.evaluations] for run in runs]
-            _curve(axis, points, color, label=f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})")
+            _curve(axis, points, color, label=f"{label} ({len(runs)} {'seed' if len(runs) == 1 else 'seeds'})")
             at = statistics.median(numbers[label]["reached"][name])
             if math.isfinite(at):
                 axis.plot(at, report["target"], "D", color=color, markersize=8, markeredgecolor="white", zorder=5)

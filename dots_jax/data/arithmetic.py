@@ -97,7 +97,7 @@ def column(generator: np.random.Generator, digits: tuple[int, ...]) -> Example:
     return f"w{_join(numbers, '+')}=", f"{_join(columns, ',')}>{answer}", answer
 
 
-class Family(NamedTuple):
+class Task(NamedTuple):
     """A kind of question: a function of (generator, size), and the size at each level."""
 
     make: Callable[[np.random.Generator, object], Example]
@@ -106,12 +106,12 @@ class Family(NamedTuple):
 
 FAMILIES = {
     # Sorting starts at four digits: of three, 22% are sorted already and copying would pay.
-    "sort": Family(sort, (4, 5, 6, 7, 8, 10)),
-    "reverse": Family(reverse, (4, 6, 8, 10, 12, 14)),
-    "prefix": Family(prefix, (3, 4, 5, 6, 7, 9)),
-    "add": Family(add, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
-    "difference": Family(difference, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
-    "column": Family(column, ((2, 1), (2, 2), (3, 2), (3, 3), (2, 2, 2), (3, 2, 2))),
+    "sort": Task(sort, (4, 5, 6, 7, 8, 10)),
+    "reverse": Task(reverse, (4, 6, 8, 10, 12, 14)),
+    "prefix": Task(prefix, (3, 4, 5, 6, 7, 9)),
+    "add": Task(add, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
+    "difference": Task(difference, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
+    "column": Task(column, ((2, 1), (2, 2), (3, 2), (3, 3), (2, 2, 2), (3, 2, 2))),
 }
 LEVELS = 6  # in every family, numbered from 1
 
@@ -125,7 +125,7 @@ def example(generator: np.random.Generator, family: str, level: int) -> Example:
 def _unseen(generator: np.random.Generator, family: str, level: int, seen: Collection[str]) -> Example | None:
     """An example whose text is not in `seen`; None if the level seems exhausted."""
     tries = (example(generator, family, level) for _ in range(PATIENCE))
-    return next((found for found in tries if found[0] not in seen), None)
+    return next((new for new in tries if new[0] not in seen), None)
 
 
 def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Questions]:
@@ -178,11 +178,10 @@ def with_mistakes(generator: np.random.Generator, completion: str, expected: flo
 
 def demonstrations(
     generator: np.random.Generator, n: int, weights: Sequence[float], exclude: Collection[str] = frozenset()
-) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+) -> tuple[list[str], list[str], np.ndarray]:
     """`n` worked examples for supervised training: families uniform, levels in proportion to `weights` [LEVELS].
 
-    Returns texts, completions, levels (int32 [n]) and families. No text is in `exclude` (the held-out set);
-    texts can repeat.
+    Returns texts, completions and levels (int32 [n]). No text is in `exclude` (the held-out set); texts can repeat.
 
     Raises UserError if `weights` has another length than LEVELS, or `exclude` covers a whole level.
     """
@@ -197,4 +196,4 @@ def demonstrations(
         examples.append(_unseen(generator, family, level, exclude))
         if examples[-1] is None:
             raise UserError(f"nearly all of {family} level {level} is held out; lower config.data.num_heldout")
-    return [text for text, *_ in examples], [completion for _, completion, _ in examples], levels, families
+    return [text for text, *_ in examples], [completion for _, completion, _ in examples], levels

@@ -127,8 +127,11 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
         raise UserError(f"{path} holds {len(x):,} embeddings for {count:,} questions; give those of this pool")
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
-    for row in np.flatnonzero(~np.isfinite(x).all(1)):
-        raise UserError(f"row {row} of the embeddings {path} holds NaN or infinity as float32; make them anew")
+    broken = ~np.isfinite(x).all(1)
+    if broken.any():
+        raise UserError(
+            f"row {broken.argmax()} of the embeddings {path} holds NaN or infinity as float32; make them anew"
+        )
     about = f"{path.removesuffix('.npy')}.json"
     if texts is not None and os.path.exists(about):
         try:
@@ -153,14 +156,14 @@ def mean_hidden(
 
 
 def _encode(tokenizer: Any, texts: Sequence[str], limit: int, shortest: int):
-    """Right-padded tokens [N, T] and lengths [N], cut at `limit`; T is a padded length of `_blocks`."""
+    """Right-padded tokens [N, T] and lengths [N] of at most `limit`; T is a padded length of `_blocks`."""
     rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     for text, row in zip(texts, rows, strict=True):
         if not row:
             raise UserError(f"question {text[:60]!r} has no tokens in the embedding model's tokenizer; remove it")
-    cut = sum(len(row) > limit for row in rows)
-    if cut:
-        _say(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut")
+    longer = sum(len(row) > limit for row in rows)
+    if longer:
+        _say(f"embedding: {longer:,} of {len(rows):,} questions are longer than {limit} tokens; their rest is left out")
     lengths = np.array([min(len(row), limit) for row in rows], np.int32)
     tokens = np.zeros((len(rows), _padded(lengths.max(), shortest)), np.int32)
     for row, length, out in zip(rows, lengths, tokens, strict=True):

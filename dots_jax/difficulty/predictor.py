@@ -129,10 +129,9 @@ def predict(
     difficulty: jax.Array,
     calibration: str = "code",
     refit: bool = True,
-    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Difficulty [Q] of `query` [Q, D]: `encode` and `score`."""
-    return score(params, encode(params, query), reference, difficulty, calibration, refit, mask)[0]
+    return score(params, encode(params, query), reference, difficulty, calibration, refit)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("calibration", "refit", "layout"))
@@ -141,7 +140,7 @@ def _score(
     features: jax.Array,
     reference: jax.Array,
     difficulty: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | None,
     calibration: str,
     refit: bool,
     layout: Any,

@@ -120,7 +120,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = 
     return tokens, lengths
 
 
-def decode(tokenizer: Any, tokens: jax.Array, lengths: jax.Array) -> list[str]:
+def decode(tokenizer: Any, tokens: jax.Array | np.ndarray, lengths: jax.Array | np.ndarray) -> list[str]:
     """Texts of the first `lengths` [R] ids of each row of `tokens` [R, T], without special tokens (the end)."""
     tokens, lengths = np.asarray(tokens), np.asarray(lengths)
     rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]

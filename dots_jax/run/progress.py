@@ -14,7 +14,7 @@ _ROUND = 2  # steps at least: a single small batch says little
 _FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless groups first, and what to do
     (
         {"train/truncated": 1},
-        "every completion was cut; raise config.rollout.max_tokens, or see whether the policy can write at all",
+        "every completion was truncated; raise config.rollout.max_tokens, or see whether the policy can write at all",
     ),
     (
         {"verdicts/no_answer": 1},

@@ -63,7 +63,7 @@ def test_completions_and_table(whole):
     for row in rows:
         right = row["completion"].rpartition(">")[2] == row["answer"]
         assert row["reward"] == right and row["verdict"] == ("correct" if right else "wrong")
-        assert 1 <= row["tokens"] <= 32 and row["ended"] == (row["tokens"] == len(row["completion"]) + 1)
+        assert 1 <= row["tokens"] <= 32 and row["truncated"] == (row["tokens"] == len(row["completion"]))
     table = json.loads((whole / evaluate.RESULTS).read_text())
     assert list(table) == ["first", "second", "average"]
     for name in ("first", "second"):

@@ -154,19 +154,19 @@ def test_a_round_that_teaches_nothing_is_said_once():
             progress.update(step, {"train/reward": 0.5, "train/useful_groups": 0.5, "train/truncated": 0.5} | row)
         return out.getvalue().splitlines()
 
-    dull, cut = {"train/useful_groups": 0.0}, {"train/truncated": 1.0}
+    dull, truncated = {"train/useful_groups": 0.0}, {"train/truncated": 1.0}
     assert said(dull, dull, {}, dull, dull, {"eval/x": 1}) == said(dull, round_steps=1) == []
     for row, words in (
         (dull, "all right or all wrong"),
         (dull | {"train/reward": np.float32(0)}, "no completion earned a reward"),
         (dull | {"train/reward": np.float32(1)}, "every completion was right"),
         (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0}, "no completion held an answer"),
-        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0} | cut, "every completion was cut"),
-        (cut, "every completion was cut"),
+        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0} | truncated, "every completion was truncated"),
+        (truncated, "every completion was truncated"),
     ):
         (line,) = said({}, row, row, row, row)
         assert line.startswith("warning: step 4: in the last 3 steps ") and words in line
-        assert line.endswith("; no new group taught anything") == (row is not cut)
+        assert line.endswith("; no new group taught anything") == (row is not truncated)
 
 
 @pytest.mark.parametrize("line", ['{"step": "3"}', '{"step": null}', '{"step": 3.5}', "[3]", "[" * 100000])
