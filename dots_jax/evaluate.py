@@ -131,14 +131,12 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
 
 def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
     """`evaluation.by_set` of the records of COMPLETIONS, and as "average" the mean of the sets."""
-    records = [
-        record | {"verdict": Verdict[record["verdict"].upper()], "finished": not record["truncated"]}
-        for record in sorted(records, key=lambda record: record["batch"])
-    ]
-    columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "finished": bool}
+    records = [record | {"verdict": Verdict[record["verdict"].upper()]} for record in records]
+    records.sort(key=lambda record: record["batch"])
+    columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "truncated": bool}
     arrays = [np.array([record[name] for record in records], dtype) for name, dtype in columns.items()]
-    shape = len(evaluator.rows), evaluator.samples
-    table = by_set(GradedCompletions(*(array.reshape(shape) for array in arrays)), evaluator)
+    *arrays, truncated = (array.reshape(len(evaluator.rows), evaluator.samples) for array in arrays)
+    table = by_set(GradedCompletions(*arrays, finished=~truncated), evaluator)
     mean = float(np.mean([row["accuracy"] for row in table.values()]))
 
     def reach(end: str) -> float:  # the sets are asked independently: distances to the ends add up as deviations do
@@ -149,17 +147,8 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
 
 def show(table: dict[str, dict]) -> str:
     """The table of `results` in at most 100 columns."""
-    columns = [
-        "questions",
-        "accuracy",
-        "95% interval",
-        "tokens",
-        "truncated",
-        "wrong",
-        "no answer",
-        "timeout",
-        "crashed",
-    ]
+    failures = [v.name.lower().replace("_", " ") for v in Verdict if v != Verdict.CORRECT]
+    columns = ["questions", "accuracy", "95% interval", "tokens", "truncated", *failures]
     lines = [["set", *columns]]
     for name, row in table.items():
         cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
@@ -189,9 +178,7 @@ def _read(config: ConfigDict, workdir: str, expected: list[tuple[str, int]], bat
                 "to continue it, or use another --workdir"
             )
     if any("ended" in record for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch")):
-        raise UserError(
-            f"{path} is of an earlier version, which said ended for what is truncated; use another --workdir"
-        )
+        raise UserError(f"{path} is of an earlier version: it says ended, not truncated; use another --workdir")
     by_batch, whole = collections.defaultdict(list), []
     for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_RECORD):
         by_batch[record["batch"]].append(record)
