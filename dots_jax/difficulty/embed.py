@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +18,7 @@ from ml_collections import ConfigDict
 from dots_jax import policy
 from dots_jax.core import distributed, files, sharding
 from dots_jax.core.arithmetic import round_up
-from dots_jax.core.distributed import main_only
-from dots_jax.core.errors import UserError, tell
+from dots_jax.core.errors import UserError
 from dots_jax.core.files import read_json
 from dots_jax.policy import huggingface, transformer
 from dots_jax.policy import tokenizer as tok
@@ -93,15 +93,15 @@ def make(
         done += (ids >= 0).sum()
         if time.time() - shown > 5 and done < len(texts):
             shown, pace = time.time(), done / (time.time() - started)
-            main_only(tell)(f"{done:,} of {len(texts):,} questions, {pace:.0f} a second", "embedding")
+            _say(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second")
     broken = np.flatnonzero(~np.isfinite(embeddings).all(1))
     if not len(broken):
         about = {"checkpoint": directory, "questions": len(texts), "texts": _digest(texts), "width": width}
         text = json.dumps(about | {"dtype": dtype, "max_tokens": max_tokens})
-        replace = main_only(files.replace)
+        replace = distributed.main_only(files.replace)
         replace(os.path.join(cache, f"{key}.json"), lambda partial: files.write_text(partial, text))
         _save(path, embeddings)
-    main_only(shutil.rmtree)(partial, ignore_errors=True)  # another run may be doing the same
+    distributed.main_only(shutil.rmtree)(partial, ignore_errors=True)  # another run may be doing the same
     if len(broken):
         raise UserError(
             f"the embedding of question {broken[0]} by {directory} is not finite; see whether its weights are "
@@ -127,11 +127,8 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
         raise UserError(f"{path} holds {len(x):,} embeddings for {count:,} questions; give those of this pool")
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
-    broken = ~np.isfinite(x).all(1)
-    if broken.any():
-        raise UserError(
-            f"row {broken.argmax()} of the embeddings {path} holds NaN or infinity as float32; make them anew"
-        )
+    for row in np.flatnonzero(~np.isfinite(x).all(1)):
+        raise UserError(f"row {row} of the embeddings {path} holds NaN or infinity as float32; make them anew")
     about = f"{path.removesuffix('.npy')}.json"
     if texts is not None and os.path.exists(about):
         try:
@@ -156,15 +153,15 @@ def mean_hidden(
 
 
 def _encode(tokenizer: Any, texts: Sequence[str], limit: int, shortest: int):
-    """Right-padded tokens [N, T] and lengths [N] of at most `limit`; T is a padded length of `_blocks`."""
+    """Right-padded tokens [N, T] and lengths [N], cut at `limit`; T is a padded length of `_blocks`."""
     rows = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     for text, row in zip(texts, rows, strict=True):
         if not row:
             raise UserError(f"question {text[:60]!r} has no tokens in the embedding model's tokenizer; remove it")
-    lengths = np.array([len(row) for row in rows], np.int32)
-    if longer := (lengths > limit).sum():
-        main_only(tell)(f"of {longer:,} of {len(rows):,} questions only the first {limit} tokens count", "embedding")
-    lengths = np.minimum(lengths, limit)
+    cut = sum(len(row) > limit for row in rows)
+    if cut:
+        _say(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut")
+    lengths = np.array([min(len(row), limit) for row in rows], np.int32)
     tokens = np.zeros((len(rows), _padded(lengths.max(), shortest)), np.int32)
     for row, length, out in zip(rows, lengths, tokens, strict=True):
         out[:length] = row[:length]
@@ -191,7 +188,7 @@ def _read_cached(path: str, count: int, texts: Sequence[str] | None = None) -> n
     try:
         return read(path, count, texts) if os.path.exists(path) else None
     except UserError as error:
-        main_only(tell)(error, "embeddings are made anew")
+        _say(f"embeddings are made anew: {error}")
         return None
 
 
@@ -218,3 +215,7 @@ def _save(path: str, x: np.ndarray) -> None:
     if distributed.is_main():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         files.replace(path, write)
+
+
+def _say(line: str) -> None:
+    distributed.main_only(print)(line, file=sys.stderr, flush=True)

@@ -97,9 +97,9 @@ def read(rates: str, embeddings: str) -> Table:
     except UnicodeDecodeError as error:
         raise UserError(f"--rates={rates} holds text that is not UTF-8 ({error}); write it again") from error
     success = np.asarray(success, np.float32)
-    outside = ~((success >= 0) & (success <= 1))
-    if outside.any():
-        row = outside.argmax()
+    bad = ~((success >= 0) & (success <= 1))
+    if bad.any():
+        row = bad.argmax()
         raise UserError(f"--rates={rates}: success_rate of row {row} is {success[row]:g}, not within [0, 1]; mend it")
     columns, rows = ({name: i for i, name in enumerate(dict.fromkeys(column))} for column in (problems, policies))
     if not embeddings:
