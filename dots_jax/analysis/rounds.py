@@ -83,14 +83,15 @@ class Run:
             if set(fresh["id"][: c.reuse_references]) <= set(references["id"]):  # their groups existed
                 fresh = fresh[c.reuse_references :]
             history.add_references(record)
-            labels = _add(labels, references, record)
+            labels = online.add_labels(labels, references["id"], references["difficulty"], record["step"], True)
             later = groups[at : at + c.interval + 1]
             if labels["written"] and "pool" in record and len(later) >= c.interval:
                 rows = [fresh, *map(_measured, later[1 : c.interval])]
                 rows += [_measured(row, "reference_") for row in later[c.interval :] if "reference_predicted" in row]
                 rounds.append(self._round(record, labels, np.concatenate(rows), history))
             history.add_groups(record)
-            labels = _add(labels, fresh, record) if learns_groups else labels
+            if learns_groups:
+                labels = online.add_labels(labels, fresh["id"], fresh["difficulty"], record["step"], False)
         return rounds
 
     def _round(self, record: dict, labels: dict, rows: np.ndarray, history: History) -> PredictedRound:
@@ -198,8 +199,3 @@ def _measured(record: dict, prefix: str = "") -> np.ndarray:
     rows["difficulty"] = 1 - np.array(record.get(f"{prefix}successes", [])) / record["rollouts"]
     rows["predicted"] = record.get(f"{prefix}predicted", math.nan)
     return rows
-
-
-def _add(labels: dict, rows: np.ndarray, record: dict) -> dict:
-    """The labels with those that a record's rows are."""
-    return online.add_labels(labels, rows["id"], rows["difficulty"], record["step"], rows["is_reference"])
