@@ -375,7 +375,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `fit` as the flags say; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [re.sub(r"^--?(rates|embeddings)(?==|$)", r"--config.\1", arg) for arg in argv]
-    return command_line.run(fit, "configs/difficulty_fit.py", HELP, argv, rules=config_rules.FIT)
+
+    def program(config: ConfigDict, workdir: str) -> None:
+        fit(config, workdir)
+
+    return command_line.run(program, "configs/difficulty_fit.py", HELP, argv, rules=config_rules.FIT)
 
 
 if __name__ == "__main__":

@@ -120,10 +120,10 @@ def _read_rope(fields: dict) -> tuple[float, RopeScaling | None]:
             continue
         if not isinstance(rope, dict):
             raise UserError(f"{name} is {type(rope).__name__}, not an object")
-        kind = rope.get("rope_type") or rope.get("type") or "default"
+        kind = rope.get("rope_type", rope.get("type"))
         if kind == "llama3":
             scaling = RopeScaling(*(rope.get(field) for field in RopeScaling._fields))
-        elif kind != "default":
+        elif kind not in (None, "default"):
             raise UserError(f"rope scaling {shortened(kind)} is not supported, only 'llama3'")
         theta = rope.get("rope_theta", theta)
     if scaling and not (all(is_number(x) and x > 0 for x in scaling) and scaling[1] < scaling[2]):
