@@ -143,7 +143,7 @@ def test_reproducible_from_seed():
 
 
 def test_exhausted_level_leaves_its_share(monkeypatch):
-    small = arithmetic.Family(arithmetic.add, ((1, 1), *arithmetic.FAMILIES["add"].sizes[1:]))
+    small = arithmetic.Task(arithmetic.add, ((1, 1), *arithmetic.FAMILIES["add"].sizes[1:]))
     monkeypatch.setattr(arithmetic, "FAMILIES", {"add": small})
     pool, heldout = arithmetic.make(900, 60, seed=0)
     sizes = Counter(pool.levels.tolist())
