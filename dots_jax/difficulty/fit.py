@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from pyarrow import types
 
 from dots_jax.core import command_line, config_rules, files, text
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
 from dots_jax.run import metrics
@@ -79,7 +79,7 @@ def read(rates: str, embeddings: str) -> Table:
     try:
         table = pq.read_table(rates)
     except Exception as error:  # pyarrow has many
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:100]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--rates={rates} cannot be read: {reason}; give a parquet file") from error
     for name in names:
         if name not in table.column_names:
@@ -97,7 +97,9 @@ def read(rates: str, embeddings: str) -> Table:
     except UnicodeDecodeError as error:
         raise UserError(f"--rates={rates} holds text that is not UTF-8 ({error}); write it again") from error
     success = np.asarray(success, np.float32)
-    for row in np.flatnonzero(~((success >= 0) & (success <= 1))):
+    bad = ~((success >= 0) & (success <= 1))
+    if bad.any():
+        row = bad.argmax()
         raise UserError(f"--rates={rates}: success_rate of row {row} is {success[row]:g}, not within [0, 1]; mend it")
     columns, rows = ({name: i for i, name in enumerate(dict.fromkeys(column))} for column in (problems, policies))
     if not embeddings:

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
 from dots_jax.core import distributed, files
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 
 FILE = "predictor.safetensors"  # in a workdir
 CALIBRATIONS = ("code", "paper", "none")
@@ -304,8 +304,7 @@ def load(path: str, embedding_width: int | None = None) -> dict:
     except UserError:
         raise
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(f"predictor {path} cannot be read ({type(error).__name__}: {line[:120]})") from error
+        raise UserError(f"predictor {path} cannot be read ({first_line(error, typed=True)})") from error
     try:
         return load_released(state, embedding_width)
     except UserError as error:
@@ -315,7 +314,8 @@ def load(path: str, embedding_width: int | None = None) -> dict:
 def save(path: str, params: dict) -> None:
     """Writes safetensors with the released names; a reader never sees half a file."""
     tensors = {name: np.ascontiguousarray(x) for name, x in to_released(params).items()}
-    distributed.main_only(files.replace)(path, lambda partial: save_file(tensors, partial))
+    if distributed.is_main():
+        files.replace(path, lambda partial: save_file(tensors, partial))
 
 
 def _read_npz(path: str) -> dict:

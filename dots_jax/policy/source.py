@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax.core import distributed, files, runtime
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.policy import huggingface, transformer
 from dots_jax.policy import tokenizer as tok
 from dots_jax.policy.families import QWEN2, Family
@@ -64,10 +64,9 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
 
         return snapshot_download(path, allow_patterns=[*_TOKENIZER, *(() if tokenizer_only else ("*.safetensors*",))])
     except Exception as error:  # of requests and the hub, many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         raise UserError(
-            f"{path} is no directory here and cannot be had from the Hugging Face hub: {reason}; go online, or give a "
-            "directory with config.json, safetensors and tokenizer files, or set config.data.root or DOTS_DATA to one "
+            f"{path} is no directory here and cannot be had from the Hugging Face hub: {first_line(error)}; go online, "
+            "or give a directory with config.json, safetensors and tokenizer files, or set config.data.root or DOTS_DATA to one "
             f"that holds {'tokenizer/' + _name(path).split('-')[0] if tokenizer_only else 'models/' + _name(path)}"
         ) from error
 
@@ -101,7 +100,8 @@ def random(directory: str, tokenizer: str, shape: dict, seed: int, family: Famil
         return directory
     params = transformer.init(model_config, jax.random.key(seed))
     huggingface.save(directory, model_config, params, tokenizer_dir=tokenizer)
-    distributed.main_only(files.write_text)(note, recipe)
+    if distributed.is_main():
+        files.write_text(note, recipe)
     distributed.barrier("the random policy is written")
     return directory
 

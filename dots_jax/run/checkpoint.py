@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dots_jax.core.errors import UserError, no_room
+from dots_jax.core.errors import UserError, first_line, no_room
 
 
 class Checkpointer:
@@ -228,9 +228,8 @@ def _compare(path: str, saved: dict, wanted: dict) -> None:
 
 def _reason(error: Exception) -> str:
     """The error's first line, or what the system said of it."""
-    text = str(error).strip()
-    words = re.search(r"No space left on device|File too large|Disk quota exceeded|Permission denied", text)
-    return words[0] if words else f"{type(error).__name__}: {text.splitlines()[0][:120] if text else ''}"
+    words = re.search(r"No space left on device|File too large|Disk quota exceeded|Permission denied", str(error))
+    return words[0] if words else first_line(error, typed=True)
 
 
 @functools.cache  # once a process
