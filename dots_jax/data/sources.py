@@ -224,7 +224,8 @@ def _hub(source: str, name: str, directory: str) -> list[dict]:
         beside = f" ({directory} has no file of it)" if directory else ""
         raise UserError(
             f"cannot get the questions {name!r} from the Hugging Face hub, dataset {dataset}: "
-            f"{first_line(error)}{beside}; go online, or set config.data.root or DOTS_DATA to a directory with the files"
+            f"{first_line(error)}{beside}; go online, or set config.data.root or DOTS_DATA to a directory with the "
+            "files"
         ) from error
     return _mapped([(f"dataset {dataset}", list(table))], f"dataset {dataset}")
 

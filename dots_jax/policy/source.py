@@ -66,8 +66,8 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
     except Exception as error:  # of requests and the hub, many kinds
         raise UserError(
             f"{path} is no directory here and cannot be had from the Hugging Face hub: {first_line(error)}; go online, "
-            "or give a directory with config.json, safetensors and tokenizer files, or set config.data.root or DOTS_DATA to one "
-            f"that holds {'tokenizer/' + _name(path).split('-')[0] if tokenizer_only else 'models/' + _name(path)}"
+            "or give a directory with config.json, safetensors and tokenizer files, or set config.data.root or "
+            f"DOTS_DATA to one that holds {'tokenizer/' + _name(path).split('-')[0] if tokenizer_only else 'models/' + _name(path)}"
         ) from error
 
 
