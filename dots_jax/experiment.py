@@ -13,13 +13,13 @@ from dots_jax import data, learner, reward, selection
 from dots_jax.core import config_rules, fields, plugins, rng, sharding
 from dots_jax.core.distributed import is_main, main_only
 from dots_jax.core.errors import UserError
+from dots_jax.data import sources
 from dots_jax.data.questions import Questions
 from dots_jax.difficulty import embed
 from dots_jax.evaluation import Evaluator, as_metrics
 from dots_jax.learner import losses, replay
-from dots_jax.policy import families, huggingface
+from dots_jax.policy import families, huggingface, source
 from dots_jax.policy.source import Policy
-from dots_jax.policy.source import load as load_policy
 from dots_jax.reward.types import Grader, Question
 from dots_jax.rollout import Rollouts, RolloutSpec
 from dots_jax.rollout.grading import sample_graded
@@ -213,7 +213,8 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:
         claim.take()
-    directory = settings.policy(config, workdir)
+    root = sources.root(config.data.root)
+    directory = source.of_config(config.policy, root, workdir, config.seed)
     export = os.path.join(workdir, workdirs.EXPORT)
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
@@ -221,7 +222,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         )
     huggingface.check_target(export)
     family = families.find(config.policy.family)
-    policy, params = load_policy(directory, mesh, config.policy.dtype, family)
+    policy, params = source.load(directory, mesh, config.policy.dtype, family)
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
     update_spec = learner.UpdateSpec.from_config(config)
@@ -238,7 +239,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     state = learner.init_state(params, policy.model_config, update_spec, mesh)
     initial_params = jax.tree.map(jnp.copy, params) if update_spec.kl_coef else None
     del params
-    embedder = settings.embedder(config, directory)
+    embedder = source.find(config.embedding.path, root) if config.embedding.path else directory
     embedder_family = family if embedder == directory else None
     fingerprints = _fingerprints(config, directory, embedder, pool, eval_set) if is_main() else {}
     main_only(settings.same_inputs)(fingerprints, workdir)
