@@ -26,7 +26,7 @@ def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, in
         sizes[sizes.index(-1)] = devices // fixed
     if int(np.prod(sizes)) != devices:
         raise UserError(
-            f"mesh {mesh} does not fit {devices} device(s): set config.mesh so that it does, one axis to -1"
+            f"mesh {mesh} does not fit {devices} device(s): set config.mesh so that it does; one axis may be -1"
         )
     return tuple(sizes)
 
