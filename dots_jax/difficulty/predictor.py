@@ -22,7 +22,6 @@ from dots_jax.core import distributed, files
 from dots_jax.core.errors import UserError, first_line
 
 FILE = "predictor.safetensors"  # in a workdir
-CALIBRATIONS = ("code", "paper", "none")
 _BLOCK = 4096  # questions whose hidden activations, or attention weights, exist at a time
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would otherwise round the factors of a product to 8 or 11 bits
 
