@@ -62,7 +62,7 @@ class Table:
     policies: list[str]
     difficulty: np.ndarray  # float32 [policies, N]; NaN: not measured
 
-    def measured(self, questions: np.ndarray) -> list[np.ndarray]:
+    def ids_by_policy(self, questions: np.ndarray) -> list[np.ndarray]:
         """Of each policy, those of `questions` that it has measured."""
         return [questions[~np.isnan(labels[questions])] for labels in self.difficulty]
 
@@ -187,7 +187,7 @@ def train(
     on_epoch(epoch, params, loss) is called after each epoch and ends the training where it returns True.
     """
     rng = np.random.default_rng([config.seed, 1])
-    groups = table.measured(questions)
+    groups = table.ids_by_policy(questions)
     batch = min(config.batch, *map(len, groups))
     per_epoch = sum(len(group) // batch for group in groups)
     x, key = table.embeddings, jax.random.key(config.seed)
@@ -290,14 +290,14 @@ def _enough(config: ConfigDict, table: Table, parts: dict[str, np.ndarray]) -> N
     anywhere = "which is drawn over all problems; measure more of them or leave this policy out"
     limits = {"train": (config.references + 1, too_few), "validation": (2, anywhere), "heldout": (2, anywhere)}
     for part, (least, why) in limits.items():
-        for policy, ids in zip(table.policies, table.measured(parts[part]), strict=True):
+        for policy, ids in zip(table.policies, table.ids_by_policy(parts[part]), strict=True):
             if len(ids) < least:
                 raise UserError(f"{config.rates}: of policy {policy} there are {len(ids)} questions for {part}, {why}")
 
 
 def _labelled(table: Table, config: ConfigDict, questions: np.ndarray, purpose: int) -> dict[str, list[np.ndarray]]:
     """Of each method and policy the questions whose labels it gets: M references, or for a regression all."""
-    rng, measured = np.random.default_rng([config.seed, purpose]), table.measured(questions)
+    rng, measured = np.random.default_rng([config.seed, purpose]), table.ids_by_policy(questions)
     references = [rng.choice(ids, config.references, False) for ids in measured]
     return {"predictor": references, "raw attention": references, "ridge": measured, "kernel ridge": measured}
 
@@ -322,7 +322,7 @@ def _fitted(make: Callable, values: tuple, table: Table, labelled: list[np.ndarr
 
 def _judge(table: Table, questions: np.ndarray, predict: Predict) -> list[dict]:
     """The measures of each policy on `questions`."""
-    measured = table.measured(questions)
+    measured = table.ids_by_policy(questions)
     return [measures.report(predict(i, ids), table.difficulty[i][ids]) for i, ids in enumerate(measured)]
 
 
@@ -351,7 +351,7 @@ def _print(report: dict) -> None:
 
 def _draw(path: str, table: Table, heldout: np.ndarray, predicted: dict[str, Predict], report: dict) -> None:
     """Predicted against measured difficulty, with the means of ten equal bins, for each method."""
-    measured = list(enumerate(table.measured(heldout)))
+    measured = list(enumerate(table.ids_by_policy(heldout)))
     d = np.concatenate([table.difficulty[policy][ids] for policy, ids in measured])
     with picture.draw(path, 3.4 * len(predicted), 3.6) as figure:
         for i, (name, predict) in enumerate(predicted.items()):
