@@ -53,12 +53,13 @@ class Round:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RunState:
-    """All that changes from step to step, but for the ledger: what a checkpoint holds."""
+    """All that changes from step to step: what a checkpoint holds."""
 
     learner: learner.TrainState
     buffer: replay.Groups | None  # None: no replay
     selector: Any  # state of the selector
     round: Round
+    ledger: Ledger  # the same object from step to step
 
 
 class GradedGroups(NamedTuple):
@@ -109,26 +110,24 @@ class Experiment:
         """The key of a purpose at a step."""
         return rng.stream(self.key, purpose, step)
 
-    def roll_out(
-        self, state: RunState, ids: np.ndarray, purpose: rng.Purpose, step: int, ledger: Ledger, phase: str
-    ) -> GradedGroups:
+    def roll_out(self, state: RunState, ids: np.ndarray, purpose: rng.Purpose, step: int, phase: str) -> GradedGroups:
         """G completions of each question, graded as they end; booked to a phase of the ledger."""
         prompts, questions = (self.prompts[ids], self.lengths[ids]), [self.questions[i] for i in ids]
         sampling = vars(self.rollout_spec) | {"mesh": self.mesh}
-        with ledger.phase(phase):
+        with state.ledger.phase(phase):
             params, key = state.learner.params, self.stream(purpose, step)
             rollouts, wait = sample_graded(params, self.policy, prompts, questions, key, self.grader, **sampling)
             graded = wait()
-        ledger.add_tokens(phase, generated=graded.lengths.sum())
+        state.ledger.add_tokens(phase, generated=graded.lengths.sum())
         return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts)
 
-    def evaluate(self, state: RunState, step: int, ledger: Ledger) -> dict[str, Any]:
+    def evaluate(self, state: RunState, step: int) -> dict[str, Any]:
         """Metrics of the evaluation set; booked to a phase of the ledger."""
 
         def measure(evaluator: Evaluator) -> dict[str, Any]:
-            with ledger.phase("evaluation"):
+            with state.ledger.phase("evaluation"):
                 graded = evaluator.evaluate_all(state.learner.params, self.stream(rng.Purpose.EVALUATION, step))
-            ledger.add_tokens("evaluation", generated=graded.lengths.sum())
+            state.ledger.add_tokens("evaluation", generated=graded.lengths.sum())
             return as_metrics(graded, evaluator)
 
         metrics = measure(self.evaluator)
@@ -204,12 +203,13 @@ def _fingerprints(config, directory: str, embedder: str, pool: Questions, eval_s
     return settings.fingerprints(directory, files, pool=pool, evaluation_set=eval_set)
 
 
-def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunState]:
+def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     """The experiment that a config describes, and its state before the first step.
 
     Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
     """
     check(config)
+    ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:
         claim.take()
@@ -275,4 +275,4 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         fingerprints=fingerprints,
     )
     no_round = Round.start(np.zeros(0, np.int32), np.zeros(replay_spec.interval, int), replay_spec.batch_size)
-    return exp, RunState(state, exp.empty_buffer(), selector.init(), no_round)
+    return exp, RunState(state, exp.empty_buffer(), selector.init(), no_round, ledger)

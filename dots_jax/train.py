@@ -17,7 +17,6 @@ from dots_jax.experiment import Experiment, GradedGroups, Round, RunState
 from dots_jax.learner import replay
 from dots_jax.rollout import concat_groups
 from dots_jax.run import screens, settings
-from dots_jax.run.ledger import Ledger
 from dots_jax.run.log import RunLog
 from dots_jax.run.workdir import Claim, resume_point
 
@@ -26,21 +25,21 @@ def train(config, workdir: str) -> None:
     """Runs the experiment, or continues the one in `workdir`. Raises UserError for what the user can mend."""
     with main_only(Claim)(workdir) as claim:
         settings.same_run(config, workdir)
-        resume, ledger = resume_point(workdir), Ledger()
+        resume = resume_point(workdir)
         if resume.step >= config.train.steps:
             return main_only(screens.finished)(workdir, resume.step)
-        exp, state = experiment.load(config, workdir, claim, ledger)
-        with RunLog(config, workdir, exp, ledger) as log:
+        exp, state = experiment.load(config, workdir, claim)
+        with RunLog(config, workdir, exp, state.ledger) as log:
             state = log.begin(state, resume, claim)  # of the newest checkpoint, where there is one
             if not resume.step:
-                log.write(0, exp.evaluate(state, 0, ledger))
+                log.write(0, exp.evaluate(state, 0))
             for step in range(resume.step + 1, exp.steps + 1):
                 references = None
                 if exp.opens_round(step):
                     state, references = select_questions(exp, state, step, log)
                 state, metrics = train_step(exp, state, step, references, log)
                 if exp.evaluates_at(step):
-                    metrics |= exp.evaluate(state, step, ledger)
+                    metrics |= exp.evaluate(state, step)
                 log.write(step, metrics)
                 log.save_if_due(state, step)
         main_only(screens.last)(workdir)
@@ -53,11 +52,11 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     prediction = exp.selector.predict(selector_state)  # of the round before, to be judged
     if len(queries):
         phase = "cost_excluded" if exp.selector.cost_excluded else "reference"
-        references = exp.roll_out(state, queries, Purpose.REFERENCE, step, log.ledger, phase)
+        references = exp.roll_out(state, queries, Purpose.REFERENCE, step, phase)
         successes, G = references.rewards.sum(1), exp.rollout_spec.group_size
         selector_state = exp.selector.observe(selector_state, queries, successes, G, step, is_reference=True)
         log.note_references(step, queries, successes, prediction)
-    with log.ledger.phase("score"):
+    with state.ledger.phase("score"):
         num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.replay_spec.interval)])
         ids, selector_state = exp.selector.propose(selector_state, key, num_fresh.sum(), step)
     new_round = Round.start(ids, num_fresh, exp.replay_spec.batch_size)
@@ -71,7 +70,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: GradedGr
 
     # Rollouts: G completions of each question, and their rewards. Some groups may exist already.
     reused = exp.selector.num_reused if references else 0
-    fresh = exp.roll_out(state, ids[reused:], Purpose.ROLLOUT, step, log.ledger, "fresh")
+    fresh = exp.roll_out(state, ids[reused:], Purpose.ROLLOUT, step, "fresh")
     rollouts, rewards, G = fresh.rollouts, fresh.rewards, exp.rollout_spec.group_size
     selector_state = exp.selector.observe(state.selector, fresh.ids, rewards.sum(1), G, step, is_reference=False)
     if reused:
@@ -85,7 +84,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: GradedGr
     metrics = log.note_fresh(step, ids, rollouts, rewards, fresh.verdicts, prediction, state.round)
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
-    with log.ledger.phase("update"):
+    with state.ledger.phase("update"):
         groups = learner.Groups.fresh(rollouts, rewards, ids, step, exp.mesh)
         count = jax.device_put(np.int32(num_fresh), sharding.replicated(exp.mesh))
         with jax.transfer_guard("disallow"):

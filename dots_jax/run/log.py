@@ -32,7 +32,7 @@ class RunLog:
     """
 
     def __init__(self, config, workdir: str, exp, ledger: Ledger):
-        self._config, self._workdir, self._exp, self.ledger = config, workdir, exp, ledger
+        self._config, self._workdir, self._exp, self._ledger = config, workdir, exp, ledger
         identity = settings.identity(config, exp.fingerprints) if is_main() else ""
         directory = os.path.join(workdir, workdirs.CHECKPOINTS)
         self._checkpoints = Checkpointer(directory, config.train.keep_checkpoints, identity)
@@ -80,12 +80,12 @@ class RunLog:
 
     def _restore(self, state, step: int) -> tuple:
         """The state of the step's checkpoint, and whether its buffer had to be left behind."""
-        saved = abstract(_saved(state, self.ledger))
+        saved = abstract(_saved(state))
         for array in jax.tree.leaves((state.learner, state.buffer)):  # on the device there may be room for one
             array.delete()
         dropped = "buffer/" if self._config.train.empty_buffer else None
         saved = self._checkpoints.restore(step, saved, optional=dropped)
-        self.ledger.restore(saved.pop("ledger"))
+        self._ledger.restore(saved.pop("ledger"))
         buffer, emptied = saved["buffer"], False
         if buffer:
             emptied = buffer.ids is None
@@ -127,7 +127,7 @@ class RunLog:
 
     def note_update(self, step: int, info: dict) -> dict:
         """Books and notes an update; returns its metrics. Raises UserError where the loss is not finite."""
-        self.ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
+        self._ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
         if not np.isfinite([info["loss"], info["grad_norm"], info["entropy"]]).all():
             self._checkpoints.wait()
             last = self._checkpoints.latest()
@@ -145,7 +145,7 @@ class RunLog:
         """Writes and shows a step."""
         if step:
             self._records.write(step, self._record)
-        self._record, values = {}, self.ledger.metrics() | values
+        self._record, values = {}, self._ledger.metrics() | values
         self._metrics.write(step, values)
         self._progress.update(step, values)
 
@@ -158,16 +158,17 @@ class RunLog:
             exp.selector.save(state.selector, self._workdir)
         if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
             lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
-            self._checkpoints.save(step, _saved(state, self.ledger), lines)
+            self._checkpoints.save(step, _saved(state), lines)
 
     def _judge(self, prefix: str, predicted, difficulty) -> dict:
         report = measures.report(predicted, difficulty, self._config.selection.target)
         return {prefix + name: value for name, value in report.items()}
 
 
-def _saved(state, ledger: Ledger) -> dict:
-    """What a checkpoint holds; the buffer whatever the number of devices."""
-    return vars(state) | {"buffer": state.buffer and replay.from_shards(state.buffer), "ledger": ledger.to_state()}
+def _saved(state) -> dict:
+    """The state as a checkpoint holds it; the buffer whatever the number of devices."""
+    buffer = state.buffer and replay.from_shards(state.buffer)
+    return vars(state) | {"buffer": buffer, "ledger": state.ledger.to_state()}
 
 
 def _whole(sums: np.ndarray) -> np.ndarray:
