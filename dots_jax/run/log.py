@@ -25,13 +25,14 @@ from dots_jax.run.ledger import Ledger
 from dots_jax.selection.history import History
 
 
-class RunLog:
+class RunLog(contextlib.ExitStack):
     """The workdir's side of a run, as a context; silent where the process is not the main one.
 
     It touches no file before `begin`, and closes at its end, also at an error, all that has been opened.
     """
 
     def __init__(self, config, workdir: str, exp, ledger: Ledger):
+        super().__init__()
         self._config, self._workdir, self._exp, self._ledger = config, workdir, exp, ledger
         identity = settings.identity(config, exp.fingerprints) if is_main() else ""
         directory = os.path.join(workdir, workdirs.CHECKPOINTS)
@@ -42,14 +43,8 @@ class RunLog:
         self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
         self.history = History(len(exp.pool), config.selection.references)
         self._record = {}  # of this step, for groups.jsonl
-
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(self, *error) -> None:
-        with contextlib.ExitStack() as stack:
-            for part in (self._exp.grader, self._checkpoints, self._records, self._metrics, self._progress):
-                stack.callback(part.close)
+        for part in (exp.grader, self._checkpoints, self._records, self._metrics, self._progress):
+            self.callback(part.close)  # the last one first
 
     def begin(self, state, resume: workdirs.ResumePoint, claim: workdirs.Claim):
         """The state to go on from, a checkpoint's or the given one; writes the files and shows the first screen.
