@@ -16,7 +16,7 @@ from dots_jax.core import command_line, config_rules, files, plugins, rules, sha
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
-from dots_jax.evaluation import Evaluator, by_set
+from dots_jax.evaluation import Evaluator, by_set, mean_accuracy
 from dots_jax.policy import families, source
 from dots_jax.reward.types import Verdict
 from dots_jax.rollout import GradedCompletions
@@ -104,21 +104,21 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
         for line in data.unreadable(grader.readable(questions.items())):
             print(line, flush=True)
         for number, numbers, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
-            new = [
-                {
-                    "batch": number,
-                    "question": expected[row * config.samples + j][0],
-                    "sample": expected[row * config.samples + j][1],
-                    "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
-                    "reward": float(graded.rewards[n, j]),
-                    "tokens": int(graded.lengths[n, j]),
-                    "truncated": not graded.finished[n, j],
-                    "answer": questions.answers[rows[row]],
-                    "completion": graded.texts[n, j],
-                }
-                for n, row in enumerate(numbers.tolist())
-                for j in range(config.samples)
-            ]
+            new = []
+            for n, row in enumerate(numbers.tolist()):
+                for j in range(config.samples):
+                    name, sample = expected[row * config.samples + j]
+                    new.append({
+                        "batch": number,
+                        "question": name,
+                        "sample": sample,
+                        "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
+                        "reward": float(graded.rewards[n, j]),
+                        "tokens": int(graded.lengths[n, j]),
+                        "truncated": not graded.finished[n, j],
+                        "answer": questions.answers[rows[row]],
+                        "completion": graded.texts[n, j],
+                    })  # fmt: skip
             _append(path, new)
             records += new
             print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
@@ -137,7 +137,7 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
     arrays = [np.array([record[name] for record in records], dtype) for name, dtype in columns.items()]
     *arrays, truncated = (array.reshape(len(evaluator.rows), evaluator.samples) for array in arrays)
     table = by_set(GradedCompletions(*arrays, finished=~truncated), evaluator)
-    mean = float(np.mean([row["accuracy"] for row in table.values()]))
+    mean = mean_accuracy(table)
 
     def reach(end: str) -> float:  # the sets are asked independently: distances to the ends add up as deviations do
         return math.sqrt(sum((row[end] - row["accuracy"]) ** 2 for row in table.values())) / len(table)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dots_jax.analysis.compare import COSTS, MethodRun, cost
+from dots_jax.core import picture
 from dots_jax.core.text import short
 from dots_jax.run import curves, metrics
 from dots_jax.run.ledger import PHASES
@@ -18,11 +19,11 @@ _BASELINE = "#4d4d4d"
 
 def draw(methods: dict[str, list[MethodRun]], report: dict, path: str) -> None:
     """Accuracy against each cost, useful groups, Pearson, and seconds and tokens by phase, as one PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
+    with picture.draw(path, 13, 8 + 0.5 * max(0, len(methods) - 3)) as figure:
+        _draw_panels(figure, methods, report)
 
-    figure = Figure(figsize=(13, 8 + 0.5 * max(0, len(methods) - 3)), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def _draw_panels(figure: Any, methods: dict[str, list[MethodRun]], report: dict) -> None:
     grid = figure.add_gridspec(2, 3)
     *costs, useful, pearson = (figure.add_subplot(grid[i // 3, i % 3]) for i in range(5))
     bars = [figure.add_subplot(cell) for cell in grid[1, 2].subgridspec(2, 1)]
@@ -55,16 +56,10 @@ def draw(methods: dict[str, list[MethodRun]], report: dict, path: str) -> None:
     _bars(bars[1], tokens, "generated tokens by phase")
     for axis in (costs[1], bars[1]):
         axis.xaxis.set_major_formatter(lambda value, _: short(value))
-    for axis in figure.axes:
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set(fontsize=10.5, fontweight="bold")
     fit = max(1, min(4, 160 // (12 + max(map(len, methods)))))
     for axes, corner, columns in ((costs[:1], "upper left", fit), (bars, "lower right", len(PHASES))):
         shown = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(shown.values(), shown, loc=f"outside {corner}", ncols=columns, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110, format="png")
 
 
 def _curve(axis: Any, points: list[list[tuple]], color: str, **style) -> None:

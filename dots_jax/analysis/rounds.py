@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from dots_jax import data
 from dots_jax.core import command_line, config_rules, files, rules
 from dots_jax.core.errors import UserError
+from dots_jax.data import sources
 from dots_jax.difficulty import baselines, embed, measures, online, predictor
-from dots_jax.policy import families
+from dots_jax.policy import families, source
 from dots_jax.policy import tokenizer as tok
 from dots_jax.run import metrics, settings
 from dots_jax.selection.history import History
@@ -56,14 +57,16 @@ class Run:
             raise UserError(f"{path} lacks steps of {metrics.FILE}; give a workdir that is whole")
         if not any("predicted" in row for row in self.groups):
             raise UserError(f"{path} holds no predictions; give a run whose selector predicts difficulty")
-        self._policy = settings.policy(self.config, workdir)
+        self._root = sources.root(self.config.data.root)
+        self._policy = source.of_config(self.config.policy, self._root, workdir, self.config.seed)
         self.questions = data.load(self.config, tok.load(self._policy))[0]
         _check(self.groups, self.config.selection.interval, len(self.questions), path)
 
     @functools.cached_property
     def embeddings(self) -> np.ndarray:
         """Of the pool, as the predictor saw them, float32 [N, D]."""
-        path = settings.embedder(self.config, self._policy)
+        named = self.config.embedding.path
+        path = source.find(named, self._root) if named else self._policy
         family = families.find(self.config.policy.family) if path == self._policy else None
         return embed.load(path, self.questions.texts, self.config.embedding, family=family)
 

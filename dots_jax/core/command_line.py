@@ -49,6 +49,15 @@ def run(
     return exit_code(program, lambda: workdir, interrupted)
 
 
+def run_words(function: Callable[[list[str]], None], help_text: str, argv: list[str] | None = None) -> int:
+    """Calls `function(words of the command line)` and returns the exit code, as `exit_code`; 0: help is shown."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(argv):
+        print(help_text, end="")
+        return 0
+    return exit_code(lambda: function(argv))
+
+
 def end(code: int) -> None:
     """Ends the process; at once where something failed, since threads that still write would have their say."""
     sys.stdout.flush()
@@ -79,8 +88,8 @@ def parse(
         flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        known = ["config", "workdir", "compilation_cache", "help", *values]
-        hint = near(error.flagname, known, "--{}", 0.5)
+        names = ["config", "workdir", "compilation_cache", "help", *values]
+        hint = near(error.flagname, names, "--{}", 0.5)
         raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
     except flags.IllegalFlagValueError as error:
         match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dots_jax.core.errors import UserError, near
+from dots_jax.core.errors import UserError, first_line, near
 
 FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
 
@@ -30,8 +30,8 @@ def find(name: str, short_names: Mapping[str, str], field: str, test: Callable[[
     except UserError:
         raise
     except Exception as error:  # whatever the user's file raises
-        why = " ".join(str(error).split())[:200]
-        raise UserError(f"config.{field}={name}: {module} cannot be loaded ({type(error).__name__}: {why})") from error
+        why = first_line(error, typed=True)
+        raise UserError(f"config.{field}={name}: {module} cannot be loaded ({why})") from error
     if not hasattr(loaded, attribute):
         hint = near(attribute, vars(loaded)).strip()
         raise UserError(f"config.{field}={name}: {module} has no {attribute}{hint and '; '}{hint}")
@@ -46,11 +46,10 @@ def path(name: str, short_names: Mapping[str, str], field: str) -> str:
     module = short_names.get(name, name).rpartition(":")[0]
     if not module.endswith(".py"):
         return ""
-    tried = [os.path.join(folder, module) for folder in FOLDERS]
-    found = next((file for file in tried if os.path.isfile(file)), None)
-    if found is None:
-        raise UserError(f"config.{field}={name}: no file {module} here or beside the config")
-    return os.path.abspath(found)
+    for folder in FOLDERS:
+        if os.path.isfile(file := os.path.join(folder, module)):
+            return os.path.abspath(file)
+    raise UserError(f"config.{field}={name}: no file {module} here or beside the config")
 
 
 @functools.cache

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from ml_collections import ConfigDict
 from pyarrow import types
 
-from dots_jax.core import command_line, config_rules, files, text
-from dots_jax.core.errors import UserError
+from dots_jax.core import command_line, config_rules, files, picture, text
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
 from dots_jax.run import metrics
@@ -79,7 +79,7 @@ def read(rates: str, embeddings: str) -> Table:
     try:
         table = pq.read_table(rates)
     except Exception as error:  # pyarrow has many
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:100]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--rates={rates} cannot be read: {reason}; give a parquet file") from error
     for name in names:
         if name not in table.column_names:
@@ -278,8 +278,8 @@ def fit(config: ConfigDict, workdir: str) -> dict:
     paths = [os.path.join(workdir, name) for name in FILES]
     predictor.save(paths[0], params)
     text = json.dumps(files.plain(report), indent=2, allow_nan=False)
-    files.replace(paths[1], lambda path: files.write_text(path, text))
-    files.replace(paths[2], lambda path: _draw(path, table, eval_ids, predicted, report))
+    files.write_text(paths[1], text)
+    _draw(paths[2], table, eval_ids, predicted, report)
     print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
     return report
 
@@ -351,24 +351,19 @@ def _print(report: dict) -> None:
 
 def _draw(path: str, table: Table, eval_ids: np.ndarray, predicted: dict[str, Predict], report: dict) -> None:
     """Predicted against measured difficulty, with the means of ten equal bins, for each method."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.4 * len(predicted), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for i, (name, predict) in enumerate(predicted.items()):
-        axis = figure.add_subplot(1, len(predicted), i + 1)
-        measured = list(enumerate(table.ids_by_policy(eval_ids)))
-        p = np.concatenate([predict(policy, ids) for policy, ids in measured])
-        d = np.concatenate([table.difficulty[policy][ids] for policy, ids in measured])
-        bins = np.array_split(np.argsort(p), 10)
-        axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
-        axis.scatter(p, d, s=4, alpha=0.25, color="#2e6f95", linewidths=0)
-        axis.plot([p[b].mean() for b in bins], [d[b].mean() for b in bins], "o-", color="#d1495b", markersize=4)
-        pearson = report["evaluation"][name]["pearson"]
-        axis.set(title=f"{name}: Pearson {pearson:.3f}", xlabel="predicted difficulty", ylabel="measured", xlim=(0, 1))
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120, format="png")
+    measured = list(enumerate(table.ids_by_policy(eval_ids)))
+    d = np.concatenate([table.difficulty[policy][ids] for policy, ids in measured])
+    with picture.draw(path, 3.4 * len(predicted), 3.6) as figure:
+        for i, (name, predict) in enumerate(predicted.items()):
+            p = np.concatenate([predict(policy, ids) for policy, ids in measured])
+            bins = np.array_split(np.argsort(p), 10)
+            axis = figure.add_subplot(1, len(predicted), i + 1)
+            axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
+            axis.scatter(p, d, s=4, alpha=0.25, color="#2e6f95", linewidths=0)
+            axis.plot([p[b].mean() for b in bins], [d[b].mean() for b in bins], "o-", color="#d1495b", markersize=4)
+            pearson = report["evaluation"][name]["pearson"]
+            axis.set(title=f"{name}: Pearson {pearson:.3f}", xlabel="predicted difficulty", ylabel="measured")
+            axis.set_xlim(0, 1)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.core.files import read_json
 from dots_jax.core.rules import shortened, whole
 
@@ -33,11 +33,9 @@ def load(directory: str | os.PathLike):
         _ids(tokenizer, ["1"])  # some of what its files say is only read now
         return tokenizer
     except Exception as error:  # transformers and tokenizers raise many kinds for a damaged file
-        raise UserError(f"cannot read the tokenizer in {directory}: {_reason(error)}; copy its files again") from error
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"cannot read the tokenizer in {directory}: {first_line(error)}; copy its files again"
+        ) from error
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -64,7 +62,7 @@ def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]
         return [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     except Exception as error:  # whatever the template does
         raise UserError(
-            f"the policy's chat template fails: {_reason(error)}; mend it, or set config.data.system to nothing"
+            f"the policy's chat template fails: {first_line(error)}; mend it, or set config.data.system to nothing"
         ) from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dots_jax.core import plugins
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.reward.types import Grader, Question, Verdict
 
 __all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "find", "grade", "make"]
@@ -41,10 +41,9 @@ class Function:
         try:
             reward = float(self._function(completion, question))
         except Exception as error:
-            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UserError(
-                f"config.reward={self._name} failed ({why}) on the question {question.problem[:60]!r}; mend it, then "
-                "the same command continues"
+                f"config.reward={self._name} failed ({first_line(error, typed=True)}) on the question "
+                f"{question.problem[:60]!r}; mend it, then the same command continues"
             ) from error
         if not 0 <= reward <= 1:
             raise UserError(

@@ -15,7 +15,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.difficulty import measures, predictor
 
 WIDTH, EMBEDDING, M = 12, 20, 24
-CALIBRATIONS = predictor.CALIBRATIONS
+CALIBRATIONS = "code", "paper", "none"
 forward = jax.jit(predictor.forward, static_argnames=("calibration", "dropout"))
 
 
@@ -290,11 +290,6 @@ def test_unreadable_files_are_one_line_and_run_no_code(tmp_path, monkeypatch, na
         warnings.simplefilter("ignore")
         predictor.load(name)
     assert "\n" not in str(error.value) and not os.path.exists("run")
-
-
-def test_calibration_is_one_of_three(params, questions):
-    with pytest.raises(UserError, match="platt.*code, paper, none"):
-        predictor.predict(params, *questions, "platt")
 
 
 # ---- Measures ----------------------------------------------------------------------------------------------------

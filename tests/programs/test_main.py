@@ -163,7 +163,6 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
         ("learner.learning_rate", float("nan")),
         ("policy.dtype", "float16"),
         ("mesh.data", 0),
-        ("mesh.fsdp", -1),
         ("data.num_questions", 8),
         ("train.keep_checkpoints", True),
         ("data.num_questions", 31),  # below the budget of a round
