@@ -164,7 +164,7 @@ def _encode(tokenizer: Any, texts: Sequence[str], limit: int, shortest: int):
     longer = sum(len(row) > limit for row in rows)
     if longer:
         distributed.main_only(tell)(
-            f"{longer:,} of {len(rows):,} questions have more than {limit} tokens; the rest is left out", "embedding"
+            f"{longer:,} of {len(rows):,} questions are longer than {limit} tokens; the rest is left out", "embedding"
         )
     lengths = np.array([min(len(row), limit) for row in rows], np.int32)
     tokens = np.zeros((len(rows), _padded(lengths.max(), shortest)), np.int32)
