@@ -116,7 +116,7 @@ def parse(
 
 def load(name: str) -> ConfigDict:
     """The config of `FILE[:ARG]`: `get_config([ARG])` of that Python file. Raises UserError."""
-    path, colon, arg = name.partition(":")
+    path, _, arg = name.partition(":")
     tried = [path] if os.path.isabs(path) else [path, os.path.join(ROOT, path)]
     file = next((os.path.abspath(p) for p in tried if os.path.isfile(p)), None)
     if file is None:
@@ -134,7 +134,7 @@ def load(name: str) -> ConfigDict:
         get_config = getattr(module, "get_config", None)
         if not callable(get_config):
             raise UserError(f"config file {path} has no function get_config; define one that returns a ConfigDict")
-        args = [arg] if colon else []
+        args = [arg] if arg else []
         try:
             inspect.signature(get_config).bind(*args)
         except TypeError:
@@ -187,7 +187,7 @@ def _unknown_field(field: str, names: list[str], name: str) -> str:
     inside = [f for f in names if f.startswith(f"{field}.")]
     if inside:
         return f"config.{field} is a group of fields; set one of them, such as --config.{inside[0]}=VALUE"
-    leaf = [f for f in names if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
+    leaf = sorted((f for f in names if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]), key=lambda f: f.count("."))
     where = name if name.endswith(".py") else "configs/common.py"
     hint = f"did you mean config.{leaf[0]}?" if leaf else near(field, names, "config.{}") or f"{where} lists the fields"
     return f"unknown config field config.{field} in {name}; {hint.rstrip()}"

@@ -78,7 +78,15 @@ def find(name: str) -> Callable:
     """The function that `config.learner.loss` names. Raises UserError where there is none."""
     if name == "truncated":
         raise UserError("config.learner.loss=truncated is now called truncated_is")
-    return plugins.find(name, LOSSES, "learner.loss", callable, "a function")
+    loss = plugins.find(name, LOSSES, "learner.loss", callable, "a function")
+    tokens, rows = jax.ShapeDtypeStruct((2, 3), jnp.float32), jax.ShapeDtypeStruct((2, 1), jnp.float32)
+    with plugins.guarded(f"config.learner.loss={name} failed on log-probs [2, 3] and advantages [2, 1]", loss):
+        out = jax.eval_shape(lambda *arrays: loss(*arrays, 0.2, 2.0), tokens, tokens, tokens, rows)
+    if not isinstance(out, tuple) or [getattr(x, "shape", None) for x in out] != [(2, 3)] * 2:
+        raise UserError(
+            f"config.learner.loss={name} must return two arrays like the log-probs: losses, and what is clipped"
+        )
+    return loss
 
 
 def needs_proximal(loss: Callable) -> bool:

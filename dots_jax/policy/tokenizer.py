@@ -53,8 +53,8 @@ def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]
         return list(texts)
     if not tokenizer.chat_template:
         raise UserError(
-            "config.data.system is set, but the policy's tokenizer has no chat template (tokenizer_config.json or "
-            "chat_template.jinja); give a policy with one, or set config.data.system to nothing"
+            "a system prompt is set, but the policy's tokenizer has no chat template (tokenizer_config.json or "
+            "chat_template.jinja); give a policy with one, or set the config's field `system` to nothing"
         )
 
     chats = [[{"role": "system", "content": system}, {"role": "user", "content": text}] for text in texts]

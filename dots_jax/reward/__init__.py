@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dots_jax.core import plugins
-from dots_jax.core.errors import UserError, first_line
+from dots_jax.core.errors import UserError
 from dots_jax.reward.types import Grader, Question, Verdict
 
 __all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "find", "grade", "make"]
@@ -38,13 +38,9 @@ class Function:
         return lambda: (rewards, verdicts)
 
     def _score(self, completion: str, question: Question) -> float:
-        try:
+        about = f"config.reward={self._name} failed on the question {question.problem[:60]!r}"
+        with plugins.guarded(f"{about}; mend it, and start in another --workdir"):
             reward = float(self._function(completion, question))
-        except Exception as error:
-            raise UserError(
-                f"config.reward={self._name} failed ({first_line(error, typed=True)}) on the question "
-                f"{question.problem[:60]!r}; mend it, then the same command continues"
-            ) from error
         if not 0 <= reward <= 1:
             raise UserError(
                 f"config.reward={self._name} is {reward} on the question {question.problem[:60]!r}; a reward lies in "
@@ -70,7 +66,13 @@ def make(name: str) -> Grader:
     Raises UserError where there is none, or its packages are not installed.
     """
     found = find(name)
-    return found() if inspect.isclass(found) else Function(found, name)
+    if not inspect.isclass(found):
+        return Function(found, name)
+    with plugins.guarded(f"config.reward={name} cannot be made"):
+        grader = found()
+    if not callable(getattr(grader, "submit", None)):
+        raise UserError(f"config.reward={name} has no method `submit`; see dots_jax.reward.Grader")
+    return grader
 
 
 def describe(name: str) -> str:

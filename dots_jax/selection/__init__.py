@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from dots_jax.core import plugins
 from dots_jax.selection.base import Context, Selector, check_distinct
-from dots_jax.selection.checked import Checked
+from dots_jax.selection.checked import AGAIN, Checked
 
 __all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Selector", "check_distinct", "find", "make"]
 
@@ -30,7 +30,9 @@ def make(config: ConfigDict, context: Context) -> Checked:
     """The selector of a run. The `data.num_questions` of its config are those of the context, never 0."""
     config = config.copy_and_resolve_references()
     config.data.num_questions = context.num_questions
-    return Checked(find(config.selection.name)(config, context))
+    selector = find(config.selection.name)
+    with plugins.guarded(f"config.selection.name={config.selection.name} cannot be made; {AGAIN}", selector):
+        return Checked(selector(config, context))
 
 
 def _is_selector(value: Any) -> bool:

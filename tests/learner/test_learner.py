@@ -9,7 +9,8 @@ import pytest
 
 from configs import common
 from dots_jax import learner, policy
-from dots_jax.core import rng, sharding
+from dots_jax.core import plugins, rng, sharding
+from dots_jax.core.errors import UserError
 from dots_jax.learner import losses, replay
 from dots_jax.learner.microbatch import buckets
 from dots_jax.rollout import Rollouts
@@ -480,3 +481,20 @@ def test_replay_on_eight_devices(tiny_config, tiny_params, batch):
     jax.tree.map(np.testing.assert_array_equal, one[1], two[1])
     for x, y in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(two[0].params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ("def loss(logp, behaviour): return logp, logp > 0", "failed on log-probs .2, 3.*TypeError"),
+        ("def loss(*arrays): return arrays[0]", "must return two arrays"),
+        ("def loss(*arrays): return arrays[0].sum(), arrays[0] > 0", "must return two arrays"),
+        ("def loss(*arrays): return arrays[7], arrays[0] > 0", "IndexError.*, loss.py line 1"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_none(tmp_path, monkeypatch, source, said):
+    (tmp_path / "loss.py").write_text(source)
+    monkeypatch.setattr(plugins, "FOLDERS", [str(tmp_path)])
+    plugins._file.cache_clear()
+    with pytest.raises(UserError, match=f"config.learner.loss=loss.py:loss {said}"):
+        losses.find("loss.py:loss")
