@@ -103,8 +103,8 @@ def get_config() -> ConfigDict:
     c.learner.length_buckets = 4  # padded lengths that a micro-batch can have
     c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
     c.learner.clip = 0.2  # epsilon, symmetric
-    c.learner.loss = "decoupled"  # replayed groups: decoupled (code) | plain (paper) | truncated | FILE.py:NAME
-    c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated"
+    c.learner.loss = "decoupled"  # replayed groups: decoupled (code) | plain (paper) | truncated_is | FILE.py:NAME
+    c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated_is"
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
     c.learner.kl_coef = 0.0  # beta of the k3 penalty against the initial policy; 0 runs no reference forward
@@ -224,18 +224,19 @@ def apply(c: ConfigDict, words: str, policy: str | None = None) -> None:
 
     `policy` is the one that is meant where none is named; None: the config has its own.
     """
-    kinds = [PRESETS, METHODS] + [POLICIES] * (policy is not None)
+    kinds = {"a preset": PRESETS, "a method": METHODS}
+    if policy is not None:
+        kinds = {"a policy": POLICIES} | kinds
+    functions = {name: function for kind in kinds.values() for name, function in kind.items()}
     words = [word.strip() for word in words.split(",") if word.strip()]
-    for kind in kinds:
+    for kind in kinds.values():
         if sum(word in kind for word in words) > 1:
             raise UserError(f"only one of {', '.join(kind)} at a time; the config's argument is {','.join(words)}")
     if policy and not any(word in POLICIES for word in words):
         words = [policy, *words]
     # Policies first: methods and presets change some of what they set.
     for word in sorted(words, key=lambda word: word not in POLICIES):
-        found = next((kind[word] for kind in kinds if word in kind), None)
-        if found is None:
-            known = [f"a policy ({', '.join(POLICIES)})"] * (policy is not None)
-            known += [f"a preset ({', '.join(PRESETS)})", f"a method ({', '.join(METHODS)})"]
-            raise UserError(f"no {word!r} in the config's argument; it is {', '.join(known)}, or several by commas")
-        found(c)
+        if word not in functions:
+            choices = ", ".join(f"{what} ({', '.join(kind)})" for what, kind in kinds.items())
+            raise UserError(f"no {word!r} in the config's argument; it is {choices}, or several by commas")
+        functions[word](c)

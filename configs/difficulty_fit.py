@@ -11,7 +11,7 @@ def get_config(recipe: str = "small"):
     c.seed = 0  # of the split, the initial weights and every draw
     c.rates = ""  # parquet file with columns problem, policy, success_rate; also --rates=FILE
     c.embeddings = ""  # .npy [number of distinct problems, D], in order of first appearance; also --embeddings=FILE
-    c.references = 256  # measured questions that a prediction attends to, in training and in the report (K)
+    c.references = 256  # measured questions that a prediction attends to, in training and in the report (M)
     c.calibration = "code"  # code | paper | none
     c.refit = True  # least-squares line through the references: released code True, paper False
     c.batch = 256  # labels per optimizer step

@@ -16,7 +16,7 @@ from dots_jax.core import command_line, config_rules, files, plugins, rules, sha
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
-from dots_jax.evaluation import Evaluator, by_set
+from dots_jax.evaluation import Evaluator, by_set, mean_accuracy
 from dots_jax.policy import families, source
 from dots_jax.reward.types import Verdict
 from dots_jax.rollout import GradedCompletions
@@ -51,7 +51,7 @@ _RECORD = {  # of COMPLETIONS
     "verdict": rules.one_of(*(v.name.lower() for v in Verdict)),
     "reward": rules.number(0, 1),
     "tokens": rules.whole(),
-    "ended": rules.flag,
+    "truncated": rules.flag,
     "answer": rules.text,
     "completion": rules.text,
 }
@@ -104,21 +104,21 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
         for line in data.unreadable(grader.readable(questions.items())):
             print(line, flush=True)
         for number, numbers, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
-            new = [
-                {
-                    "batch": number,
-                    "question": expected[row * config.samples + j][0],
-                    "sample": expected[row * config.samples + j][1],
-                    "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
-                    "reward": float(graded.rewards[n, j]),
-                    "tokens": int(graded.lengths[n, j]),
-                    "ended": bool(graded.finished[n, j]),
-                    "answer": questions.answers[rows[row]],
-                    "completion": graded.texts[n, j],
-                }
-                for n, row in enumerate(numbers.tolist())
-                for j in range(config.samples)
-            ]
+            new = []
+            for n, row in enumerate(numbers.tolist()):
+                for j in range(config.samples):
+                    name, sample = expected[row * config.samples + j]
+                    new.append({
+                        "batch": number,
+                        "question": name,
+                        "sample": sample,
+                        "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
+                        "reward": float(graded.rewards[n, j]),
+                        "tokens": int(graded.lengths[n, j]),
+                        "truncated": not graded.finished[n, j],
+                        "answer": questions.answers[rows[row]],
+                        "completion": graded.texts[n, j],
+                    })  # fmt: skip
             _append(path, new)
             records += new
             print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
@@ -133,11 +133,11 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
     """`evaluation.by_set` of the records of COMPLETIONS, and as "average" the mean of the sets."""
     records = [record | {"verdict": Verdict[record["verdict"].upper()]} for record in records]
     records.sort(key=lambda record: record["batch"])
-    columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "ended": bool}
+    columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "truncated": bool}
     arrays = [np.array([record[name] for record in records], dtype) for name, dtype in columns.items()]
-    shape = len(evaluator.rows), evaluator.samples
-    table = by_set(GradedCompletions(*(array.reshape(shape) for array in arrays)), evaluator)
-    mean = float(np.mean([row["accuracy"] for row in table.values()]))
+    *arrays, truncated = (array.reshape(len(evaluator.rows), evaluator.samples) for array in arrays)
+    table = by_set(GradedCompletions(*arrays, finished=~truncated), evaluator)
+    mean = mean_accuracy(table)
 
     def reach(end: str) -> float:  # the sets are asked independently: distances to the ends add up as deviations do
         return math.sqrt(sum((row[end] - row["accuracy"]) ** 2 for row in table.values())) / len(table)
@@ -147,13 +147,14 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
 
 def show(table: dict[str, dict]) -> str:
     """The table of `results` in at most 100 columns."""
-    columns = ["questions", "accuracy", "95% interval", "tokens", "cut", "wrong", "no answer", "timeout", "crashed"]
+    failures = [v.name.lower().replace("_", " ") for v in Verdict if v != Verdict.CORRECT]
+    columns = ["questions", "accuracy", "95% interval", "tokens", "truncated", *failures]
     lines = [["set", *columns]]
     for name, row in table.items():
         cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
         cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
         if "tokens" in row:
-            cells |= {"tokens": f"{row['tokens']:.0f}", "cut": f"{row['cut']:.1%}"}
+            cells |= {"tokens": f"{row['tokens']:.0f}", "truncated": f"{row['truncated']:.1%}"}
         lines.append([name[:14], *cells.values()])
     return text.table(lines)
 
@@ -176,6 +177,8 @@ def _read(config: ConfigDict, workdir: str, expected: list[tuple[str, int]], bat
                 f"{workdir} holds an evaluation with {name}={old!r}, not {new!r}; give the same "
                 "to continue it, or use another --workdir"
             )
+    if any("ended" in record for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch")):
+        raise UserError(f"{path} is of an earlier version: it says ended, not truncated; use another --workdir")
     by_batch, whole = collections.defaultdict(list), []
     for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_RECORD):
         by_batch[record["batch"]].append(record)

@@ -92,7 +92,7 @@ def as_metrics(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, Any
     }
     if questions.names:
         sets = by_set(graded, evaluator)
-        metrics["eval/accuracy"] = float(np.mean([row["accuracy"] for row in sets.values()]))
+        metrics["eval/accuracy"] = mean_accuracy(sets)
         metrics["eval/intervals"] = {name: (row["low"], row["high"]) for name, row in sets.items()}
     return metrics
 
@@ -117,10 +117,15 @@ def by_set(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, dict[st
             "low": low,
             "high": high,
             "tokens": float(part.lengths.mean()),
-            "cut": float((~part.finished).mean()),
+            "truncated": float((~part.finished).mean()),
             **{v.name.lower(): int((part.verdicts == v).sum()) for v in Verdict},
         }
     return table
+
+
+def mean_accuracy(sets: dict[str, dict[str, float]]) -> float:
+    """The mean of the sets of `by_set`, each counting once."""
+    return float(np.mean([row["accuracy"] for row in sets.values()]))
 
 
 def by_level(success: np.ndarray, questions: Questions) -> dict[str, list[float | None]]:

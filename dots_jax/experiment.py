@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,17 @@ import numpy as np
 
 from dots_jax import data, learner, reward, selection
 from dots_jax.core import config_rules, fields, plugins, rng, sharding
-from dots_jax.core.distributed import main_only
+from dots_jax.core.distributed import is_main, main_only
 from dots_jax.core.errors import UserError
+from dots_jax.data import sources
 from dots_jax.data.questions import Questions
 from dots_jax.difficulty import embed
-from dots_jax.evaluation import Evaluator
+from dots_jax.evaluation import Evaluator, as_metrics
 from dots_jax.learner import losses, replay
-from dots_jax.policy import families, huggingface
+from dots_jax.policy import families, huggingface, source
 from dots_jax.policy.source import Policy
-from dots_jax.policy.source import load as load_policy
 from dots_jax.reward.types import Grader, Question
-from dots_jax.rollout import GradedCompletions, Rollouts, RolloutSpec
+from dots_jax.rollout import Rollouts, RolloutSpec
 from dots_jax.rollout.grading import sample_graded
 from dots_jax.run import settings
 from dots_jax.run import workdir as workdirs
@@ -33,7 +33,7 @@ from dots_jax.run.ledger import Ledger
 class Round:
     """A selection round's questions, a row for each of its steps."""
 
-    ids: np.ndarray  # int32 [steps, B]; of a step that replays only the first are asked
+    ids: np.ndarray  # int32 [steps, B]; of a step that replays only the first are rolled out
     difficulty: np.ndarray  # float32 [steps, B], once measured; NaN for those that had been measured before
 
     @classmethod
@@ -43,7 +43,7 @@ class Round:
         rows[np.arange(batch_size) < num_fresh[:, None]] = ids
         return cls(rows, np.full(rows.shape, np.nan, np.float32))
 
-    def measured(self, step_in_round: int, difficulty: np.ndarray) -> "Round":
+    def with_difficulty(self, step_in_round: int, difficulty: np.ndarray) -> "Round":
         """The round with the difficulty [P] of a step's first questions."""
         table = self.difficulty.copy()
         table[step_in_round, : len(difficulty)] = difficulty
@@ -53,12 +53,22 @@ class Round:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RunState:
-    """All that changes from step to step, but for the ledger: what a checkpoint holds."""
+    """All that changes from step to step: what a checkpoint holds."""
 
     learner: learner.TrainState
     buffer: replay.Groups | None  # None: no replay
     selector: Any  # state of the selector
     round: Round
+    ledger: Ledger  # the same object from step to step
+
+
+class GradedGroups(NamedTuple):
+    """G completions of each question, and what became of them."""
+
+    ids: np.ndarray  # int32 [P]
+    rollouts: Rollouts
+    rewards: np.ndarray  # float32 [P, G]
+    verdicts: np.ndarray  # int8 [P, G]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +92,7 @@ class Experiment:
     replay_spec: replay.ReplaySpec
     update_spec: learner.UpdateSpec
     initial_params: dict | None  # for the KL penalty
-    fingerprints: dict[str, str]  # of what the run rests on
+    fingerprints: dict[str, str]  # of what the run rests on; {}: not the main process
 
     def opens_round(self, step: int) -> bool:
         """Whether a selection round begins with the step."""
@@ -93,19 +103,37 @@ class Experiment:
         return (step - 1) % self.replay_spec.interval
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether the evaluation set is asked after the step."""
+        """Whether the policy is evaluated after the step."""
         return step % self.eval_every == 0 or step == self.steps
 
     def stream(self, purpose: rng.Purpose, step: int) -> jax.Array:
         """The key of a purpose at a step."""
         return rng.stream(self.key, purpose, step)
 
-    def roll_out(self, params: dict, ids: np.ndarray, key: jax.Array) -> tuple[Rollouts, GradedCompletions]:
-        """G completions of each question, graded as they end."""
+    def roll_out(self, state: RunState, ids: np.ndarray, purpose: rng.Purpose, step: int, phase: str) -> GradedGroups:
+        """G completions of each question, graded as they end; booked to a phase of the ledger."""
         prompts, questions = (self.prompts[ids], self.lengths[ids]), [self.questions[i] for i in ids]
         sampling = vars(self.rollout_spec) | {"mesh": self.mesh}
-        rollouts, wait = sample_graded(params, self.policy, prompts, questions, key, self.grader, **sampling)
-        return rollouts, wait()
+        with state.ledger.phase(phase):
+            params, key = state.learner.params, self.stream(purpose, step)
+            rollouts, wait = sample_graded(params, self.policy, prompts, questions, key, self.grader, **sampling)
+            graded = wait()
+        state.ledger.add_tokens(phase, generated=graded.lengths.sum())
+        return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts)
+
+    def evaluate(self, state: RunState, step: int) -> dict[str, Any]:
+        """Metrics of the evaluation set; booked to a phase of the ledger."""
+
+        def measure(evaluator: Evaluator) -> dict[str, Any]:
+            with state.ledger.phase("evaluation"):
+                graded = evaluator.evaluate_all(state.learner.params, self.stream(rng.Purpose.EVALUATION, step))
+            state.ledger.add_tokens("evaluation", generated=graded.lengths.sum())
+            return as_metrics(graded, evaluator)
+
+        metrics = measure(self.evaluator)
+        if self.greedy and step in (0, self.steps):
+            metrics["eval/greedy_accuracy"] = measure(self.evaluator.greedy())["eval/accuracy"]
+        return metrics
 
     def empty_buffer(self) -> replay.Groups | None:
         """The buffer before the first step; None: nothing is replayed."""
@@ -175,16 +203,18 @@ def _fingerprints(config, directory: str, embedder: str, pool: Questions, eval_s
     return settings.fingerprints(directory, files, pool=pool, evaluation_set=eval_set)
 
 
-def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunState]:
+def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     """The experiment that a config describes, and its state before the first step.
 
     Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
     """
     check(config)
+    ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:
         claim.take()
-    directory = settings.policy(config, workdir)
+    root = sources.root(config.data.root)
+    directory = source.of_config(config.policy, root, workdir, config.seed)
     export = os.path.join(workdir, workdirs.EXPORT)
     if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
         raise UserError(
@@ -192,7 +222,7 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         )
     huggingface.check_target(export)
     family = families.find(config.policy.family)
-    policy, params = load_policy(directory, mesh, config.policy.dtype, family)
+    policy, params = source.load(directory, mesh, config.policy.dtype, family)
     pool, eval_set = data.load(config, policy.tokenizer)
     prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
     update_spec = learner.UpdateSpec.from_config(config)
@@ -212,9 +242,9 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
     state = learner.init_state(params, policy.model_config, update_spec, mesh)
     initial_params = jax.tree.map(jnp.copy, params) if update_spec.kl_coef else None
     del params
-    embedder = settings.embedder(config, directory)
+    embedder = source.find(config.embedding.path, root) if config.embedding.path else directory
     embedder_family = family if embedder == directory else None
-    fingerprints = main_only(_fingerprints)(config, directory, embedder, pool, eval_set)
+    fingerprints = _fingerprints(config, directory, embedder, pool, eval_set) if is_main() else {}
     main_only(settings.same_inputs)(fingerprints, workdir)
     context = selection.Context(
         num_questions=len(pool),
@@ -248,4 +278,4 @@ def load(config, workdir: str, claim, ledger: Ledger) -> tuple[Experiment, RunSt
         fingerprints=fingerprints,
     )
     no_round = Round.start(np.zeros(0, np.int32), np.zeros(replay_spec.interval, int), replay_spec.batch_size)
-    return exp, RunState(state, exp.empty_buffer(), selector.init(), no_round)
+    return exp, RunState(state, exp.empty_buffer(), selector.init(), no_round, ledger)

@@ -3,10 +3,11 @@
 import sys
 
 from dots_jax.analysis import tables
-from dots_jax.analysis.rounds import Round, Run
-from dots_jax.core.errors import UserError, exit_code
+from dots_jax.analysis.rounds import PredictedRound, Run
+from dots_jax.core import command_line
+from dots_jax.core.errors import UserError
 
-__all__ = ["Round", "Run"]
+__all__ = ["PredictedRound", "Run"]
 
 COLUMNS = (
     *(f"uniform_{name}" for name in ("pearson", "spearman", "mae", "calibration", "precision")),
@@ -29,21 +30,18 @@ usage: python -m dots_jax.explore WORKDIR ...    (of runs whose selector predict
 """
 
 
+def explore(workdirs: list[str]) -> None:
+    """Prints for each predictor mean and deviation over the runs. Raises UserError."""
+    if not workdirs or workdirs[0].startswith("-"):
+        raise UserError("name at least one workdir; --help shows how")
+    runs = [Run(workdir).compare() for workdir in workdirs]
+    rows = [[name, *(tables.spread([run[name][c] for run in runs], "{:.3f}") for c in COLUMNS)] for name in runs[0]]
+    print(tables.markdown_table(["", *COLUMNS], rows), LEGEND, sep="\n", end="")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Prints a Markdown table: for each predictor, mean and deviation over the runs; returns the exit code."""
-    workdirs = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(workdirs):
-        print(HELP, end="")
-        return 0
-
-    def program():
-        if not workdirs or workdirs[0].startswith("-"):
-            raise UserError("name at least one workdir; --help shows how")
-        runs = [Run(workdir).compare() for workdir in workdirs]
-        rows = [[name, *(tables.spread([run[name][c] for run in runs], "{:.3f}") for c in COLUMNS)] for name in runs[0]]
-        print(tables.markdown_table(["", *COLUMNS], rows), LEGEND, sep="\n", end="")
-
-    return exit_code(program)
+    """Runs `explore` as the command line says; returns the exit code."""
+    return command_line.run_words(explore, HELP, argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dots_jax.core import command_line
 from dots_jax.core.errors import UserError
 
 HELP = """\
-Fine-tunes a Qwen2.5 policy by GRPO on verifiable questions.
+Fine-tunes a policy by GRPO on verifiable questions.
 
 usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.FIELD=VALUE ...]
 

@@ -80,7 +80,7 @@ def _train(config: ConfigDict, model_config: ModelConfig, tokenizer: Any) -> dic
 def _batches(generator: np.random.Generator, tokenizer: Any, config: ConfigDict, exclude: set[str], mistakes: Any):
     """Four batches of rows (tokens [B, T], prompt lengths, lengths), shortest first in random order, 16 n wide."""
     n = 4 * config.batch
-    texts, completions, levels, _ = arithmetic.demonstrations(generator, n, config.level_weights, exclude)
+    texts, completions, levels = arithmetic.demonstrations(generator, n, config.level_weights, exclude)
     if mistakes is not None:
         completions = [
             arithmetic.with_mistakes(generator, completion, mistakes[level - 1])

@@ -6,8 +6,8 @@ import shlex
 import sys
 
 from dots_jax.analysis import compare, figures, tables
-from dots_jax.core import files
-from dots_jax.core.errors import UserError, exit_code
+from dots_jax.core import command_line, files
+from dots_jax.core.errors import UserError
 
 HELP = """\
 Compares runs: a picture, a table and the numbers behind them.
@@ -25,34 +25,31 @@ example:
 """
 
 
+def report(argv: list[str]) -> None:
+    """Writes the report and prints its tables. Raises UserError."""
+    flags = {"--out": os.path.join("runs", "report"), "--baseline": ""}
+    for arg in (arg for arg in argv if arg.startswith("-")):
+        name, _, value = arg.partition("=")
+        if name not in flags or not value:
+            raise UserError(f"{arg}: no such flag, or no value (--out=DIR, --baseline=LABEL); --help shows all")
+        flags[name] = value
+    workdirs = [arg for arg in argv if not arg.startswith("-")]
+    if not workdirs:
+        raise UserError("name at least one workdir; --help shows how")
+    methods = compare.group([compare.load(arg) for arg in workdirs])
+    numbers = compare.compare(methods, flags["--baseline"])
+    text = tables.markdown(numbers, f"python -m dots_jax.report {shlex.join(argv)}")
+    os.makedirs(flags["--out"], exist_ok=True)
+    paths = [os.path.join(flags["--out"], f"report.{kind}") for kind in ("md", "json", "png")]
+    files.write_text(paths[0], text)
+    files.write_text(paths[1], json.dumps(files.plain(numbers), indent=1))
+    figures.draw(methods, numbers, paths[-1])
+    print(text, *paths, sep="\n")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Writes the report and prints its tables; returns the exit code, 2 for the user's mistake, one line on stderr."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(argv):
-        print(HELP, end="")
-        return 0
-
-    def program():
-        flags = {"--out": os.path.join("runs", "report"), "--baseline": ""}
-        for arg in (arg for arg in argv if arg.startswith("-")):
-            name, _, value = arg.partition("=")
-            if name not in flags or not value:
-                raise UserError(f"{arg}: no such flag, or no value (--out=DIR, --baseline=LABEL); --help shows all")
-            flags[name] = value
-        workdirs = [arg for arg in argv if not arg.startswith("-")]
-        if not workdirs:
-            raise UserError("name at least one workdir; --help shows how")
-        methods = compare.group([compare.load(arg) for arg in workdirs])
-        report = compare.compare(methods, flags["--baseline"])
-        text = tables.markdown(report, f"python -m dots_jax.report {shlex.join(argv)}")
-        os.makedirs(flags["--out"], exist_ok=True)
-        paths = [os.path.join(flags["--out"], f"report.{kind}") for kind in ("md", "json", "png")]
-        files.write_text(paths[0], text)
-        files.write_text(paths[1], json.dumps(files.plain(report), indent=1))
-        figures.draw(methods, report, paths[-1])
-        print(text, *paths, sep="\n")
-
-    return exit_code(program)
+    """Runs `report` as the command line says; returns the exit code."""
+    return command_line.run_words(report, HELP, argv)
 
 
 if __name__ == "__main__":

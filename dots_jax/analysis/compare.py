@@ -23,7 +23,6 @@ NONE = "–"
 COSTS = ("steps", "tokens", "seconds")
 # No part of a method.
 _IDLE = ("seed", "name", "mesh.", "train.keep_checkpoints", "train.checkpoint_every", "embedding.cache")
-_SELECTOR = ("selection.", "predictor.", "embedding.")  # fields that may follow from the selector
 _SETTINGS = {  # that a run has, whatever its version
     "seed": rules.whole(0, 2**32 - 1),
     "selection.name": rules.text,
@@ -46,8 +45,8 @@ _METRICS = {  # of metrics.jsonl
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """One workdir."""
+class MethodRun:
+    """One workdir: a run of a method."""
 
     workdir: str
     label: str  # as given, or ""
@@ -87,7 +86,7 @@ def cost(row: dict) -> dict[str, float]:
     return {"steps": row["step"], "tokens": _number(row, "ledger/generated_tokens"), "seconds": whole - sum(apart)}
 
 
-def load(argument: str) -> Run:
+def load(argument: str) -> MethodRun:
     """The run of `[LABEL=]WORKDIR`. Raises UserError where there is none, or none that was ever evaluated."""
     label, equals, workdir = argument.partition("=")
     if not equals or os.path.isdir(argument):
@@ -96,7 +95,7 @@ def load(argument: str) -> Run:
         raise UserError(f"no workdir {workdir!r}; give directories that dots_jax.main has written")
     config = flatten(settings.read(workdir))
     rules.check_row(config, _SETTINGS, os.path.join(workdir, "config.json"))
-    run = Run(workdir, label, config, metrics.read(workdir, kinds=_METRICS))
+    run = MethodRun(workdir, label, config, metrics.read(workdir, kinds=_METRICS))
     for step, following in itertools.pairwise(row["step"] for row in run.metrics):
         if step >= following:
             raise UserError(f"{workdir}/{metrics.FILE}: step {following} follows step {step}; mend it")
@@ -107,7 +106,7 @@ def load(argument: str) -> Run:
     return run
 
 
-def group(runs: list[Run]) -> dict[str, list[Run]]:
+def group(runs: list[MethodRun]) -> dict[str, list[MethodRun]]:
     """Label -> the method's runs by seed, in the order given.
 
     Raises UserError for runs whose accuracies do not compare, and for two runs of one method and seed.
@@ -146,9 +145,11 @@ def _labels(configs: list[dict]) -> list[str]:
     differing = []  # per method, the selector's own fields first
     for selector in selectors:
         like = [config for config, name in zip(configs, selectors, strict=True) if name == selector]
-        peers = {f: like if f.startswith(_SELECTOR) else configs for f in fields}
+        peers = {f: like if f.startswith(selection.FIELDS) else configs for f in fields}
         unlike = [f for f in fields if len({json.dumps(config.get(f)) for config in peers[f]}) > 1]
-        differing.append(sorted(unlike, key=lambda f: (not f.startswith(_SELECTOR), not f.startswith("learner."), f)))
+        differing.append(
+            sorted(unlike, key=lambda f: (not f.startswith(selection.FIELDS), not f.startswith("learner."), f))
+        )
     leaves = [field.rpartition(".")[2] for field in set(itertools.chain(*differing))]
     labels = []
     for config, selector, unlike in zip(configs, selectors, differing, strict=True):
@@ -156,11 +157,12 @@ def _labels(configs: list[dict]) -> list[str]:
         for field in unlike:
             leaf = field.rpartition(".")[2]
             parts.append(f"{leaf if leaves.count(leaf) == 1 else field}={config.get(field, NONE)}")
-        labels.append(", ".join(parts[:4] + [f"and {len(parts) - 4} more"] * (len(parts) > 4)))
+        more = f", and {len(parts) - 4} more" if len(parts) > 4 else ""
+        labels.append(", ".join(parts[:4]) + more)
     return labels
 
 
-def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
+def compare(methods: dict[str, list[MethodRun]], baseline: str = "") -> dict:
     """All that the report says: the target, and for each method a list over its seeds of each quantity.
 
     NaN: not measured; infinity: target never reached. Raises UserError for a `baseline` that is no method.
@@ -198,7 +200,7 @@ def compare(methods: dict[str, list[Run]], baseline: str = "") -> dict:
     return {"baseline": baseline, "target": target, "budget": budget, "methods": table}
 
 
-def _difference(pairs: list[tuple[Run, Run]]) -> dict:
+def _difference(pairs: list[tuple[MethodRun, MethodRun]]) -> dict:
     """Accuracy less the baseline's of the same seed, at the last evaluation that all of these runs share."""
     curves = [[{row["step"]: row["eval/accuracy"] for row in run.evaluations} for run in pair] for pair in pairs]
     step = max(set.intersection(*(set(curve) for pair in curves for curve in pair)), default=None) if pairs else None

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dots_jax.analysis.compare import COSTS, Run, cost
+from dots_jax.analysis.compare import COSTS, MethodRun, cost
+from dots_jax.core import picture
 from dots_jax.core.text import short
 from dots_jax.run import curves, metrics
 from dots_jax.run.ledger import PHASES
@@ -16,13 +17,13 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 _BASELINE = "#4d4d4d"
 
 
-def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
+def draw(methods: dict[str, list[MethodRun]], report: dict, path: str) -> None:
     """Accuracy against each cost, useful groups, Pearson, and seconds and tokens by phase, as one PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
+    with picture.draw(path, 13, 8 + 0.5 * max(0, len(methods) - 3)) as figure:
+        _draw_panels(figure, methods, report)
 
-    figure = Figure(figsize=(13, 8 + 0.5 * max(0, len(methods) - 3)), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def _draw_panels(figure: Any, methods: dict[str, list[MethodRun]], report: dict) -> None:
     grid = figure.add_gridspec(2, 3)
     *costs, useful, pearson = (figure.add_subplot(grid[i // 3, i % 3]) for i in range(5))
     bars = [figure.add_subplot(cell) for cell in grid[1, 2].subgridspec(2, 1)]
@@ -31,7 +32,7 @@ def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
         color = _BASELINE if label == report["baseline"] else next(palette)
         for axis, name in zip(costs, COSTS, strict=True):
             points = [[(row["step"], cost(row)[name], row["eval/accuracy"]) for row in run.evaluations] for run in runs]
-            _curve(axis, points, color, label=f"{label} ({len(runs)} seed{'s' * (len(runs) > 1)})")
+            _curve(axis, points, color, label=f"{label} ({len(runs)} {'seed' if len(runs) == 1 else 'seeds'})")
             at = statistics.median(numbers[label]["reached"][name])
             if math.isfinite(at):
                 axis.plot(at, report["target"], "D", color=color, markersize=8, markeredgecolor="white", zorder=5)
@@ -55,16 +56,10 @@ def draw(methods: dict[str, list[Run]], report: dict, path: str) -> None:
     _bars(bars[1], tokens, "generated tokens by phase")
     for axis in (costs[1], bars[1]):
         axis.xaxis.set_major_formatter(lambda value, _: short(value))
-    for axis in figure.axes:
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set(fontsize=10.5, fontweight="bold")
     fit = max(1, min(4, 160 // (12 + max(map(len, methods)))))
     for axes, corner, columns in ((costs[:1], "upper left", fit), (bars, "lower right", len(PHASES))):
         shown = {name: line for axis in axes for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(shown.values(), shown, loc=f"outside {corner}", ncols=columns, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110, format="png")
 
 
 def _curve(axis: Any, points: list[list[tuple]], color: str, **style) -> None:

@@ -12,16 +12,19 @@ from ml_collections import ConfigDict
 from dots_jax import data
 from dots_jax.core import command_line, config_rules, files, rules
 from dots_jax.core.errors import UserError
-from dots_jax.difficulty import baselines, embed, measures, predictor
-from dots_jax.policy import families
+from dots_jax.data import sources
+from dots_jax.difficulty import baselines, embed, measures, online, predictor
+from dots_jax.policy import families, source
 from dots_jax.policy import tokenizer as tok
 from dots_jax.run import metrics, settings
+from dots_jax.selection.history import History
 
 COMMON = "configs/common.py"
+_ROW = [("id", int), ("difficulty", float), ("predicted", float), ("is_reference", bool)]  # of a measured group
 
 
 @dataclasses.dataclass(frozen=True)
-class Round:
+class PredictedRound:
     """One selection round: the labels that were there, and what was measured after its prediction.
 
     Trained questions were chosen for their predicted difficulty, so a correlation over them alone says little; the
@@ -30,11 +33,13 @@ class Round:
 
     step: int
     labels: np.ndarray  # int32 [L], question ids, oldest first
-    difficulty: np.ndarray  # float32 [L], of the labels, as measured
+    difficulty: np.ndarray  # float [L], of the labels, as measured
     ages: np.ndarray  # int32 [L], in steps
+    weights: np.ndarray  # float [L], of the labels in the predictor's training
+    context: np.ndarray  # bool [L], labels that predictions attend to
     ids: np.ndarray  # int32 [M], measured afterwards
-    predicted: np.ndarray  # float32 [M]
-    measured: np.ndarray  # float32 [M]
+    predicted: np.ndarray  # float [M]
+    measured: np.ndarray  # float [M]
     uniform: np.ndarray  # bool [M], references of the next round
     pool: np.ndarray  # int [20], histogram of the predicted difficulty of all questions over [0, 1]
     new: np.ndarray  # bool [M], never measured before the prediction; of the others an older label took part in the fit
@@ -52,14 +57,16 @@ class Run:
             raise UserError(f"{path} lacks steps of {metrics.FILE}; give a workdir that is whole")
         if not any("predicted" in row for row in self.groups):
             raise UserError(f"{path} holds no predictions; give a run whose selector predicts difficulty")
-        self._policy = settings.policy(self.config, workdir)
+        self._root = sources.root(self.config.data.root)
+        self._policy = source.of_config(self.config.policy, self._root, workdir, self.config.seed)
         self.questions = data.load(self.config, tok.load(self._policy))[0]
         _check(self.groups, self.config.selection.interval, len(self.questions), path)
 
     @functools.cached_property
     def embeddings(self) -> np.ndarray:
         """Of the pool, as the predictor saw them, float32 [N, D]."""
-        path = settings.embedder(self.config, self._policy)
+        named = self.config.embedding.path
+        path = source.find(named, self._root) if named else self._policy
         family = families.find(self.config.policy.family) if path == self._policy else None
         return embed.load(path, self.questions.texts, self.config.embedding, family=family)
 
@@ -69,44 +76,52 @@ class Run:
         return predictor.load(os.path.join(self.workdir, predictor.FILE), self.embeddings.shape[1])
 
     @functools.cached_property
-    def rounds(self) -> list[Round]:
+    def rounds(self) -> list[PredictedRound]:
         """All selection rounds but those without labels, or whose training groups are not all measured."""
-        groups, interval, labels, rounds = self.groups, self.config.selection.interval, [], []
-        has_references = any("reference_ids" in record for record in groups)
-        labels_groups = self.config.predictor.labels == "groups" or not has_references
-        seen = np.zeros(len(self.questions), bool)
+        groups, rounds, c = self.groups, [], self.config.selection
+        learns_groups = self.config.predictor.labels == "groups" or not any("reference_ids" in row for row in groups)
+        history, labels = History(len(self.questions), c.references), online.no_labels(self.config.predictor.window)
         for at, record in enumerate(groups):
-            reused = self._num_reused(record)
-            labels += _measured(record, "reference_")
-            seen[record.get("reference_ids", [])] = True
-            later = groups[at : at + interval]
-            if labels and "pool" in record and len(later) == interval:
-                following = groups[at + interval] if at + interval < len(groups) else {}
-                references = _measured(following, "reference_") if "reference_predicted" in following else []
-                trained = _measured(record, "", reused)
-                trained += [label for other in later[1:] for label in _measured(other, "")]
-                window = zip(*labels[-self.config.predictor.window :], strict=True)
-                ids, difficulty, steps, _ = map(np.array, window)
-                after, measured, _, predicted = map(np.array, zip(*trained, *references, strict=True))
-                uniform = np.arange(len(after)) >= len(trained)
-                new = ~seen[after] & ~(uniform & np.isin(after, after[~uniform]))
-                step, pool = record["step"], np.array(record["pool"])
-                rounds.append(
-                    Round(step, ids, difficulty, step - steps, after, predicted, measured, uniform, pool, new)
-                )
-            seen[record["ids"]] = True
-            labels += _measured(record, "", reused) if labels_groups else []
+            references, fresh = _measured(record, "reference_"), _measured(record)
+            if set(fresh["id"][: c.reuse_references]) <= set(references["id"]):  # their groups existed
+                fresh = fresh[c.reuse_references :]
+            history.add_references(record)
+            labels = online.add_labels(labels, references["id"], references["difficulty"], record["step"], True)
+            later = groups[at : at + c.interval + 1]
+            if labels["written"] and "pool" in record and len(later) >= c.interval:
+                rows = [fresh, *map(_measured, later[1 : c.interval])]
+                rows += [_measured(row, "reference_") for row in later[c.interval :] if "reference_predicted" in row]
+                rounds.append(self._round(record, labels, np.concatenate(rows), history))
+            history.add_groups(record)
+            if learns_groups:
+                labels = online.add_labels(labels, fresh["id"], fresh["difficulty"], record["step"], False)
         return rounds
 
-    def _num_reused(self, record: dict) -> int:
-        """How many of a step's first questions are references of that step, whose groups existed."""
-        reused = record["ids"][: self.config.selection.reuse_references]
-        return len(reused) if set(reused) <= set(record.get("reference_ids", ())) else 0
+    def _round(self, record: dict, labels: dict, rows: np.ndarray, history: History) -> PredictedRound:
+        """The round that `record` opens, with what was measured after its prediction."""
+        step, config, ids, uniform = record["step"], self.config.predictor, rows["id"], rows["is_reference"]
+        order = (labels["written"] + np.arange(config.window)) % config.window
+        order = order[labels["step"][order] >= 0]
+        context = online.context(labels, step, config.context)[order]
+        return PredictedRound(
+            step=step,
+            labels=labels["ids"][order],
+            difficulty=labels["difficulty"][order].astype(float),
+            ages=step - labels["step"][order],
+            weights=online.weights(labels, step, config.half_life)[order],
+            context=context if context.any() else ~context,
+            ids=ids,
+            predicted=rows["predicted"],
+            measured=rows["difficulty"],
+            uniform=uniform,
+            pool=np.array(record["pool"]),
+            new=~history.is_measured[ids] & ~(uniform & np.isin(ids, ids[~uniform])),
+        )
 
-    def attention(self, question: int, last: Round | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def attention(self, question: int, last: PredictedRound | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The labels' indices and weights [L] that the final predictor gives to `question`, largest first."""
         last, E = last or self.rounds[-1], self.embeddings
-        weights = np.asarray(predictor.attention(self.params, E[[question]], E[last.labels], self._context(last))[0])
+        weights = np.asarray(predictor.attention(self.params, E[[question]], E[last.labels], last.context)[0])
         order = np.argsort(-weights)
         return order, weights[order]
 
@@ -136,24 +151,17 @@ class Run:
             order = "uniform_pearson" if (new & uniform).any() else "pearson"
             return max(reports, key=lambda report: report[order])
 
-        def ridge(r: Round, penalty: float):
-            weights = 0.5 ** (r.ages / self.config.predictor.half_life)
-            return baselines.ridge(E[r.labels], r.difficulty, penalty, weights)
+        def ridge(r: PredictedRound, penalty: float):
+            return baselines.ridge(E[r.labels], r.difficulty, penalty, r.weights)
 
-        def raw_attention(r: Round, temperature: float):
-            context = self._context(r)
-            return baselines.raw_attention(E[r.labels[context]], r.difficulty[context], temperature)
+        def raw_attention(r: PredictedRound, temperature: float):
+            return baselines.raw_attention(E[r.labels[r.context]], r.difficulty[r.context], temperature)
 
         return {
             "adapter": judge([r.predicted for r in rounds]),
             "raw attention": best(raw_attention, baselines.ATTENTION),
             "ridge": best(ridge, ((1.0,), *baselines.RIDGE)),
         }
-
-    def _context(self, r: Round) -> np.ndarray:
-        """The labels that predictions of the round attend to, bool [L]: the round's references, or all."""
-        fresh = r.ages == 0
-        return fresh if self.config.predictor.context != "window" and fresh.any() else r.ages >= 0
 
 
 def _config(workdir: str) -> ConfigDict:
@@ -186,12 +194,11 @@ def _check(groups: list[dict], interval: int, num_questions: int, path: str) -> 
             rules.check_row(record, {"pool": rules.some(rules.whole(), 20)}, where)
 
 
-def _measured(record: dict, prefix: str, skip: int = 0) -> list[tuple[int, float, int, float]]:
-    """(id, difficulty, step, prediction) of a record's training groups, or with "reference_" of its references.
-
-    `skip` of the first are left out.
-    """
+def _measured(record: dict, prefix: str = "") -> np.ndarray:
+    """A row for each of a record's training groups, or with "reference_" of its references."""
     ids = record.get(f"{prefix}ids", [])
-    predicted = record.get(f"{prefix}predicted", [math.nan] * len(ids))
-    rows = zip(ids, record.get(f"{prefix}successes", []), predicted, strict=True)
-    return [(i, 1 - s / record["rollouts"], record["step"], p) for i, s, p in rows][skip:]
+    rows = np.empty(len(ids), _ROW)
+    rows["id"], rows["is_reference"] = ids, bool(prefix)
+    rows["difficulty"] = 1 - np.array(record.get(f"{prefix}successes", [])) / record["rollouts"]
+    rows["predicted"] = record.get(f"{prefix}predicted", math.nan)
+    return rows

@@ -49,6 +49,15 @@ def run(
     return exit_code(program, lambda: workdir, interrupted)
 
 
+def run_words(function: Callable[[list[str]], None], help_text: str, argv: list[str] | None = None) -> int:
+    """Calls `function(words of the command line)` and returns the exit code, as `exit_code`; 0: help is shown."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(argv):
+        print(help_text, end="")
+        return 0
+    return exit_code(lambda: function(argv))
+
+
 def end(code: int) -> None:
     """Ends the process; at once where something failed, since threads that still write would have their say."""
     sys.stdout.flush()
@@ -79,8 +88,8 @@ def parse(
         flags.DEFINE_string("compilation_cache", None, "", flag_values=values)
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
-        known = ["config", "workdir", "compilation_cache", "help", *values]
-        hint = near(error.flagname, known, "--{}", 0.5)
+        names = ["config", "workdir", "compilation_cache", "help", *values]
+        hint = near(error.flagname, names, "--{}", 0.5)
         raise UserError(f"unknown flag --{error.flagname}; {hint}--help shows the flags") from error
     except flags.IllegalFlagValueError as error:
         match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
@@ -107,7 +116,7 @@ def parse(
 
 def load(name: str) -> ConfigDict:
     """The config of `FILE[:ARG]`: `get_config([ARG])` of that Python file. Raises UserError."""
-    path, colon, arg = name.partition(":")
+    path, _, arg = name.partition(":")
     tried = [path] if os.path.isabs(path) else [path, os.path.join(ROOT, path)]
     file = next((os.path.abspath(p) for p in tried if os.path.isfile(p)), None)
     if file is None:
@@ -125,7 +134,7 @@ def load(name: str) -> ConfigDict:
         get_config = getattr(module, "get_config", None)
         if not callable(get_config):
             raise UserError(f"config file {path} has no function get_config; define one that returns a ConfigDict")
-        args = [arg] if colon else []
+        args = [arg] if arg else []
         try:
             inspect.signature(get_config).bind(*args)
         except TypeError:
@@ -178,7 +187,7 @@ def _unknown_field(field: str, names: list[str], name: str) -> str:
     inside = [f for f in names if f.startswith(f"{field}.")]
     if inside:
         return f"config.{field} is a group of fields; set one of them, such as --config.{inside[0]}=VALUE"
-    leaf = [f for f in names if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]]
+    leaf = sorted((f for f in names if f.rsplit(".", 1)[-1] == field.rsplit(".", 1)[-1]), key=lambda f: f.count("."))
     where = name if name.endswith(".py") else "configs/common.py"
     hint = f"did you mean config.{leaf[0]}?" if leaf else near(field, names, "config.{}") or f"{where} lists the fields"
     return f"unknown config field config.{field} in {name}; {hint.rstrip()}"

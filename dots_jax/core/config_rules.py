@@ -221,8 +221,6 @@ def check(config, rules: Mapping[str, Rule]) -> None:
         if len(sizes) > 1 and math.prod(sizes.values()) > _NUMBERS:
             product = " x ".join(f"config.{f}={size}" for f, size in sizes.items())
             raise UserError(f"{product} is more than any machine holds ({_NUMBERS:,} numbers in an array); lower one")
-    if sum(values.get(field) == -1 for field in MESH) > 1:
-        raise UserError("config.mesh has -1 on several axes; only one can take what the others leave")
     for group in ("policy.random", "model"):
         shape = {field: values.get(f"{group}.{field}") for field in SHAPE}
         if shape["width"]:

@@ -118,19 +118,21 @@ def is_main() -> bool:
 
 
 def main_only(function):
-    """`function` on the main process; on the others one that does nothing and returns a `Silent`."""
-    return function if is_main() else Silent()
+    """`function` on the main process; on the others one that does nothing, and in place of a class makes a `Silent`."""
+    if is_main():
+        return function
+    return lambda *args, **kwargs: Silent(function) if isinstance(function, type) else None
 
 
 class Silent:
-    """Takes any call of itself and of any method, and does nothing."""
+    """Has the methods of a class; none of them does anything. Raises AttributeError for other names."""
 
-    def __getattr__(self, name):
-        return Silent()
+    def __init__(self, kind: type):
+        self._kind = kind
 
-    def __call__(self, *args, **kwargs):
-        """Whatever is made on the main process is silent on the others."""
-        return Silent()
+    def __getattr__(self, name: str):
+        value = getattr(self._kind, name)
+        return (lambda *args, **kwargs: None) if callable(value) else value
 
     def __enter__(self):
         return self

@@ -19,10 +19,16 @@ def tell(message: object, kind: str = "error") -> None:
     print(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
+def first_line(error: Exception, typed: bool = False) -> str:
+    """The first line of an error's text, its type before it where `typed`, or alone where there is no text."""
+    line, name = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:150], type(error).__name__
+    return f"{name}: {line}" if typed and line else line or name
+
+
 def near(name: str, names: Iterable[str], form: str = "{}", cutoff: float = 0.6) -> str:
     """`did you mean NAME? ` for the nearest of the names, in its form; "" where none is near."""
-    found = difflib.get_close_matches(name, list(names), 1, cutoff)
-    return f"did you mean {form.format(found[0])}? " if found else ""
+    nearest = difflib.get_close_matches(name, list(names), 1, cutoff)
+    return f"did you mean {form.format(nearest[0])}? " if nearest else ""
 
 
 def no_room(error: Exception) -> bool:

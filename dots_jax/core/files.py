@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the checkout
 
@@ -64,9 +64,9 @@ def read_json(path: str | os.PathLike) -> dict:
     """The JSON object in a file. Raises UserError where there is none."""
     try:
         with open(path, encoding="utf-8") as file:
-            found = parse(file.read())
+            value = parse(file.read())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not JSON ({str(error).splitlines()[0]}); copy the file again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not JSON of an object, but of {type(found).__name__}; copy the file again")
-    return found
+        raise UserError(f"{path} is not JSON ({first_line(error)}); copy the file again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not JSON of an object, but of {type(value).__name__}; copy the file again")
+    return value

@@ -1,14 +1,16 @@
 """Parts of a run that a config names: by a short name, as `module:name`, or as `FILE.py:name` of a user's own file."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dots_jax.core.errors import UserError, near
+from dots_jax.core.errors import UserError, first_line, near
 
 FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
 
@@ -25,13 +27,9 @@ def find(name: str, short_names: Mapping[str, str], field: str, test: Callable[[
             f"config.{field}={name!r}: {near(name, short_names)}give one of {', '.join(short_names)}, "
             "or your own as MODULE:NAME or FILE.py:NAME"
         )
-    try:
-        loaded = _file(path(name, short_names, field)) if module.endswith(".py") else importlib.import_module(module)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the user's file raises
-        why = " ".join(str(error).split())[:200]
-        raise UserError(f"config.{field}={name}: {module} cannot be loaded ({type(error).__name__}: {why})") from error
+    file = path(name, short_names, field)
+    with guarded(f"config.{field}={name}: {module} cannot be loaded"):
+        loaded = _file(file) if file else importlib.import_module(module)
     if not hasattr(loaded, attribute):
         hint = near(attribute, vars(loaded)).strip()
         raise UserError(f"config.{field}={name}: {module} has no {attribute}{hint and '; '}{hint}")
@@ -46,11 +44,32 @@ def path(name: str, short_names: Mapping[str, str], field: str) -> str:
     module = short_names.get(name, name).rpartition(":")[0]
     if not module.endswith(".py"):
         return ""
-    tried = [os.path.join(folder, module) for folder in FOLDERS]
-    found = next((file for file in tried if os.path.isfile(file)), None)
-    if found is None:
-        raise UserError(f"config.{field}={name}: no file {module} here or beside the config")
-    return os.path.abspath(found)
+    for folder in FOLDERS:
+        if os.path.isfile(file := os.path.join(folder, module)):
+            return os.path.abspath(file)
+    raise UserError(f"config.{field}={name}: no file {module} here or beside the config")
+
+
+@contextlib.contextmanager
+def guarded(what: str, code: Any = None) -> Iterator[None]:
+    """Makes of whatever a user's own code raises one line: `what` happened, why, and where in his file.
+
+    With `code`, a class or function, of this package: what it raises is ours to mend, and passes.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if getattr(code, "__module__", "").startswith("dots_jax."):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if os.path.abspath(frame.filename) in _files]
+        at = f", {os.path.basename(own[-1].filename)} line {own[-1].lineno}" if own else ""
+        raise UserError(f"{what} ({first_line(error, typed=True)}{at})") from error
+
+
+_files: set[str] = set()  # that have been loaded
 
 
 @functools.cache
@@ -59,6 +78,7 @@ def _file(path: str):
     name = "dots_jax_user_" + os.path.basename(path).removesuffix(".py")
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    _files.add(os.path.abspath(path))
     folder = os.path.dirname(path)
     if folder not in sys.path:
         sys.path.append(folder)

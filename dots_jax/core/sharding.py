@@ -21,13 +21,13 @@ def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, in
     """
     sizes = [data, fsdp, tensor]
     mesh = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
-    if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-        raise UserError(f"mesh {mesh}: every axis must be positive, and at most one may be -1")
     fixed = int(np.prod([s for s in sizes if s != -1]))
     if -1 in sizes and devices % fixed == 0:
         sizes[sizes.index(-1)] = devices // fixed
     if int(np.prod(sizes)) != devices:
-        raise UserError(f"mesh {mesh} does not fit {devices} device(s): set config.mesh so that it does")
+        raise UserError(
+            f"mesh {mesh} does not fit {devices} device(s): set config.mesh so that it does; one axis may be -1"
+        )
     return tuple(sizes)
 
 
@@ -40,9 +40,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> M
     try:
         devices = jax.devices() if devices is None else devices
     except (RuntimeError, AssertionError) as error:  # jax asserts where a platform's plug-in is not installed
-        asked = jax.config.jax_platforms
+        platforms = jax.config.jax_platforms
         raise UserError(
-            f"JAX finds no device for JAX_PLATFORMS={asked}; install the extra [cuda] or [tpu], or unset it"
+            f"JAX finds no device for JAX_PLATFORMS={platforms}; install the extra [cuda] or [tpu], or unset it"
         ) from error
     sizes = axis_sizes(data, fsdp, tensor, len(devices))
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * 3, devices=devices)

@@ -97,7 +97,7 @@ def column(generator: np.random.Generator, digits: tuple[int, ...]) -> Example:
     return f"w{_join(numbers, '+')}=", f"{_join(columns, ',')}>{answer}", answer
 
 
-class Family(NamedTuple):
+class Task(NamedTuple):
     """A kind of question: a function of (generator, size), and the size at each level."""
 
     make: Callable[[np.random.Generator, object], Example]
@@ -106,12 +106,12 @@ class Family(NamedTuple):
 
 FAMILIES = {
     # Sorting starts at four digits: of three, 22% are sorted already and copying would pay.
-    "sort": Family(sort, (4, 5, 6, 7, 8, 10)),
-    "reverse": Family(reverse, (4, 6, 8, 10, 12, 14)),
-    "prefix": Family(prefix, (3, 4, 5, 6, 7, 9)),
-    "add": Family(add, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
-    "difference": Family(difference, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
-    "column": Family(column, ((2, 1), (2, 2), (3, 2), (3, 3), (2, 2, 2), (3, 2, 2))),
+    "sort": Task(sort, (4, 5, 6, 7, 8, 10)),
+    "reverse": Task(reverse, (4, 6, 8, 10, 12, 14)),
+    "prefix": Task(prefix, (3, 4, 5, 6, 7, 9)),
+    "add": Task(add, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
+    "difference": Task(difference, ((2, 1), (2, 2), (3, 2), (3, 3), (4, 3), (4, 4))),
+    "column": Task(column, ((2, 1), (2, 2), (3, 2), (3, 3), (2, 2, 2), (3, 2, 2))),
 }
 LEVELS = 6  # in every family, numbered from 1
 
@@ -125,7 +125,7 @@ def example(generator: np.random.Generator, family: str, level: int) -> Example:
 def _unseen(generator: np.random.Generator, family: str, level: int, seen: Collection[str]) -> Example | None:
     """An example whose text is not in `seen`; None if the level seems exhausted."""
     tries = (example(generator, family, level) for _ in range(PATIENCE))
-    return next((found for found in tries if found[0] not in seen), None)
+    return next((new for new in tries if new[0] not in seen), None)
 
 
 def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Questions]:
@@ -134,11 +134,10 @@ def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Qu
     Every family and level has the same number of questions in each set, give or take one; a level that runs out
     leaves its share to the others. The held-out set depends on `num_heldout` and `seed` alone.
 
-    Raises UserError if a number is out of range or more questions are asked for than there are.
+    Raises UserError if no question is needed, or more than there are.
     """
-    for name, value, least in (("num_questions", num_questions, 1), ("num_heldout", num_heldout, 0), ("seed", seed, 0)):
-        if value < least:
-            raise UserError(f"config.data.{name} is {value}; it must be at least {least}")
+    if not num_questions:
+        raise UserError("config.data.num_questions is 0; of arithmetic it must be at least 1")
     total = f"config.data.num_questions + num_heldout is {num_questions + num_heldout:,}"
     if num_questions + num_heldout > MOST:
         raise UserError(f"{total}, but arithmetic makes at most {MOST:,} distinct questions; ask for fewer")
@@ -178,17 +177,16 @@ def with_mistakes(generator: np.random.Generator, completion: str, expected: flo
 
 def demonstrations(
     generator: np.random.Generator, n: int, weights: Sequence[float], exclude: Collection[str] = frozenset()
-) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+) -> tuple[list[str], list[str], np.ndarray]:
     """`n` worked examples for supervised training: families uniform, levels in proportion to `weights` [LEVELS].
 
-    Returns texts, completions, levels (int32 [n]) and families. No text is in `exclude` (the held-out set);
-    texts can repeat.
+    Returns texts, completions and levels (int32 [n]). No text is in `exclude` (the held-out set); texts can repeat.
 
-    Raises UserError if `weights` has another length than LEVELS, or `exclude` covers a whole level.
+    Raises UserError if all `weights` are 0, or `exclude` covers a whole level.
     """
     weights = np.asarray(weights, np.float64)
-    if weights.shape != (LEVELS,) or not (weights >= 0).all() or not weights.sum() > 0:
-        raise UserError(f"level weights are {weights.tolist()}; give {LEVELS} numbers >= 0, not all 0")
+    if not weights.any():
+        raise UserError("level weights are all 0; give at least one that is not")
     exclude = frozenset(exclude)
     levels = 1 + generator.choice(LEVELS, size=n, p=weights / weights.sum()).astype(np.int32)
     families = [list(FAMILIES)[i] for i in generator.integers(len(FAMILIES), size=n)]
@@ -197,4 +195,4 @@ def demonstrations(
         examples.append(_unseen(generator, family, level, exclude))
         if examples[-1] is None:
             raise UserError(f"nearly all of {family} level {level} is held out; lower config.data.num_heldout")
-    return [text for text, *_ in examples], [completion for _, completion, _ in examples], levels, families
+    return [text for text, *_ in examples], [completion for _, completion, _ in examples], levels

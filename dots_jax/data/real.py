@@ -72,9 +72,8 @@ def load_pool(data: ConfigDict, directory: str, eval_texts: dict[str, str], coun
     kept = [i for i in kept if i not in why]
     if not kept:
         raise UserError(f"no question of {origin} is left: {_reasons(why)}; raise config.data.max_prompt_tokens")
-    order = np.random.default_rng(data.seed).permutation(len(rows))
-    rank = {row: i for i, row in enumerate(order.tolist())}
-    drawn = sorted(sorted(kept, key=rank.get)[: data.num_questions or None])
+    order, candidates = np.random.default_rng(data.seed).permutation(len(rows)), set(kept)
+    drawn = sorted([i for i in order.tolist() if i in candidates][: data.num_questions or None])
     about = f"{origin}, {len(rows):,} rows" + (f"; left out: {_reasons(why)}" if why else "")
     if len(drawn) < len(kept):
         about += f"; {len(drawn):,} of the other {len(kept):,}, drawn with data.seed={data.seed}"

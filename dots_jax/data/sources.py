@@ -11,7 +11,7 @@ import re
 import zlib
 from typing import NamedTuple
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.core.files import parse
 from dots_jax.data import columns
 
@@ -153,8 +153,7 @@ def _parquet(path: str) -> list[dict]:
                     table = table.set_column(i, field.name, table.column(i).cast(pyarrow.large_string()))
         return table.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(f"{path} cannot be read as parquet ({reason}); write or copy it again") from error
+        raise UserError(f"{path} cannot be read as parquet ({first_line(error)}); write or copy it again") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} holds text that is not UTF-8 ({error}); write it again as UTF-8") from error
 
@@ -222,11 +221,11 @@ def _hub(source: str, name: str, directory: str) -> list[dict]:
         worked = [name for name in table.column_names if "solution" in name.casefold()]
         table = table.remove_columns([name for name in worked if name.casefold() not in needed])
     except Exception as error:  # dozens of kinds, from requests, the hub and pyarrow
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
         beside = f" ({directory} has no file of it)" if directory else ""
         raise UserError(
-            f"cannot get the questions {name!r} from the Hugging Face hub, dataset {dataset}: {reason}{beside}; go "
-            "online, or set config.data.root or DOTS_DATA to a directory with the files"
+            f"cannot get the questions {name!r} from the Hugging Face hub, dataset {dataset}: "
+            f"{first_line(error)}{beside}; go online, or set config.data.root or DOTS_DATA to a directory with the "
+            "files"
         ) from error
     return _mapped([(f"dataset {dataset}", list(table))], f"dataset {dataset}")
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from ml_collections import ConfigDict
 from dots_jax import policy
 from dots_jax.core import distributed, files, sharding
 from dots_jax.core.arithmetic import round_up
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, tell
 from dots_jax.core.files import read_json
 from dots_jax.policy import huggingface, transformer
 from dots_jax.policy import tokenizer as tok
@@ -93,15 +92,16 @@ def make(
         done += (ids >= 0).sum()
         if time.time() - shown > 5 and done < len(texts):
             shown, pace = time.time(), done / (time.time() - started)
-            _say(f"embedding: {done:,} of {len(texts):,} questions, {pace:.0f} a second")
+            distributed.main_only(tell)(f"{done:,} of {len(texts):,} questions, {pace:.0f} a second", "embedding")
     broken = np.flatnonzero(~np.isfinite(embeddings).all(1))
     if not len(broken):
         about = {"checkpoint": directory, "questions": len(texts), "texts": _digest(texts), "width": width}
         text = json.dumps(about | {"dtype": dtype, "max_tokens": max_tokens})
-        replace = distributed.main_only(files.replace)
-        replace(os.path.join(cache, f"{key}.json"), lambda partial: files.write_text(partial, text))
+        if distributed.is_main():
+            files.write_text(os.path.join(cache, f"{key}.json"), text)
         _save(path, embeddings)
-    distributed.main_only(shutil.rmtree)(partial, ignore_errors=True)  # another run may be doing the same
+    if distributed.is_main():
+        shutil.rmtree(partial, ignore_errors=True)  # another run may be doing the same
     if len(broken):
         raise UserError(
             f"the embedding of question {broken[0]} by {directory} is not finite; see whether its weights are "
@@ -127,8 +127,11 @@ def read(path: str, count: int, texts: Sequence[str] | None = None) -> np.ndarra
         raise UserError(f"{path} holds {len(x):,} embeddings for {count:,} questions; give those of this pool")
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
-    for row in np.flatnonzero(~np.isfinite(x).all(1)):
-        raise UserError(f"row {row} of the embeddings {path} holds NaN or infinity as float32; make them anew")
+    finite = np.isfinite(x).all(1)
+    if not finite.all():
+        raise UserError(
+            f"row {finite.argmin()} of the embeddings {path} holds NaN or infinity as float32; make them anew"
+        )
     about = f"{path.removesuffix('.npy')}.json"
     if texts is not None and os.path.exists(about):
         try:
@@ -158,9 +161,11 @@ def _encode(tokenizer: Any, texts: Sequence[str], limit: int, shortest: int):
     for text, row in zip(texts, rows, strict=True):
         if not row:
             raise UserError(f"question {text[:60]!r} has no tokens in the embedding model's tokenizer; remove it")
-    cut = sum(len(row) > limit for row in rows)
-    if cut:
-        _say(f"embedding: {cut:,} of {len(rows):,} questions are longer than {limit} tokens and cut")
+    longer = sum(len(row) > limit for row in rows)
+    if longer:
+        distributed.main_only(tell)(
+            f"{longer:,} of {len(rows):,} questions are longer than {limit} tokens; the rest is left out", "embedding"
+        )
     lengths = np.array([min(len(row), limit) for row in rows], np.int32)
     tokens = np.zeros((len(rows), _padded(lengths.max(), shortest)), np.int32)
     for row, length, out in zip(rows, lengths, tokens, strict=True):
@@ -188,7 +193,7 @@ def _read_cached(path: str, count: int, texts: Sequence[str] | None = None) -> n
     try:
         return read(path, count, texts) if os.path.exists(path) else None
     except UserError as error:
-        _say(f"embeddings are made anew: {error}")
+        distributed.main_only(tell)(f"embeddings are made anew: {error}", "warning")
         return None
 
 
@@ -215,7 +220,3 @@ def _save(path: str, x: np.ndarray) -> None:
     if distributed.is_main():
         os.makedirs(os.path.dirname(path), exist_ok=True)
         files.replace(path, write)
-
-
-def _say(line: str) -> None:
-    distributed.main_only(print)(line, file=sys.stderr, flush=True)

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from ml_collections import ConfigDict
 from pyarrow import types
 
-from dots_jax.core import command_line, config_rules, files, text
-from dots_jax.core.errors import UserError
+from dots_jax.core import command_line, config_rules, files, picture, text
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.difficulty import embed, measures, predictor
 from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
 from dots_jax.run import metrics
@@ -62,7 +62,7 @@ class Table:
     policies: list[str]
     difficulty: np.ndarray  # float32 [policies, N]; NaN: not measured
 
-    def measured(self, questions: np.ndarray) -> list[np.ndarray]:
+    def ids_by_policy(self, questions: np.ndarray) -> list[np.ndarray]:
         """Of each policy, those of `questions` that it has measured."""
         return [questions[~np.isnan(labels[questions])] for labels in self.difficulty]
 
@@ -79,7 +79,7 @@ def read(rates: str, embeddings: str) -> Table:
     try:
         table = pq.read_table(rates)
     except Exception as error:  # pyarrow has many
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0][:100]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"--rates={rates} cannot be read: {reason}; give a parquet file") from error
     for name in names:
         if name not in table.column_names:
@@ -97,7 +97,9 @@ def read(rates: str, embeddings: str) -> Table:
     except UnicodeDecodeError as error:
         raise UserError(f"--rates={rates} holds text that is not UTF-8 ({error}); write it again") from error
     success = np.asarray(success, np.float32)
-    for row in np.flatnonzero(~((success >= 0) & (success <= 1))):
+    bad = ~((success >= 0) & (success <= 1))
+    if bad.any():
+        row = bad.argmax()
         raise UserError(f"--rates={rates}: success_rate of row {row} is {success[row]:g}, not within [0, 1]; mend it")
     columns, rows = ({name: i for i, name in enumerate(dict.fromkeys(column))} for column in (problems, policies))
     if not embeddings:
@@ -115,19 +117,19 @@ def read(rates: str, embeddings: str) -> Table:
 
 
 def split(num_questions: int, seed: int) -> dict[str, np.ndarray]:
-    """Numbers of questions for "train", "validation" and "heldout"; none is in two, however many policies measured it.
+    """Numbers of questions for "train", "validation" and "evaluation": none is in two, whoever measured it.
 
     A fifth is held out, for the report only. A fifth of the rest is for validation, which chooses the stopping point
     and every method's hyper-parameter.
     """
     order = np.random.default_rng([seed, 0]).permutation(num_questions)
-    heldout, rest = np.split(order, [num_questions // 5])
+    eval_ids, rest = np.split(order, [num_questions // 5])
     validation, train = np.split(rest, [len(rest) // 5])
-    return {"train": train, "validation": validation, "heldout": heldout}
+    return {"train": train, "validation": validation, "evaluation": eval_ids}
 
 
 @dataclasses.dataclass(frozen=True)
-class FitSpec:
+class EpochSpec:
     """What the jitted epoch is specialised to."""
 
     steps: int  # of the whole training
@@ -144,7 +146,7 @@ class FitSpec:
 
 
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames="state")
-def _epoch(state: tuple, embeddings: jax.Array, batches: dict, key: jax.Array, spec: FitSpec):
+def _epoch(state: tuple, embeddings: jax.Array, batches: dict, key: jax.Array, spec: EpochSpec):
     """One pass over `batches`; each leaf has a leading axis of steps, "reference" holds rows of `embeddings`.
 
     state: parameters, their running average, the optimizer's state. Returns the new state and the mean loss.
@@ -185,7 +187,7 @@ def train(
     on_epoch(epoch, params, loss) is called after each epoch and ends the training where it returns True.
     """
     rng = np.random.default_rng([config.seed, 1])
-    groups = table.measured(questions)
+    groups = table.ids_by_policy(questions)
     batch = min(config.batch, *map(len, groups))
     per_epoch = sum(len(group) // batch for group in groups)
     x, key = table.embeddings, jax.random.key(config.seed)
@@ -195,7 +197,7 @@ def train(
         for group, labels in zip(groups, table.difficulty, strict=True)
     ]
     steps = config.epochs * per_epoch
-    spec = FitSpec(steps, config.learning_rate, config.dropout, config.calibration, config.average)
+    spec = EpochSpec(steps, config.learning_rate, config.dropout, config.calibration, config.average)
     state = (params, jax.tree.map(jnp.copy, params), spec.optimizer().init(params))
     for epoch in range(1, epochs + 1):
         parts = []
@@ -235,14 +237,14 @@ def fit(config: ConfigDict, workdir: str) -> dict:
         os.makedirs(workdir, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}; use another") from error
-    training, validation, heldout = parts.values()
+    training, validation, eval_ids = parts.values()
     rest = np.concatenate([training, validation])
     print(
         f"difficulty predictor of width {config.width} for embeddings of {table.embeddings.shape[1]} numbers\n"
         f"{config.rates}: {len(table.embeddings):,} questions, {len(table.policies)} policies: "
         f"{', '.join(table.policies[:4])}{', ...' if len(table.policies) > 4 else ''}\n"
         f"split by question (seed {config.seed}): {len(training):,} to train on, {len(validation):,} for "
-        f"validation, {len(heldout):,} held out; {config.references} references",
+        f"validation, {len(eval_ids):,} held out; {config.references} references",
         flush=True,
     )
     labelled = _labelled(table, config, training, 2)
@@ -262,9 +264,9 @@ def fit(config: ConfigDict, workdir: str) -> dict:
     labelled = _labelled(table, config, rest, 3)
     predicted = {"predictor": _adapter(config, table, params, labelled["predictor"])}
     predicted |= {name: _fitted(make, choices[name], table, labelled[name]) for name, (make, _) in BASELINES.items()}
-    by_policy = {name: _judge(table, heldout, predict) for name, predict in predicted.items()}
+    by_policy = {name: _judge(table, eval_ids, predict) for name, predict in predicted.items()}
     report = {
-        "heldout": {name: _mean(rows) for name, rows in by_policy.items()},
+        "evaluation": {name: _mean(rows) for name, rows in by_policy.items()},
         "by_policy": {name: dict(zip(table.policies, rows, strict=True)) for name, rows in by_policy.items()},
         "chosen": {name: list(values) for name, values in choices.items()} | {"epochs": epochs},
         "validation_pearson": curve,
@@ -276,8 +278,8 @@ def fit(config: ConfigDict, workdir: str) -> dict:
     paths = [os.path.join(workdir, name) for name in FILES]
     predictor.save(paths[0], params)
     text = json.dumps(files.plain(report), indent=2, allow_nan=False)
-    files.replace(paths[1], lambda path: files.write_text(path, text))
-    files.replace(paths[2], lambda path: _draw(path, table, heldout, predicted, report))
+    files.write_text(paths[1], text)
+    _draw(paths[2], table, eval_ids, predicted, report)
     print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
     return report
 
@@ -286,16 +288,16 @@ def _enough(config: ConfigDict, table: Table, parts: dict[str, np.ndarray]) -> N
     """Raises UserError where a policy has measured too few questions of a part."""
     too_few = f"too few for config.references={config.references}; lower it or measure more"
     anywhere = "which is drawn over all problems; measure more of them or leave this policy out"
-    limits = {"train": (config.references + 1, too_few), "validation": (2, anywhere), "heldout": (2, anywhere)}
+    limits = {"train": (config.references + 1, too_few), "validation": (2, anywhere), "evaluation": (2, anywhere)}
     for part, (least, why) in limits.items():
-        for policy, ids in zip(table.policies, table.measured(parts[part]), strict=True):
+        for policy, ids in zip(table.policies, table.ids_by_policy(parts[part]), strict=True):
             if len(ids) < least:
                 raise UserError(f"{config.rates}: of policy {policy} there are {len(ids)} questions for {part}, {why}")
 
 
 def _labelled(table: Table, config: ConfigDict, questions: np.ndarray, purpose: int) -> dict[str, list[np.ndarray]]:
     """Of each method and policy the questions whose labels it gets: M references, or for a regression all."""
-    rng, measured = np.random.default_rng([config.seed, purpose]), table.measured(questions)
+    rng, measured = np.random.default_rng([config.seed, purpose]), table.ids_by_policy(questions)
     references = [rng.choice(ids, config.references, False) for ids in measured]
     return {"predictor": references, "raw attention": references, "ridge": measured, "kernel ridge": measured}
 
@@ -320,7 +322,7 @@ def _fitted(make: Callable, values: tuple, table: Table, labelled: list[np.ndarr
 
 def _judge(table: Table, questions: np.ndarray, predict: Predict) -> list[dict]:
     """The measures of each policy on `questions`."""
-    measured = table.measured(questions)
+    measured = table.ids_by_policy(questions)
     return [measures.report(predict(i, ids), table.difficulty[i][ids]) for i, ids in enumerate(measured)]
 
 
@@ -341,32 +343,27 @@ def _argmax(values: list[float], default: int) -> int:
 
 
 def _print(report: dict) -> None:
-    rows = report["heldout"]
+    rows = report["evaluation"]
     columns = list(rows["predictor"])
     cells = [[name, *(f"{row[column]:.3f}" for column in columns)] for name, row in rows.items()]
     print("\n" + text.table([["held-out questions", *columns], *cells]), flush=True)
 
 
-def _draw(path: str, table: Table, heldout: np.ndarray, predicted: dict[str, Predict], report: dict) -> None:
+def _draw(path: str, table: Table, eval_ids: np.ndarray, predicted: dict[str, Predict], report: dict) -> None:
     """Predicted against measured difficulty, with the means of ten equal bins, for each method."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.4 * len(predicted), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for i, (name, predict) in enumerate(predicted.items()):
-        axis = figure.add_subplot(1, len(predicted), i + 1)
-        measured = list(enumerate(table.measured(heldout)))
-        p = np.concatenate([predict(policy, ids) for policy, ids in measured])
-        d = np.concatenate([table.difficulty[policy][ids] for policy, ids in measured])
-        bins = np.array_split(np.argsort(p), 10)
-        axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
-        axis.scatter(p, d, s=4, alpha=0.25, color="#2e6f95", linewidths=0)
-        axis.plot([p[b].mean() for b in bins], [d[b].mean() for b in bins], "o-", color="#d1495b", markersize=4)
-        pearson = report["heldout"][name]["pearson"]
-        axis.set(title=f"{name}: Pearson {pearson:.3f}", xlabel="predicted difficulty", ylabel="measured", xlim=(0, 1))
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120, format="png")
+    measured = list(enumerate(table.ids_by_policy(eval_ids)))
+    d = np.concatenate([table.difficulty[policy][ids] for policy, ids in measured])
+    with picture.draw(path, 3.4 * len(predicted), 3.6) as figure:
+        for i, (name, predict) in enumerate(predicted.items()):
+            p = np.concatenate([predict(policy, ids) for policy, ids in measured])
+            bins = np.array_split(np.argsort(p), 10)
+            axis = figure.add_subplot(1, len(predicted), i + 1)
+            axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
+            axis.scatter(p, d, s=4, alpha=0.25, color="#2e6f95", linewidths=0)
+            axis.plot([p[b].mean() for b in bins], [d[b].mean() for b in bins], "o-", color="#d1495b", markersize=4)
+            pearson = report["evaluation"][name]["pearson"]
+            axis.set(title=f"{name}: Pearson {pearson:.3f}", xlabel="predicted difficulty", ylabel="measured")
+            axis.set_xlim(0, 1)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import numpy as np
 import optax
 
 from dots_jax.difficulty import predictor
@@ -26,6 +27,41 @@ class FitSpec:
         return optax.adamw(self.learning_rate, weight_decay=self.weight_decay)
 
 
+def no_labels(size: int) -> dict:
+    """Room for the newest `size` measured groups, L of them.
+
+    "ids" int32 [L], "difficulty" float32 [L], "step" int32 [L] (-1: empty), "is_reference" bool [L] (not a training
+    group); "written" int32 [], how many ever.
+    """
+    return {
+        "ids": np.zeros(size, np.int32),
+        "difficulty": np.zeros(size, np.float32),
+        "step": np.full(size, -1, np.int32),
+        "is_reference": np.zeros(size, bool),
+        "written": np.int32(0),
+    }
+
+
+def add_labels(labels: dict, ids: np.ndarray, difficulty: np.ndarray, step: int, is_reference: bool) -> dict:
+    """The labels with those of further groups, in place of the oldest."""
+    new = {"ids": ids, "difficulty": difficulty, "step": step, "is_reference": is_reference}
+    at = (labels["written"] + np.arange(len(ids))) % len(labels["ids"])
+    added = {name: np.copy(labels[name]) for name in new}
+    for name, values in new.items():
+        added[name][at] = values
+    return added | {"written": labels["written"] + np.int32(len(ids))}
+
+
+def weights(labels: dict, step: int, half_life: float) -> np.ndarray:
+    """How much each label counts in training at `step`, float [L]; 0: an empty slot."""
+    return (labels["step"] >= 0) * 0.5 ** ((step - labels["step"]) / half_life)
+
+
+def context(labels: dict, step: int, kind: str) -> np.ndarray:
+    """The labels that predictions at `step` attend to, bool [L]; `kind` is `config.predictor.context`."""
+    return labels["step"] >= 0 if kind == "window" else labels["is_reference"] & (labels["step"] == step)
+
+
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames=("params", "opt_state"))
 def fit(
     params: dict,
@@ -36,8 +72,8 @@ def fit(
     weights: jax.Array,
     key: jax.Array,
     spec: FitSpec,
-):
-    """Minimises soft-label cross-entropy on a window of L labels; returns params, opt_state and the mean loss.
+) -> tuple[dict, optax.OptState]:
+    """Minimises soft-label cross-entropy on a window of L labels; returns params and opt_state.
 
     embeddings [L, D], ids int32 [L], difficulty and weights float32 [L] (0: an empty slot). Queries are drawn in
     proportion to their weight, and none attends to a label of its own question: it would learn to look itself up.
@@ -58,9 +94,8 @@ def fit(
 
     def step(carry: tuple, key: jax.Array):
         params, opt_state = carry
-        value, grads = jax.value_and_grad(loss)(params, key)
+        grads = jax.grad(loss)(params, key)
         updates, opt_state = spec.optimizer().update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), value
+        return (optax.apply_updates(params, updates), opt_state), None
 
-    carry, losses = jax.lax.scan(step, (params, opt_state), jax.random.split(key, spec.steps))
-    return *carry, losses.mean()
+    return jax.lax.scan(step, (params, opt_state), jax.random.split(key, spec.steps))[0]

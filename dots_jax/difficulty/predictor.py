@@ -19,10 +19,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
 from dots_jax.core import distributed, files
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 
 FILE = "predictor.safetensors"  # in a workdir
-CALIBRATIONS = ("code", "paper", "none")
 _BLOCK = 4096  # questions whose hidden activations, or attention weights, exist at a time
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would otherwise round the factors of a product to 8 or 11 bits
 
@@ -129,10 +128,9 @@ def predict(
     difficulty: jax.Array,
     calibration: str = "code",
     refit: bool = True,
-    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Difficulty [Q] of `query` [Q, D]: `encode` and `score`."""
-    return score(params, encode(params, query), reference, difficulty, calibration, refit, mask)[0]
+    return score(params, encode(params, query), reference, difficulty, calibration, refit)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("calibration", "refit", "layout"))
@@ -141,7 +139,7 @@ def _score(
     features: jax.Array,
     reference: jax.Array,
     difficulty: jax.Array,
-    mask: jax.Array,
+    mask: jax.Array | None,
     calibration: str,
     refit: bool,
     layout: Any,
@@ -204,8 +202,6 @@ def _attend(features: jax.Array, references: jax.Array, mask: jax.Array):
 
 def _predict(head: dict, weights: jax.Array, difficulty: jax.Array, calibration: str, mask: jax.Array):
     """Difficulty [Q] from the attention's weights [Q, M]; mask [1 or Q, M]."""
-    if calibration not in CALIBRATIONS:
-        raise UserError(f"calibration {calibration!r} is not one of {', '.join(CALIBRATIONS)}")
     success = 1 - jnp.asarray(difficulty, jnp.float32)
     p = jnp.einsum("qm,m->q", weights, success, precision=_EXACT)
     if calibration != "none":
@@ -304,8 +300,7 @@ def load(path: str, embedding_width: int | None = None) -> dict:
     except UserError:
         raise
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(f"predictor {path} cannot be read ({type(error).__name__}: {line[:120]})") from error
+        raise UserError(f"predictor {path} cannot be read ({first_line(error, typed=True)})") from error
     try:
         return load_released(state, embedding_width)
     except UserError as error:
@@ -315,7 +310,8 @@ def load(path: str, embedding_width: int | None = None) -> dict:
 def save(path: str, params: dict) -> None:
     """Writes safetensors with the released names; a reader never sees half a file."""
     tensors = {name: np.ascontiguousarray(x) for name, x in to_released(params).items()}
-    distributed.main_only(files.replace)(path, lambda partial: save_file(tensors, partial))
+    if distributed.is_main():
+        files.replace(path, lambda partial: save_file(tensors, partial))
 
 
 def _read_npz(path: str) -> dict:

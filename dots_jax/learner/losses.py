@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dots_jax.core import plugins
+from dots_jax.core.errors import UserError
 
 
 def mixed(rewards: jax.Array) -> jax.Array:
@@ -52,7 +53,7 @@ def decoupled(
     return _clipped(jnp.exp(logp - behaviour), jnp.exp(proximal - behaviour), advantage, clip)
 
 
-def truncated(
+def truncated_is(
     logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float
 ):
     """Decoupled with w = min(r_o, cap) in place of r_o, and r = w exp(logp - proximal)."""
@@ -70,12 +71,22 @@ def _clipped(ratio: jax.Array, centre: jax.Array | float, advantage: jax.Array, 
     return jnp.maximum(free, clipped), clipped > free
 
 
-LOSSES = {name: f"{__name__}:{name}" for name in ("plain", "decoupled", "truncated")}
+LOSSES = {name: f"{__name__}:{name}" for name in ("plain", "decoupled", "truncated_is")}
 
 
 def find(name: str) -> Callable:
     """The function that `config.learner.loss` names. Raises UserError where there is none."""
-    return plugins.find(name, LOSSES, "learner.loss", callable, "a function")
+    if name == "truncated":
+        raise UserError("config.learner.loss=truncated is now called truncated_is")
+    loss = plugins.find(name, LOSSES, "learner.loss", callable, "a function")
+    tokens, rows = jax.ShapeDtypeStruct((2, 3), jnp.float32), jax.ShapeDtypeStruct((2, 1), jnp.float32)
+    with plugins.guarded(f"config.learner.loss={name} failed on log-probs [2, 3] and advantages [2, 1]", loss):
+        out = jax.eval_shape(lambda *arrays: loss(*arrays, 0.2, 2.0), tokens, tokens, tokens, rows)
+    if not isinstance(out, tuple) or [getattr(x, "shape", None) for x in out] != [(2, 3)] * 2:
+        raise UserError(
+            f"config.learner.loss={name} must return two arrays like the log-probs: losses, and what is clipped"
+        )
+    return loss
 
 
 def needs_proximal(loss: Callable) -> bool:

@@ -42,7 +42,7 @@ def scan(
     branch = jnp.where(longest == 0, 0, 1 + jnp.searchsorted(jnp.array(sizes), longest))
     branches = [idle] + [functools.partial(compute, size) for size in sizes]
 
-    def step(carry: Any, x: jax.Array):
+    def step(carry: Any, x: tuple[jax.Array, Rows]):
         index, rows = x
         rows = jax.tree.map(lambda x: sharding.constrain(x, sharding.BATCH), rows)
         return jax.lax.switch(index, branches, carry, rows)

@@ -91,11 +91,9 @@ def check(config: "ConfigDict") -> None:
         )
 
 
-def init(
-    slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh: jax.sharding.Mesh, shards: int = 0
-) -> Groups:
-    """An empty buffer of `slots` groups in all, cut into `shards` (0: one for each device that rows are split over)."""
-    shards = shards or sharding.num_row_shards(mesh)
+def init(slots: int, group_size: int, prompt_tokens: int, max_tokens: int, mesh: jax.sharding.Mesh) -> Groups:
+    """An empty buffer of `slots` groups in all, a shard for each device that rows are split over."""
+    shards = sharding.num_row_shards(mesh)
     empty = functools.partial(Groups.empty, (shards, slots // shards), group_size, prompt_tokens, max_tokens)
     return jax.jit(empty, out_shardings=sharding.rows(mesh))()
 
@@ -149,7 +147,7 @@ def sample(
     mesh: jax.sharding.Mesh,
     max_age: int = 0,
     once: bool = False,
-    allowed: jax.Array = True,
+    allowed: jax.Array | bool = True,
 ) -> tuple[Groups, jax.Array, Groups]:
     """Draws n groups uniformly without replacement, each shard n / shards of its own.
 
@@ -212,7 +210,7 @@ def spread_mask(num_fresh: jax.Array | int, count: int, shards: int) -> jax.Arra
     return jnp.arange(count) % (count // shards) < num_fresh // shards
 
 
-def from_shards(buffer: Groups) -> Groups:
+def from_shards(buffer: Any) -> Any:
     """[slots] in place of [shards, slots / shards]: what a checkpoint holds, whatever the number of devices."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), buffer)
 

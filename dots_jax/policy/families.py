@@ -63,9 +63,9 @@ class Family:
     tensors: Mapping[str, str] = dataclasses.field(default_factory=dict)  # unlike TENSORS
 
     def __post_init__(self):
-        for name, known in (("fields", FIELDS | {"head_dim": "head_dim"}), ("tensors", TENSORS)):
-            if unknown := sorted(getattr(self, name).keys() - known.keys()):
-                raise ValueError(f"{name} has {unknown[0]!r}, but is of {', '.join(known)}")
+        for name, allowed in (("fields", FIELDS | {"head_dim": "head_dim"}), ("tensors", TENSORS)):
+            if unknown := sorted(getattr(self, name).keys() - allowed.keys()):
+                raise ValueError(f"{name} has {unknown[0]!r}, but is of {', '.join(allowed)}")
         object.__setattr__(self, "fields", FIELDS | self.fields)
         object.__setattr__(self, "tensors", TENSORS | self.tensors)
 
@@ -153,8 +153,8 @@ def find(name: str, field: str = "policy.family") -> Family | None:
     """The family that the config's `field` names, None for "". Raises UserError where it cannot be had."""
     if not name:
         return None
-    known, expected = FAMILIES, "a dots_jax.policy.families.Family"
-    return plugins.find(name, known, field, lambda found: isinstance(found, Family), expected)
+    expected = "a dots_jax.policy.families.Family"
+    return plugins.find(name, FAMILIES, field, lambda value: isinstance(value, Family), expected)
 
 
 def of(model_type: object) -> Family:

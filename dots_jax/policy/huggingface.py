@@ -139,8 +139,9 @@ def save(
 def fingerprint(path: str | os.PathLike) -> dict[str, str]:
     """Name -> SHA-256 of the file `path`, or of each file that makes the model and tokenizer in a directory."""
     path, names = Path(path), (*_COPIED, "config.json", _INDEX)
-    files = sorted(path.iterdir()) if path.is_dir() else [path] * path.exists()
-    files = [f for f in files if f == path or f.suffix == ".safetensors" or f.name in names]
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = [f for f in sorted(path.iterdir()) if f.suffix == ".safetensors" or f.name in names]
     return {f.name: _digest(f, f.stat().st_size, f.stat().st_mtime_ns) for f in files}
 
 

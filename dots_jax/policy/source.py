@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from dots_jax.core import distributed, files, runtime
-from dots_jax.core.errors import UserError
-from dots_jax.policy import huggingface, transformer
+from dots_jax.core.errors import UserError, first_line
+from dots_jax.policy import families, huggingface, transformer
 from dots_jax.policy import tokenizer as tok
 from dots_jax.policy.families import QWEN2, Family
 from dots_jax.policy.transformer import ModelConfig
@@ -64,11 +65,11 @@ def find(path: str, directory: str = "", tokenizer_only: bool = False) -> str:
 
         return snapshot_download(path, allow_patterns=[*_TOKENIZER, *(() if tokenizer_only else ("*.safetensors*",))])
     except Exception as error:  # of requests and the hub, many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        needed = f"tokenizer/{_name(path).split('-')[0]}" if tokenizer_only else f"models/{_name(path)}"
         raise UserError(
-            f"{path} is no directory here and cannot be had from the Hugging Face hub: {reason}; go online, or give a "
-            "directory with config.json, safetensors and tokenizer files, or set config.data.root or DOTS_DATA to one "
-            f"that holds {'tokenizer/' + _name(path).split('-')[0] if tokenizer_only else 'models/' + _name(path)}"
+            f"{path} is no directory here and cannot be had from the Hugging Face hub: {first_line(error)}; go online, "
+            "or give a directory with config.json, safetensors and tokenizer files, or set config.data.root or "
+            f"DOTS_DATA to one that holds {needed}"
         ) from error
 
 
@@ -90,18 +91,25 @@ def random_shape(shape: dict, num_tokens: int, family: Family | None) -> ModelCo
     return ModelConfig(**shape, vocab_size=num_tokens, num_tokens=num_tokens, family=family or QWEN2)
 
 
-def random(directory: str, tokenizer: str, shape: dict, seed: int, family: Family | None = None) -> str:
-    """Writes a policy of random float32 weights with the tokenizer of the directory `tokenizer`; returns `directory`.
+def of_config(policy: ConfigDict, root: str, workdir: str, seed: int) -> str:
+    """The directory of the policy that a config's fields `policy` describe, as it starts; `root` is that of the data.
 
-    `shape` is that of `random_shape`. A directory that was made alike stays.
+    One of random float32 weights is written to the workdir, unless it lies there. Raises UserError.
     """
-    model_config = random_shape(shape, len(tok.load(tokenizer)), family)
+    if not policy.path:
+        raise UserError("config.policy.path is empty; give a Hugging Face directory of a model such as Qwen2.5")
+    shape, directory = policy.random.to_dict(), os.path.join(workdir, "random_policy")
+    if not shape["width"]:
+        return find(policy.path, root)
+    tokenizer = find(policy.path, root, tokenizer_only=True)
+    model_config = random_shape(shape, len(tok.load(tokenizer)), families.find(policy.family))
     note, recipe = os.path.join(directory, "random.json"), json.dumps(model_config.to_hf("float32") | {"seed": seed})
     if distributed.gather(_reads(note, recipe)).all():
         return directory
     params = transformer.init(model_config, jax.random.key(seed))
     huggingface.save(directory, model_config, params, tokenizer_dir=tokenizer)
-    distributed.main_only(files.write_text)(note, recipe)
+    if distributed.is_main():
+        files.write_text(note, recipe)
     distributed.barrier("the random policy is written")
     return directory
 

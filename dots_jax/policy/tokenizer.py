@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line
 from dots_jax.core.files import read_json
 from dots_jax.core.rules import shortened, whole
 
@@ -33,11 +33,9 @@ def load(directory: str | os.PathLike):
         _ids(tokenizer, ["1"])  # some of what its files say is only read now
         return tokenizer
     except Exception as error:  # transformers and tokenizers raise many kinds for a damaged file
-        raise UserError(f"cannot read the tokenizer in {directory}: {_reason(error)}; copy its files again") from error
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"cannot read the tokenizer in {directory}: {first_line(error)}; copy its files again"
+        ) from error
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -55,8 +53,8 @@ def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]
         return list(texts)
     if not tokenizer.chat_template:
         raise UserError(
-            "config.data.system is set, but the policy's tokenizer has no chat template (tokenizer_config.json or "
-            "chat_template.jinja); give a policy with one, or set config.data.system to nothing"
+            "a system prompt is set, but the policy's tokenizer has no chat template (tokenizer_config.json or "
+            "chat_template.jinja); give a policy with one, or set the config's field `system` to nothing"
         )
 
     chats = [[{"role": "system", "content": system}, {"role": "user", "content": text}] for text in texts]
@@ -64,7 +62,7 @@ def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]
         return [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     except Exception as error:  # whatever the template does
         raise UserError(
-            f"the policy's chat template fails: {_reason(error)}; mend it, or set config.data.system to nothing"
+            f"the policy's chat template fails: {first_line(error)}; mend it, or set config.data.system to nothing"
         ) from error
 
 
@@ -120,7 +118,7 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = 
     return tokens, lengths
 
 
-def decode(tokenizer: Any, tokens: jax.Array, lengths: jax.Array) -> list[str]:
+def decode(tokenizer: Any, tokens: jax.Array | np.ndarray, lengths: jax.Array | np.ndarray) -> list[str]:
     """Texts of the first `lengths` [R] ids of each row of `tokens` [R, T], without special tokens (the end)."""
     tokens, lengths = np.asarray(tokens), np.asarray(lengths)
     rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]

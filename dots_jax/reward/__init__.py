@@ -38,14 +38,9 @@ class Function:
         return lambda: (rewards, verdicts)
 
     def _score(self, completion: str, question: Question) -> float:
-        try:
+        about = f"config.reward={self._name} failed on the question {question.problem[:60]!r}"
+        with plugins.guarded(f"{about}; mend it, and start in another --workdir"):
             reward = float(self._function(completion, question))
-        except Exception as error:
-            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise UserError(
-                f"config.reward={self._name} failed ({why}) on the question {question.problem[:60]!r}; mend it, then "
-                "the same command continues"
-            ) from error
         if not 0 <= reward <= 1:
             raise UserError(
                 f"config.reward={self._name} is {reward} on the question {question.problem[:60]!r}; a reward lies in "
@@ -71,7 +66,13 @@ def make(name: str) -> Grader:
     Raises UserError where there is none, or its packages are not installed.
     """
     found = find(name)
-    return found() if inspect.isclass(found) else Function(found, name)
+    if not inspect.isclass(found):
+        return Function(found, name)
+    with plugins.guarded(f"config.reward={name} cannot be made"):
+        grader = found()
+    if not callable(getattr(grader, "submit", None)):
+        raise UserError(f"config.reward={name} has no method `submit`; see dots_jax.reward.Grader")
+    return grader
 
 
 def describe(name: str) -> str:

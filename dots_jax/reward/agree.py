@@ -139,7 +139,7 @@ def _agree_below_zero(a, b, decimals, setting) -> bool:
     return True
 
 
-def proportional(a, b, positive: bool = False) -> int:
+def proportional(a, b) -> int:
     """The sign of the constant factor between two trees; 0 where there is none."""
     if formula.names(a) != formula.names(b):
         return 0

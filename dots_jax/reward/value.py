@@ -152,7 +152,7 @@ def _root(x, n, point: Point):
     return power(x, divide(Fraction(1), n), point)
 
 
-def _factorial(x, point: Point):
+def _factorial(x):
     if _exact(x) and x.denominator == 1:
         if x < 0 or x > 1 << 20:
             raise Unreadable("a factorial of this number")
@@ -163,14 +163,14 @@ def _factorial(x, point: Point):
     return mp.gamma(real(x) + 1)
 
 
-def _double_factorial(x, point: Point):
+def _double_factorial(x):
     if not _exact(x) or x.denominator != 1 or not 0 <= x <= 2000:
         raise Unreadable("a double factorial of this number")
     return Fraction(math.prod(range(int(x), 0, -2)))
 
 
 def _whole(function, numeric):
-    def rounded(x, point: Point):
+    def rounded(x, _):
         if isinstance(x, Fraction):
             return Fraction(function(x))
         if mp.im(x) != 0:
@@ -230,8 +230,8 @@ _CALLS = {
     "ln": _numeric(mp.ln, lambda x: x >= 0),
     "log": lambda x, p: _CALLS["ln"](x, p) / (mp.ln(p.log) if p.log else 1),
     "root": _root,
-    "!": _factorial,
-    "!!": _double_factorial,
+    "!": lambda x, p: _factorial(x),
+    "!!": lambda x, p: _double_factorial(x),
     **dict.fromkeys(("abs", "det"), lambda x, p: _determinant(x) if isinstance(x, list) else abs(x)),
     "floor": _whole(math.floor, mp.floor),
     "ceil": _whole(math.ceil, mp.ceil),

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dots_jax.core.errors import UserError, no_room
+from dots_jax.core.errors import UserError, first_line, no_room
 
 
 class Checkpointer:
@@ -69,17 +69,17 @@ class Checkpointer:
         """
         path = os.path.join(self.directory, str(step))
         leaves = _flatten(abstract_tree)
-        wanted = {name: _abstract(leaf) for name, leaf in leaves}
+        expected = {name: _abstract(leaf) for name, leaf in leaves}
         try:
             if self._run and _read_sums(pathlib.Path(path))["run"] != self._run:
                 raise UserError(f"checkpoint {path} is of another run; take it away, or use another --workdir")
             saved = dict(self._manager.item_metadata(step))
-            dropped = _differing(saved, wanted, optional)
+            dropped = _differing(saved, expected, optional)
             # Orbax reads whole trees: what is dropped comes to the host on the way.
-            wanted = {n: x for n, x in wanted.items() if n not in dropped}
-            wanted |= {n: np.empty(saved[n].shape, saved[n].dtype) for n in dropped & saved.keys()}
-            _compare(path, saved, wanted)
-            flat = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+            expected = {n: x for n, x in expected.items() if n not in dropped}
+            expected |= {n: np.empty(saved[n].shape, saved[n].dtype) for n in dropped & saved.keys()}
+            _compare(path, saved, expected)
+            flat = self._manager.restore(step, args=ocp.args.StandardRestore(expected))
         except UserError:
             raise
         except Exception as error:
@@ -144,14 +144,14 @@ def damage(path: str) -> str:
     Reads them all: Orbax would take a flipped bit for a weight.
     """
     try:
-        wanted, found = _read_sums(pathlib.Path(path))["files"], dict(_sums(pathlib.Path(path)))
+        kept, now = _read_sums(pathlib.Path(path))["files"], dict(_sums(pathlib.Path(path)))
         if not isinstance(json.loads((pathlib.Path(path) / _NOTES).read_bytes()), dict):
             raise ValueError
     except (OSError, ValueError) as error:
         return str(error) if _SUMS in str(error) else f"{_NOTES} is missing or damaged"
-    missing = [name for name in wanted if name not in found]
-    changed = [name for name in wanted if name in found and found[name] != wanted[name]]
-    return f"{missing[0]} is missing" if missing else f"{changed[0]} is damaged" if changed else ""
+    faults = [f"{name} is missing" for name in kept if name not in now]
+    faults += [f"{name} is damaged" for name in kept if name in now and now[name] != kept[name]]
+    return faults[0] if faults else ""
 
 
 def _sums(path: pathlib.Path):
@@ -199,38 +199,35 @@ def _abstract(leaf):
     return np.asarray(leaf)
 
 
-def _differing(saved: dict, wanted: dict, prefix: str | None) -> set[str]:
+def _differing(saved: dict, expected: dict, prefix: str | None) -> set[str]:
     """All names under `prefix`, where any of them is not the same in both; otherwise none."""
     if prefix is None:
         return set()
-    a, b = ({n: tuple(x.shape) for n, x in tree.items() if n.startswith(prefix)} for tree in (saved, wanted))
+    a, b = ({n: tuple(x.shape) for n, x in tree.items() if n.startswith(prefix)} for tree in (saved, expected))
     return set() if a == b else a.keys() | b.keys()
 
 
-def _compare(path: str, saved: dict, wanted: dict) -> None:
+def _compare(path: str, saved: dict, expected: dict) -> None:
     """Raises UserError at the first field whose presence, shape or dtype differs."""
-    for name in [*wanted, *saved]:
-        there, here = (
-            f"{np.dtype(x[name].dtype).name}{list(x[name].shape)}" if name in x else "" for x in (saved, wanted)
-        )
-        if there == here:
-            continue
-        difference = f"{name} is {there} there, {here} in this run"
-        if not there:
-            difference = f"it lacks the field {name}"
-        elif not here:
-            difference = f"it has a field {name} that this run has not"
-        raise UserError(
-            f"checkpoint {path} does not fit this run: {difference}; "
-            "start with the config that wrote it, or with another --workdir"
-        )
+    kinds, here = ({n: f"{np.dtype(x.dtype).name}{list(x.shape)}" for n, x in t.items()} for t in (saved, expected))
+    if kinds == here:
+        return
+    name = next(name for name in [*here, *kinds] if kinds.get(name) != here.get(name))
+    difference = f"{name} is {kinds.get(name)} there, {here.get(name)} in this run"
+    if name not in kinds:
+        difference = f"it lacks the field {name}"
+    elif name not in here:
+        difference = f"it has a field {name} that this run has not"
+    raise UserError(
+        f"checkpoint {path} does not fit this run: {difference}; "
+        "start with the config that wrote it, or with another --workdir"
+    )
 
 
 def _reason(error: Exception) -> str:
     """The error's first line, or what the system said of it."""
-    text = str(error).strip()
-    words = re.search(r"No space left on device|File too large|Disk quota exceeded|Permission denied", text)
-    return words[0] if words else f"{type(error).__name__}: {text.splitlines()[0][:120] if text else ''}"
+    words = re.search(r"No space left on device|File too large|Disk quota exceeded|Permission denied", str(error))
+    return words[0] if words else first_line(error, typed=True)
 
 
 @functools.cache  # once a process

@@ -1,20 +1,17 @@
 """The picture of a run: `curves.png`."""
 
-import math
 import os
 
 import numpy as np
 
-from dots_jax.core import files
+from dots_jax.core import picture
+from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.text import short
 from dots_jax.run import metrics
 
 
 def draw(rows: list[dict], workdir: str) -> str:
     """Draws `workdir/curves.png`, a panel for each quantity in the rows of `metrics.jsonl`; returns its path."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
-
     panels = [panel for panel in _PANELS if any(metrics.series(rows, key)[0].size for key, _ in panel[2])]
     seconds = {
         key.removeprefix("ledger/seconds_"): metrics.series(rows, key)
@@ -23,23 +20,18 @@ def draw(rows: list[dict], workdir: str) -> str:
     }
     count = max(1, len(panels) + bool(seconds))
     columns = min(3, count)
-    figure = Figure(figsize=(4.2 * columns, 3.0 * math.ceil(count / columns)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(math.ceil(count / columns), columns, i + 1) for i in range(count)]
-    for axis, (title, limits, lines) in zip(axes, panels, strict=False):
-        _draw(axis, rows, lines)
-        axis.set(title=title, ylim=limits)
-    if seconds:
-        _draw_seconds(axes[len(panels)], seconds)
-    for axis in axes:
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set(fontsize=10.5, fontweight="bold")
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8, frameon=False, loc="best")
-    path = os.path.join(workdir, "curves.png")
-    files.replace(path, lambda partial: figure.savefig(partial, dpi=120, format="png"))
+    lines, path = ceil_div(count, columns), os.path.join(workdir, "curves.png")
+    with picture.draw(path, 4.2 * columns, 3.0 * lines) as figure:
+        axes = [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
+        for axis, (title, limits, curves) in zip(axes, panels, strict=False):
+            _draw(axis, rows, curves)
+            axis.set(title=title, ylim=limits)
+        if seconds:
+            _draw_seconds(axes[len(panels)], seconds)
+        for axis in axes:
+            axis.set_xlabel("step")
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend(fontsize=8, frameon=False, loc="best")
     return path
 
 

@@ -105,18 +105,16 @@ class Ledger:
         tokens = {f"{k}/{phase}": count for k, phases in self.tokens.items() for phase, count in phases.items()}
         return {f"seconds/{name}": seconds for name, seconds in self.seconds.items()} | tokens
 
-    @classmethod
-    def from_state(cls, state: dict[str, float | int]) -> "Ledger":
-        """A ledger that continues from `to_state`'s numbers; its clock runs from now."""
-        ledger = cls()
+    def restore(self, state: dict[str, float | int]) -> None:
+        """Continues from `to_state`'s numbers; what was booked here is forgotten, and the clock runs from now."""
+        self._book()
         for name, value in state.items():
             kind, phase = name.split("/")
             if kind == "seconds":
-                ledger.seconds[phase] = float(value)
+                self.seconds[phase] = float(value)
             else:
-                ledger.tokens[kind][phase] = int(value)
-        ledger.metrics()  # what follows is added to these
-        return ledger
+                self.tokens[kind][phase] = int(value)
+        self.metrics()  # what follows is added to these
 
     def _book(self) -> None:
         """Books the time since the last call to the current phase and to "compile"."""

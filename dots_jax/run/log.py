@@ -3,6 +3,7 @@
 `exp` and `state` are an `Experiment` and a `RunState`, which this room does not know.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from dots_jax import data, learner
-from dots_jax.core.distributed import barrier, from_main, is_main, main_only
+from dots_jax.core.distributed import barrier, is_main, main_only
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import measures
 from dots_jax.evaluation import shares
@@ -24,75 +25,62 @@ from dots_jax.run.ledger import Ledger
 from dots_jax.selection.history import History
 
 
-class RunLog:
-    """The workdir's side of a run, silent where the process is not the main one.
+class RunLog(contextlib.ExitStack):
+    """The workdir's side of a run, as a context; silent where the process is not the main one.
 
-    `start` is the step of the checkpoint that the run continues from, 0: it is new. Raises UserError where the workdir
-    holds another run.
+    It touches no file before `begin`, and closes at its end, also at an error, all that has been opened.
     """
 
-    def __init__(self, config, workdir: str, claim: workdirs.Claim):
-        self._config, self._workdir, self._claim = config, workdir, claim
-        settings.same_run(config, workdir)
-        self._past = metrics.past(workdir)
-        start, self._damaged = workdirs.last_step(workdir, self._past) if is_main() else (0, {})
-        self.start = int(from_main(lambda: np.int32(start), np.int32(0)))
-        self.ledger = Ledger()
+    def __init__(self, config, workdir: str, exp, ledger: Ledger):
+        super().__init__()
+        self._config, self._workdir, self._exp, self._ledger = config, workdir, exp, ledger
+        identity = settings.identity(config, exp.fingerprints) if is_main() else ""
+        directory = os.path.join(workdir, workdirs.CHECKPOINTS)
+        self._checkpoints = Checkpointer(directory, config.train.keep_checkpoints, identity)
+        self._export = os.path.join(workdir, workdirs.EXPORT)
+        self._metrics = main_only(metrics.Metrics)(workdir)
+        self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
+        self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
+        self.history = History(len(exp.pool), config.selection.references)
         self._record = {}  # of this step, for groups.jsonl
+        for part in (exp.grader, self._checkpoints, self._records, self._metrics, self._progress):
+            self.callback(part.close)  # the last one first
 
-    def already_finished(self) -> None:
-        """Shows a run that has nothing left to do."""
-        main_only(print)(
-            f"the run in {self._workdir} is finished ({self.start} steps); raise --config.train.steps or use another "
-            "--workdir"
-        )
-        main_only(screens.last)(self._workdir)
-
-    def begin(self, exp, state):
-        """Opens the files and shows the first screen; returns the state to go on from, a checkpoint's or the given one.
+    def begin(self, state, resume: workdirs.ResumePoint, claim: workdirs.Claim):
+        """The state to go on from, a checkpoint's or the given one; writes the files and shows the first screen.
 
         The arrays of a state that is not returned are gone.
         """
-        config, workdir = self._config, self._workdir
-        identity = settings.identity(config, exp.fingerprints) if is_main() else ""
-        directory = os.path.join(workdir, workdirs.CHECKPOINTS)
-        self._checkpoints, self._exp = Checkpointer(directory, config.train.keep_checkpoints, identity), exp
-        emptied = False
-        if self.start:
-            main_only(workdirs.set_aside)(workdir, self._damaged, self.start)
-            state, emptied = self._restore(state)
+        config, workdir, exp, emptied = self._config, self._workdir, self._exp, False
+        if resume.step:
+            main_only(workdirs.set_aside)(workdir, resume)
+            state, emptied = self._restore(state, resume.step)
         barrier("all have read what is there")
-        self._claim.take()
+        claim.take()
         readable = exp.grader.readable(exp.questions) if is_main() else None  # bool [N], answers that it understands
         main_only(data.write)(exp.pool, workdir, exp.lengths, readable)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
-        self._export = os.path.join(workdir, workdirs.EXPORT)
-        if self.start:
+        if resume.step:
             main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
-        self._metrics = main_only(metrics.Metrics)(workdir)
-        self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
-        rows, records = ([row for row in file if row["step"] <= self.start] for file in self._past.values())
-        self._metrics.restart(rows if self.start else [])
+        records = resume.past[metrics.GROUPS]
+        self._metrics.restart(resume.past[metrics.FILE])
         self._records.restart(records)
-        self._past = None
         settings.check_shared(workdir)
-        self.history = History(len(exp.pool), config.selection.references)
         for record in records:
             self.history.add_references(record)
             self.history.add_groups(record)
-        main_only(screens.first)(config, exp, state, self.start, workdir, readable, emptied)
-        self._progress = main_only(progress.Progress)(exp.steps, self.start, round_steps=exp.replay_spec.interval)
-        self._progress.stage("compiling")
+        main_only(screens.first)(config, exp, state, resume.step, workdir, readable, emptied)
+        self._progress.start(resume.step)
         return state
 
-    def _restore(self, state) -> tuple:
-        """The state of the checkpoint, and whether its buffer had to be left behind."""
-        saved = abstract(_saved(state, self.ledger))
+    def _restore(self, state, step: int) -> tuple:
+        """The state of the step's checkpoint, and whether its buffer had to be left behind."""
+        saved = abstract(_saved(state))
         for array in jax.tree.leaves((state.learner, state.buffer)):  # on the device there may be room for one
             array.delete()
         dropped = "buffer/" if self._config.train.empty_buffer else None
-        saved = self._checkpoints.restore(self.start, saved, optional=dropped)
-        self.ledger = Ledger.from_state(saved.pop("ledger"))
+        saved = self._checkpoints.restore(step, saved, optional=dropped)
+        self._ledger.restore(saved.pop("ledger"))
         buffer, emptied = saved["buffer"], False
         if buffer:
             emptied = buffer.ids is None
@@ -134,7 +122,7 @@ class RunLog:
 
     def note_update(self, step: int, info: dict) -> dict:
         """Books and notes an update; returns its metrics. Raises UserError where the loss is not finite."""
-        self.ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
+        self._ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
         if not np.isfinite([info["loss"], info["grad_norm"], info["entropy"]]).all():
             self._checkpoints.wait()
             last = self._checkpoints.latest()
@@ -152,7 +140,7 @@ class RunLog:
         """Writes and shows a step."""
         if step:
             self._records.write(step, self._record)
-        self._record, values = {}, self.ledger.metrics() | values
+        self._record, values = {}, self._ledger.metrics() | values
         self._metrics.write(step, values)
         self._progress.update(step, values)
 
@@ -165,22 +153,17 @@ class RunLog:
             exp.selector.save(state.selector, self._workdir)
         if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
             lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
-            self._checkpoints.save(step, _saved(state, self.ledger), lines)
-
-    def end(self) -> None:
-        """Closes everything and shows what was learned."""
-        for part in (self._progress, self._metrics, self._records, self._checkpoints, self._exp.grader):
-            part.close()
-        main_only(screens.last)(self._workdir)
+            self._checkpoints.save(step, _saved(state), lines)
 
     def _judge(self, prefix: str, predicted, difficulty) -> dict:
         report = measures.report(predicted, difficulty, self._config.selection.target)
         return {prefix + name: value for name, value in report.items()}
 
 
-def _saved(state, ledger: Ledger) -> dict:
-    """What a checkpoint holds; the buffer whatever the number of devices."""
-    return vars(state) | {"buffer": state.buffer and replay.from_shards(state.buffer), "ledger": ledger.to_state()}
+def _saved(state) -> dict:
+    """The state as a checkpoint holds it; the buffer whatever the number of devices."""
+    buffer = state.buffer and replay.from_shards(state.buffer)
+    return vars(state) | {"buffer": buffer, "ledger": state.ledger.to_state()}
 
 
 def _whole(sums: np.ndarray) -> np.ndarray:

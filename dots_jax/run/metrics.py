@@ -18,10 +18,12 @@ COMPLETIONS = "completions.jsonl"  # of an evaluation
 
 
 class Lines:
-    """A file of one JSON object per step, appended to; nothing is created before `write`. `sum`: see `sums`."""
+    """A file of one JSON object per step, appended to; nothing is created before `write`."""
+
+    sum = 0  # of the lines; see `sums`
 
     def __init__(self, path: str):
-        self._path, self._file, self.sum = path, None, 0
+        self._path, self._file = path, None
 
     def restart(self, rows: list[dict]) -> None:
         """Leaves these rows alone of those that are there; call it before `write` when a run continues."""

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 
+from dots_jax.core.errors import tell
 from dots_jax.core.text import WIDTH, duration, short
 
 COLLAPSED = 0.5  # effective sample size, as a share of the replayed tokens, below which replay is called harmful
@@ -14,7 +15,7 @@ _ROUND = 2  # steps at least: a single small batch says little
 _FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless groups first, and what to do
     (
         {"train/truncated": 1},
-        "every completion was cut; raise config.rollout.max_tokens, or see whether the policy can write at all",
+        "every completion was truncated; raise config.rollout.max_tokens, or see whether the policy can write at all",
     ),
     (
         {"verdicts/no_answer": 1},
@@ -38,26 +39,24 @@ _FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless
 class Progress:
     """A bar on a terminal, a plain line every ten steps and at each evaluation elsewhere; written to stderr."""
 
-    def __init__(self, total_steps: int, start_step: int = 0, stream=None, round_steps: int = 1):
-        self._total, self._stream = total_steps, stream or sys.stderr
+    def __init__(self, total_steps: int, round_steps: int = 1):
+        self._total, self._stream = total_steps, sys.stderr
         self._round = collections.deque(maxlen=max(_ROUND, round_steps))  # metrics of the last steps
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
         self._accuracy = self._compile = None
         self._predictor = {}  # the last measures of its predictions
-        self._said = set()  # which alarms
+        self._shown = set()  # names of alarms
         self._bar = None
+
+    def start(self, step: int) -> None:
+        """Shows the bar, at a step; it waits for what compiles."""
         if self._stream.isatty():
             from tqdm import tqdm
 
             columns = min(WIDTH, shutil.get_terminal_size().columns) - 1
             where = {"file": self._stream, "ncols": columns, "nrows": 24}  # where it reports no rows it would be empty
             layout = "{n_fmt}/{total_fmt} |{bar}| {desc}"
-            self._bar = tqdm(total=total_steps, initial=start_step, bar_format=layout, **where)
-
-    def stage(self, text: str) -> None:
-        """Names what the bar waits for, such as "compiling"."""
-        if self._bar is not None:
-            self._bar.set_description_str(text)
+            self._bar = tqdm(total=self._total, initial=step, desc="compiling", bar_format=layout, **where)
 
     def update(self, step: int, metrics: dict) -> None:
         """Shows the row of metrics of `step`, as `metrics.jsonl` has it."""
@@ -96,8 +95,8 @@ class Progress:
             for signs, meaning in _FRUITLESS:
                 if all(row.get(key) == value for row in self._round for key, value in signs.items()):
                     useless = not any(row["train/useful_groups"] for row in self._round)
-                    taught = "; no new group taught anything" * useless
-                    alarms[meaning] = f"in the last {len(self._round)} steps {meaning}{taught}"
+                    alarms[meaning] = f"in the last {len(self._round)} steps {meaning}"
+                    alarms[meaning] += "; no new group taught anything" if useless else ""
                     break
         if metrics.get("replay/share"):
             weight = float(metrics["replay/effective_sample_size"])
@@ -110,10 +109,11 @@ class Progress:
         broken = [k for k, v in metrics.items() if k.startswith(used) and np.ndim(v) == 0 and np.isnan(v)]
         if broken:
             alarms["broken"] = f"{', '.join(broken)}: not a number"
-        for name in alarms.keys() - self._said:
-            write = print if self._bar is None else self._bar.write
-            write(f"warning: step {step}: {alarms[name]}", file=self._stream)
-        self._said |= alarms.keys()
+        for name in alarms.keys() - self._shown:
+            if self._bar is not None:
+                self._bar.clear()
+            tell(f"step {step}: {alarms[name]}", "warning")
+        self._shown |= alarms.keys()
 
     def close(self) -> None:
         """Ends the bar's line."""

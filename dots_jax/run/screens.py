@@ -17,7 +17,7 @@ from dots_jax.run import workdir as workdirs
 def first(config, exp, state, start: int, workdir: str, readable: np.ndarray | None, emptied: bool) -> None:
     """Prints what runs, on what, and where.
 
-    `exp` and `state` are as `run.log` has them; `readable` says of each answer of the pool whether the grader
+    `exp` and `state` are as `run.log` has them. `readable` says of each answer of the pool whether the grader
     understands it; `emptied`: the buffer of the checkpoint of step `start` is left behind.
     """
     spec, sampling, mesh = exp.replay_spec, exp.rollout_spec, exp.mesh
@@ -43,6 +43,12 @@ def first(config, exp, state, start: int, workdir: str, readable: np.ndarray | N
         ("compiled", compilation_cache() or "programs are not kept (--compilation_cache=DIR)"),
     )
     print(flush=True)
+
+
+def finished(workdir: str, step: int) -> None:
+    """Says that a run has nothing left to do, and shows it."""
+    print(f"the run in {workdir} is finished ({step} steps); raise --config.train.steps or use another --workdir")
+    last(workdir)
 
 
 def last(workdir: str) -> None:

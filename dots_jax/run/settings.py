@@ -1,4 +1,4 @@
-"""The settings of a run, kept in its workdir, and where the files that they name lie."""
+"""The settings of a run, and what else it rests on, kept in its workdir."""
 
 import hashlib
 import json
@@ -13,9 +13,8 @@ from dots_jax import selection
 from dots_jax.core import config_rules, distributed, files
 from dots_jax.core.errors import UserError
 from dots_jax.core.fields import flatten
-from dots_jax.data import sources
 from dots_jax.data.questions import Questions
-from dots_jax.policy import families, huggingface, source
+from dots_jax.policy import huggingface
 from dots_jax.run import metrics
 from dots_jax.run import workdir as workdirs
 
@@ -38,25 +37,6 @@ BUFFER = (
 )
 
 
-def policy(config, workdir: str) -> str:
-    """The directory of the policy as it starts; one of random weights is made in the workdir. Raises UserError."""
-    path, root = config.policy.path, sources.root(config.data.root)
-    if not path:
-        raise UserError("config.policy.path is empty; give a Hugging Face directory of a model such as Qwen2.5")
-    shape = config.policy.random.to_dict()
-    if not shape["width"]:
-        return source.find(path, root)
-    tokenizer = source.find(path, root, tokenizer_only=True)
-    family = families.find(config.policy.family)
-    return source.random(os.path.join(workdir, "random_policy"), tokenizer, shape, config.seed, family)
-
-
-def embedder(config, directory: str) -> str:
-    """The checkpoint or `.npy` that embeds the questions: the policy's `directory` unless another is named."""
-    path = config.embedding.path
-    return source.find(path, sources.root(config.data.root)) if path else directory
-
-
 def read(workdir: str) -> dict:
     """The config of the run in `workdir`. Raises UserError where there is none."""
     return _read(workdir)[0]
@@ -72,10 +52,11 @@ def _read(workdir: str) -> tuple[dict, dict]:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = "bring the file back as it was, or name another directory"
         raise UserError(f"{workdir} holds no readable config.json of a run; {why}") from error
-    for name in config_rules.RENAMED.keys() & names.keys():
+    old = [name for name in config_rules.RENAMED if name in names]
+    if old:
         raise UserError(
-            f"{workdir} is of an earlier version: its config.json says {name} for what is now "
-            f"{config_rules.RENAMED[name]}; open it with that version, or use another directory"
+            f"{workdir} is of an earlier version: its config.json says {old[0]} for what is now "
+            f"{config_rules.RENAMED[old[0]]}; open it with that version, or use another directory"
         )
     return config, fingerprints
 
@@ -106,12 +87,12 @@ def same_inputs(prints: dict[str, str], workdir: str) -> None:
     began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else prints
     if not began:
         raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
-    for name, value in prints.items():
-        if began.get(name) != value:
-            raise UserError(
-                f"{workdir} began with another {name.replace('_', ' ')} than is there now; bring the old one back to "
-                "continue, or use another --workdir"
-            )
+    changed = [name for name, value in prints.items() if began.get(name) != value]
+    if changed:
+        raise UserError(
+            f"{workdir} began with another {changed[0].replace('_', ' ')} than is there now; bring the old one back to "
+            "continue, or use another --workdir"
+        )
 
 
 def identity(config, fingerprints: dict[str, str]) -> str:
@@ -142,8 +123,8 @@ def differences(config, workdir: str) -> Iterator[tuple[str, Any, Any]]:
 def same_run(config, workdir: str) -> None:
     """Raises UserError at the first setting in which the run in `workdir` differs, but for those that may change."""
     names = ("checkpoints", "config.json", metrics.FILE)
-    there = distributed.gather([os.path.exists(os.path.join(workdir, name)) for name in names])
-    if (there != there[0]).any():
+    exist = distributed.gather([os.path.exists(os.path.join(workdir, name)) for name in names])
+    if (exist != exist[0]).any():
         raise UserError(f"not all processes see the same in {workdir}; --workdir must be on a file system they share")
     if not workdirs.has_begun(workdir, 1):  # a run that made no step starts anew
         if os.path.exists(os.path.join(workdir, metrics.FILE)):
@@ -156,8 +137,8 @@ def same_run(config, workdir: str) -> None:
         if old is None:
             raise UserError(f"{workdir} holds a run of a version without config.{name}; use another --workdir")
         if not name.startswith(free):
-            without = ", or --config.train.empty_buffer=True to do so without its buffer" * name.startswith(BUFFER)
+            emptied = ", or --config.train.empty_buffer=True to do so without its buffer"
             raise UserError(
-                f"{workdir} holds a run with config.{name}={old!r}, not {new!r}; "
-                f"give the same setting to continue it{without}, or use another --workdir"
+                f"{workdir} holds a run with config.{name}={old!r}, not {new!r}; give the same setting to continue it"
+                f"{emptied if name.startswith(BUFFER) else ''}, or use another --workdir"
             )

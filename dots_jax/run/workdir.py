@@ -5,8 +5,11 @@ import glob
 import os
 import shutil
 import socket
-from typing import IO
+from typing import IO, NamedTuple
 
+import numpy as np
+
+from dots_jax.core.distributed import from_main, is_main
 from dots_jax.core.errors import UserError, tell
 from dots_jax.run import checkpoint, metrics
 
@@ -98,40 +101,59 @@ def has_begun(workdir: str, step: int = 0) -> bool:
     )
 
 
-def last_step(workdir: str, past: dict[str, list[dict]]) -> tuple[int, dict[int, str]]:
-    """The step of the newest checkpoint that is whole (0: there is none), and what is wrong with each newer one.
+class ResumePoint(NamedTuple):
+    """Where a run continues."""
 
-    The lines of `metrics.past` up to it must be as they were. Raises UserError where no checkpoint can be used.
+    step: int  # of the newest checkpoint that is whole; 0: there is none
+    faults: dict[int, str]  # what is wrong with each newer one
+    past: dict[str, list[dict]]  # the lines of `metrics.past` up to the step
+
+
+def resume_point(workdir: str) -> ResumePoint:
+    """Where the run in `workdir` continues, the same on all processes; only the main one looks for faults.
+
+    The lines up to the checkpoint must be as they were. Raises UserError where no checkpoint can be used.
     """
-    sums = {name: metrics.sums(rows) for name, rows in past.items()}
-    bad, directory = {}, os.path.join(workdir, CHECKPOINTS)
+    past = metrics.past(workdir)
+    step, faults = _newest_whole(os.path.join(workdir, CHECKPOINTS), past) if is_main() else (0, {})
+    step = int(from_main(lambda: np.int32(step), np.int32(0)))
+    lines = {name: [row for row in rows if step and row["step"] <= step] for name, rows in past.items()}
+    return ResumePoint(step, faults, lines)
+
+
+def _newest_whole(directory: str, past: dict[str, list[dict]]) -> tuple[int, dict[int, str]]:
+    """The step of the newest whole checkpoint, and what is wrong with each newer one."""
+    sums, faults = {name: metrics.sums(rows) for name, rows in past.items()}, {}
     for step in checkpoint.steps(directory)[::-1]:
-        path = os.path.join(directory, str(step))
-        kept = checkpoint.lines(path)
-        reasons = [
-            f"{name} lacks steps after {max(found, default=0)}" for name, found in sums.items() if step not in found
-        ]
-        reasons += [f"{name} has changed" for name in kept if sums[name].get(step, kept[name]) != kept[name]]
-        reason = reasons[0] if reasons else checkpoint.damage(path)
-        if not reason:
-            break
-        bad[step] = reason
-    else:
-        step = 0
-    if bad and not step:
-        reasons = "; ".join(f"{step}: {reason}" for step, reason in bad.items())
+        fault = _fault(os.path.join(directory, str(step)), step, sums)
+        if not fault:
+            return step, faults
+        faults[step] = fault
+    if faults:
+        reasons = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
         raise UserError(
             f"no checkpoint in {directory} can be continued from ({reasons}); bring the files back as they were, "
             "or use another --workdir"
         )
-    return step, bad
+    return 0, faults
 
 
-def set_aside(workdir: str, bad: dict[int, str], step: int) -> None:
-    """Moves the checkpoints that `last_step` has found `bad` to `checkpoints_aside`, and says so."""
-    for torn, reason in bad.items():
-        aside = os.path.join(workdir, ASIDE, str(torn))
+def _fault(path: str, step: int, sums: dict[str, dict[int, int]]) -> str:
+    """Why the run cannot continue from the checkpoint `path`, "" where it can; `sums` are those of the files' lines."""
+    for name, by_step in sums.items():
+        if step not in by_step:
+            return f"{name} lacks steps after {max(by_step, default=0)}"
+    for name, kept in checkpoint.lines(path).items():
+        if sums[name][step] != kept:
+            return f"{name} has changed"
+    return checkpoint.damage(path)
+
+
+def set_aside(workdir: str, resume: ResumePoint) -> None:
+    """Moves the checkpoints that have faults to `checkpoints_aside`, and says so."""
+    for step, fault in resume.faults.items():
+        aside = os.path.join(workdir, ASIDE, str(step))
         shutil.rmtree(aside, ignore_errors=True)
         os.makedirs(os.path.dirname(aside), exist_ok=True)
-        os.rename(os.path.join(workdir, CHECKPOINTS, str(torn)), aside)
-        tell(f"checkpoint {torn} is moved to {aside} ({reason}); the run continues from step {step}", "warning")
+        os.rename(os.path.join(workdir, CHECKPOINTS, str(step)), aside)
+        tell(f"checkpoint {step} is moved to {aside} ({fault}); the run continues from step {resume.step}", "warning")

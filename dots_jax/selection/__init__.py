@@ -5,10 +5,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dots_jax.core import plugins
-from dots_jax.selection.base import Context, Selector, check_distinct, check_ids
-from dots_jax.selection.checked import Checked
+from dots_jax.selection.base import Context, Selector, check_distinct
+from dots_jax.selection.checked import AGAIN, Checked
 
-__all__ = ["BASELINE", "SELECTORS", "Context", "Selector", "check_distinct", "check_ids", "find", "make"]
+__all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Selector", "check_distinct", "find", "make"]
 
 SELECTORS = {  # loaded when named: only DOTS needs Flax
     "uniform": "dots_jax.selection.uniform:Uniform",
@@ -17,6 +17,7 @@ SELECTORS = {  # loaded when named: only DOTS needs Flax
     "oracle": "dots_jax.selection.oracle:Oracle",
 }
 BASELINE = "uniform"  # what reports compare with
+FIELDS = ("selection.", "predictor.", "embedding.")  # of a config, that only some selectors read
 
 
 def find(name: str) -> type[Selector]:
@@ -29,7 +30,9 @@ def make(config: ConfigDict, context: Context) -> Checked:
     """The selector of a run. The `data.num_questions` of its config are those of the context, never 0."""
     config = config.copy_and_resolve_references()
     config.data.num_questions = context.num_questions
-    return Checked(find(config.selection.name)(config, context))
+    selector = find(config.selection.name)
+    with plugins.guarded(f"config.selection.name={config.selection.name} cannot be made; {AGAIN}", selector):
+        return Checked(selector(config, context))
 
 
 def _is_selector(value: Any) -> bool:

@@ -76,24 +76,6 @@ class Selector:
         """Writes what others may want of the state to the workdir when the run ends."""
 
 
-def check_ids(
-    ids: np.ndarray, count: int, num_questions: int, selector: Selector, method: str = "propose"
-) -> np.ndarray:
-    """The ids that a selector's method returns, int32 [count]. Raises UserError where they are something else."""
-    ids = np.asarray(ids)
-    if ids.dtype.kind != "i" or ids.shape != (count,):
-        returned = f"{ids.dtype} {list(ids.shape)}"
-    elif count and not 0 <= ids.min() <= ids.max() < num_questions:
-        returned = f"ids from {ids.min()} to {ids.max()}"
-    else:
-        return ids.astype(np.int32)
-    more = "and the state" if method == "propose" else "as num_queries says"
-    raise UserError(
-        f"{type(selector).__name__}.{method} must return an array of {count} ids of questions, whole numbers from 0 to "
-        f"{num_questions - 1}, {more}; it returned {returned}"
-    )
-
-
 def check_distinct(config: ConfigDict) -> None:
     """Raises UserError where a round's questions are more than the pool's: for selectors that draw distinct ones."""
     batch, interval, pool = config.train.batch_size, config.selection.interval, config.data.num_questions

@@ -19,9 +19,7 @@ class Dots(Selector):
 
     State:
       "params", "optimizer": the predictor and its training.
-      "labels": the newest L measured groups, oldest overwritten first: "ids" int32 [L], "difficulty" float32 [L],
-        "step" int32 [L] (-1: empty), "is_reference" bool [L] (not a training group); "written" int32 [], how
-        many ever.
+      "labels": the newest measured groups, as `online.no_labels` has them.
       "predicted", "spread": float32 [N], the last prediction and the deviation of the labels that it was made of.
     """
 
@@ -77,17 +75,11 @@ class Dots(Selector):
 
     def init(self) -> dict:
         """No label; the predictor as loaded or drawn."""
-        size, N = self._predictor.window, self.context.num_questions
+        N = self.context.num_questions
         params = jax.device_put(jax.tree.map(jnp.array, self._initial), self._replicated)
-        labels = {
-            "ids": np.zeros(size, np.int32),
-            "difficulty": np.zeros(size, np.float32),
-            "step": np.full(size, -1, np.int32),
-            "is_reference": np.zeros(size, bool),
-            "written": np.int32(0),
-        }
         optimizer = jax.device_put(self._fit_spec.optimizer().init(params), self._replicated)
         blank = {"predicted": np.full(N, 0.5, np.float32), "spread": np.zeros(N, np.float32)}
+        labels = online.no_labels(self._predictor.window)
         return {"params": params, "optimizer": optimizer, "labels": labels, **blank}
 
     def queries(self, state: dict, key: jax.Array):
@@ -101,28 +93,20 @@ class Dots(Selector):
         """Adds the groups to the labels: references, and training groups where the predictor learns from them."""
         if not (is_reference or self._predictor.labels == "groups"):
             return state
-        labels = {name: np.copy(x) for name, x in state["labels"].items()}
-        new = {"ids": ids, "difficulty": 1 - successes / rollouts, "step": step, "is_reference": is_reference}
-        at = (labels["written"] + np.arange(len(ids))) % len(labels["ids"])
-        for name, values in new.items():
-            labels[name][at] = values
-        return state | {"labels": labels | {"written": labels["written"] + np.int32(len(ids))}}
+        return state | {"labels": online.add_labels(state["labels"], ids, 1 - successes / rollouts, step, is_reference)}
 
     def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """Trains the predictor on the labels, predicts all N difficulties, draws n distinct questions."""
         labels, p = state["labels"], self._predictor
-        present = labels["step"] >= 0
-        weights = np.float32(present * 0.5 ** ((step - labels["step"]) / p.half_life))
-        mask = present if p.context == "window" else labels["is_reference"] & (labels["step"] == step)
+        weights, mask = np.float32(online.weights(labels, step, p.half_life)), online.context(labels, step, p.context)
         window = labels["ids"], labels["difficulty"], weights, mask
         ids, difficulty, weights, mask = jax.device_put(window, self._replicated)
         references = self._embeddings[ids]
         if p.labels != "none":
             params, optimizer = jax.tree.map(jnp.copy, (state["params"], state["optimizer"]))  # the state's stay
             fit_key = jax.random.fold_in(key, 1)
-            params, optimizer, _ = online.fit(
-                params, optimizer, references, ids, difficulty, weights, fit_key, self._fit_spec
-            )
+            args = references, ids, difficulty, weights, fit_key, self._fit_spec
+            params, optimizer = online.fit(params, optimizer, *args)
             state = state | {"params": params, "optimizer": optimizer}
         params = state["params"]
         if self._encoded[0] is not params:

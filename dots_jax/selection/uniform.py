@@ -25,7 +25,7 @@ class Uniform(Selector):
 
 
 def take(order: np.ndarray, used: int, key: jax.Array, n: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """N ids from the epoch `order` of which `used` are drawn, and from new epochs; the epoch and its use after that."""
+    """Draws n ids from the epoch `order`, of which `used` are gone, and new ones; also the epoch and its use then."""
     ids, epoch = [], 0
     while len(ids) < n:
         if used == len(order):

@@ -18,6 +18,7 @@ from dots_jax import main
 from dots_jax.core import distributed, files
 from dots_jax.core.errors import UserError
 from dots_jax.run import checkpoint, settings
+from dots_jax.run.metrics import Lines
 
 # Everything that is sampled is of one shape, and every update too: what takes time here is compilation.
 SMALL = FIELDS | {
@@ -186,6 +187,9 @@ def test_one_process_alone():
 
 def test_silent(monkeypatch, capsys):
     monkeypatch.setattr(distributed, "is_main", lambda: False)
-    quiet = distributed.main_only(print)("not said")
-    quiet.write(1, key=2).close()
-    assert capsys.readouterr().out == ""
+    assert distributed.main_only(print)("not said") is None and capsys.readouterr().out == ""
+    with distributed.main_only(Lines)("no/path") as quiet:
+        quiet.write(1, {"key": 2})
+        assert quiet.sum == 0
+    with pytest.raises(AttributeError):
+        quiet.wrote()

@@ -54,7 +54,7 @@ def fitted(tmp_path_factory):
 
 def test_adapter_beats_raw_attention_on_several_policies(fitted):
     _, report, _ = fitted
-    pearson = {name: row["pearson"] for name, row in report["heldout"].items()}
+    pearson = {name: row["pearson"] for name, row in report["evaluation"].items()}
     assert set(pearson) == {"predictor", "raw attention", "ridge", "kernel ridge"}
     assert pearson["predictor"] > pearson["raw attention"] + 0.05 and pearson["predictor"] > 0.5
     for policy in POLICIES:  # one predictor for all: it takes the level from the policy's references
@@ -72,24 +72,24 @@ def test_what_is_written(fitted):
     assert report["chosen"]["epochs"] == 1 + int(np.argmax(report["validation_pearson"]))
 
 
-def test_heldout_labels_change_nothing_but_the_report(fitted, tmp_path):
+def test_evaluation_labels_change_nothing_but_the_report(fitted, tmp_path):
     """The property that no held-out question is learned from, from the outside: the predictor stays bit for bit."""
     out, report, _ = fitted
     table = fit.read(f"{out.parent}/rates.parquet", f"{out.parent}/x.npy")
-    heldout = {f"question {i}" for i in fit.split(N, 0)["heldout"]}
+    eval_questions = {f"question {i}" for i in fit.split(N, 0)["evaluation"]}
     assert len(table.embeddings) == N
     old = pq.read_table(f"{out.parent}/rates.parquet").to_pydict()
-    rates = [1 - r if q in heldout else r for q, r in zip(old["problem"], old["success_rate"], strict=True)]
+    rates = [1 - r if q in eval_questions else r for q, r in zip(old["problem"], old["success_rate"], strict=True)]
 
     def other(x):
-        x[fit.split(N, 0)["heldout"]] *= -3
+        x[fit.split(N, 0)["evaluation"]] *= -3
         return x
 
     assert run(*make(tmp_path, embeddings=other, success_rate=rates)) == 0
     name = "predictor.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
     again = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert again["chosen"] == report["chosen"] and again["heldout"] != report["heldout"]
+    assert again["chosen"] == report["chosen"] and again["evaluation"] != report["evaluation"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -97,7 +97,7 @@ def test_heldout_labels_change_nothing_but_the_report(fitted, tmp_path):
 def test_split_is_by_question(seed, size):
     parts = fit.split(size, seed)
     whole = np.concatenate(list(parts.values()))
-    assert sorted(whole) == list(range(size)) and len(parts["heldout"]) == size // 5
+    assert sorted(whole) == list(range(size)) and len(parts["evaluation"]) == size // 5
     assert len(parts["validation"]) == (size - size // 5) // 5
 
 
@@ -211,7 +211,7 @@ def test_real_rates(data, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # those of the tests make it slow
     command = [sys.executable, "-m", "dots_jax.difficulty.fit", *flags, f"--workdir={tmp_path}"]
     subprocess.run(command, cwd=files.ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    pearson = {k: row["pearson"] for k, row in json.loads((tmp_path / "report.json").read_text())["heldout"].items()}
+    pearson = {k: row["pearson"] for k, row in json.loads((tmp_path / "report.json").read_text())["evaluation"].items()}
     assert pearson["predictor"] >= 0.46
     assert pearson["predictor"] > pearson["raw attention"] + 0.1
 

@@ -15,7 +15,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.difficulty import measures, predictor
 
 WIDTH, EMBEDDING, M = 12, 20, 24
-CALIBRATIONS = predictor.CALIBRATIONS
+CALIBRATIONS = "code", "paper", "none"
 forward = jax.jit(predictor.forward, static_argnames=("calibration", "dropout"))
 
 
@@ -130,7 +130,8 @@ def test_masked_references_are_as_good_as_absent(params, questions, seed, calibr
     np.testing.assert_allclose(forward(params, query, reference, garbage, calibration, mask=mask), want, atol=1e-5)
     rows = np.tile(mask, (len(query), 1))
     np.testing.assert_allclose(forward(params, query, reference, garbage, calibration, mask=rows), want, atol=1e-5)
-    refitted = predictor.predict(params, query, reference, garbage, calibration, True, mask)
+    features = predictor.encode(params, query)
+    refitted, _ = predictor.score(params, features, reference, garbage, calibration, True, mask)
     np.testing.assert_allclose(refitted, predictor.predict(*absent, True), atol=2e-4)
     weights = predictor.attention(params, query, reference, mask)
     assert not weights[:, ~mask].any()
@@ -289,11 +290,6 @@ def test_unreadable_files_are_one_line_and_run_no_code(tmp_path, monkeypatch, na
         warnings.simplefilter("ignore")
         predictor.load(name)
     assert "\n" not in str(error.value) and not os.path.exists("run")
-
-
-def test_calibration_is_one_of_three(params, questions):
-    with pytest.raises(UserError, match="platt.*code, paper, none"):
-        predictor.predict(params, *questions, "platt")
 
 
 # ---- Measures ----------------------------------------------------------------------------------------------------

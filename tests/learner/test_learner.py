@@ -9,7 +9,8 @@ import pytest
 
 from configs import common
 from dots_jax import learner, policy
-from dots_jax.core import rng, sharding
+from dots_jax.core import plugins, rng, sharding
+from dots_jax.core.errors import UserError
 from dots_jax.learner import losses, replay
 from dots_jax.learner.microbatch import buckets
 from dots_jax.rollout import Rollouts
@@ -78,7 +79,7 @@ def test_truncation_by_hand():
     """Before the step the policy had moved by 3, within it by 1.5: the weight is 2, the clip around 2."""
     logp, proximal, behaviour = jnp.log(jnp.array([[4.5, 2.7]])), jnp.log(jnp.array([[3.0, 3.0]])), jnp.zeros((1, 2))
     args = (jnp.ones(1), jnp.ones((1, 2)), 0.2)
-    total, _, info = learner.policy_loss(logp, behaviour, proximal, *args, losses.truncated, 2.0)
+    total, _, info = learner.policy_loss(logp, behaviour, proximal, *args, losses.truncated_is, 2.0)
     np.testing.assert_allclose(total, -(2 * 1.2 + 2 * 0.9), rtol=1e-6)
     assert info["clipped"] == 1 and info["ratio_max"] == pytest.approx(4.5)
     total, _, _ = learner.policy_loss(logp, behaviour, proximal, *args, losses.decoupled)
@@ -307,7 +308,8 @@ def replaying_step(
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.transformer.shardings(config, mesh))
     state = dataclasses.replace(learner.init_state(params, config, spec, mesh), step=jnp.int32(4))
-    buffer = replay.init(replay_spec.num_slots, G, S, T, mesh, shards)
+    buffer = replay.init(replay_spec.num_slots, G, S, T, mesh)
+    buffer = jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[2:]), buffer)
     for which, at in old:
         buffer = replay.add(buffer, groups(batch, which, at), np.ones(len(which), bool), mesh)
     own = replay.spread(groups(batch, range(fresh), 5), P, len(buffer.ids))
@@ -328,7 +330,7 @@ def test_the_padding_of_accelerators_changes_nothing(tiny_config, tiny_params, b
     assert got["padding"] > 0.8 > want["padding"]
 
 
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "truncated")]
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "truncated_is")]
 
 
 @pytest.mark.parametrize("kind", ["decoupled", *SLOW])
@@ -365,7 +367,7 @@ def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, 
         _, _, real, old, a = rows
         a, now = a[:, None], logp(params, rows)
         ratio, before = jnp.exp(now - old), jnp.exp(proximal - old)
-        if kind == "truncated":
+        if kind == "truncated_is":
             ratio, before = ratio * jnp.minimum(1, 1.02 / before), jnp.minimum(before, 1.02)
         centre = 1.0 if kind == "plain" else before
         free, clipped = -a * ratio, -a * jnp.clip(ratio, 0.8 * centre, 1.2 * centre)
@@ -479,3 +481,20 @@ def test_replay_on_eight_devices(tiny_config, tiny_params, batch):
     jax.tree.map(np.testing.assert_array_equal, one[1], two[1])
     for x, y in zip(jax.tree.leaves(one[0].params), jax.tree.leaves(two[0].params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ("def loss(logp, behaviour): return logp, logp > 0", "failed on log-probs .2, 3.*TypeError"),
+        ("def loss(*arrays): return arrays[0]", "must return two arrays"),
+        ("def loss(*arrays): return arrays[0].sum(), arrays[0] > 0", "must return two arrays"),
+        ("def loss(*arrays): return arrays[7], arrays[0] > 0", "IndexError.*, loss.py line 1"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_none(tmp_path, monkeypatch, source, said):
+    (tmp_path / "loss.py").write_text(source)
+    monkeypatch.setattr(plugins, "FOLDERS", [str(tmp_path)])
+    plugins._file.cache_clear()
+    with pytest.raises(UserError, match=f"config.learner.loss=loss.py:loss {said}"):
+        losses.find("loss.py:loss")

@@ -193,9 +193,14 @@ def test_draws_are_uniform():
     np.testing.assert_allclose((ids == 4).mean(0), 1 / 5, atol=0.03)  # at either place
 
 
+def in_shards(buffer, shards):
+    """The empty buffer cut into more shards than there are devices."""
+    return jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[2:]), buffer)
+
+
 def test_shards_are_buffers_of_their_own():
     """Four shards of two groups each, on one device and on four: four buffers, but for copies of a question."""
-    buffers = [replay.init(8, G, S, T, mesh(n), shards=4) for n in (1, 4)]
+    buffers = [in_shards(replay.init(8, G, S, T, mesh(n)), 4) for n in (1, 4)]
     parts = [Model(2) for _ in range(4)]
     rng = np.random.default_rng(0)
     for step in range(1, 8):
@@ -231,7 +236,7 @@ def test_shards_are_buffers_of_their_own():
 def test_every_shard_gets_its_part_of_the_fresh_groups():
     """Half a batch is fresh: in no shard do the groups grow old, and the batch is put together shard by shard."""
     rule = dataclasses.replace(RULE, batch_size=8, capacity=16)
-    buffer = replay.init(rule.num_slots + 8, G, S, T, mesh(), shards=4)
+    buffer = in_shards(replay.init(rule.num_slots + 8, G, S, T, mesh()), 4)
     for step in range(1, 9):
         fresh = rule.num_fresh_at(step)
         own = groups(range(100 * step, 100 * step + fresh), [1] * fresh, step)

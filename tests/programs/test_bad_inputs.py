@@ -159,7 +159,7 @@ def asked(room):
     (room / "run").mkdir()
     prints = settings.fingerprints(POLICY, {}, questions=real.load_sets(str(room / "q.jsonl"), "")[0])
     settings.write_config(config, str(room / "run"), prints)
-    whole = {"sample": 0, "verdict": "wrong", "reward": 0.0, "tokens": 3, "ended": True, "completion": "12"}
+    whole = {"sample": 0, "verdict": "wrong", "reward": 0.0, "tokens": 3, "truncated": False, "completion": "12"}
     rows = [{"batch": i // 2, "question": f"q:{i}", "answer": answers[i]} | whole for i in range(8)]
     questions(room / "run", rows, "completions.jsonl")
     return room / "run", [f"--workdir={room / 'run'}", *argv[1:]]
@@ -313,12 +313,12 @@ GROUPS = [  # explore, the row of step 3
     "[3]", DEEP,
 ]
 COMPLETIONS = [  # evaluate, the second row
-    *({name: ...} for name in ("batch", "question", "sample", "verdict", "reward", "tokens", "ended")),
+    *({name: ...} for name in ("batch", "question", "sample", "verdict", "reward", "tokens", "truncated")),
     *({"reward": value} for value in ("1", None, [1], 1e308, 7.0)), *({"verdict": value} for value in ("maybe", None,
     ["wrong"])),
     *({"question": value} for value in (3, ["q:1"], "r:1", "q:0")), *({"tokens": value} for value in ("3", None, -3)),
-    *({"batch": value} for value in ("0", -1, [0], None, 0.5, 4, 10**30)), {"ended": "no"}, {"ended": None},
-    {"sample": "0"}, "[1]", DEEP,
+    *({"batch": value} for value in ("0", -1, [0], None, 0.5, 4, 10**30)), {"truncated": "no"}, {"truncated": None},
+    {"ended": True}, {"sample": "0"}, "[1]", DEEP,
 ]
 QUESTIONS = [
     [3], [None], [[1, 2, 3]], [{"problem": {"a": 1}, "answer": "1"}], [{"problem": None, "answer": None}], "", "[1",

@@ -63,7 +63,7 @@ def test_completions_and_table(whole):
     for row in rows:
         right = row["completion"].rpartition(">")[2] == row["answer"]
         assert row["reward"] == right and row["verdict"] == ("correct" if right else "wrong")
-        assert 1 <= row["tokens"] <= 32 and row["ended"] == (row["tokens"] == len(row["completion"]) + 1)
+        assert 1 <= row["tokens"] <= 32 and row["truncated"] == (row["tokens"] == len(row["completion"]))
     table = json.loads((whole / evaluate.RESULTS).read_text())
     assert list(table) == ["first", "second", "average"]
     for name in ("first", "second"):
@@ -83,6 +83,8 @@ def test_a_stopped_evaluation_continues(run, whole, tmp_path, capsys):
     assert (tmp_path / metrics.COMPLETIONS).read_text() == text
     assert "of which 0" not in capsys.readouterr().out
     assert run(tmp_path) == 0 and "of which 3 are there" in capsys.readouterr().out  # nothing is left to do
+    (tmp_path / metrics.COMPLETIONS).write_text(text.replace('"truncated"', '"ended"'))
+    assert run(tmp_path) == 2 and "of an earlier version" in capsys.readouterr().err
     assert run(tmp_path, samples=4) == 2
     assert "an evaluation with samples=3, not 4" in capsys.readouterr().err
 

@@ -1,10 +1,11 @@
-"""The examples of docs/extending.md, run as written."""
+"""The examples of docs/extending.md and docs/usage.md, run as written."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_examples(compiled, tmp_path):
     file.write_text(file.read_text() + "# changed\n")
     done = train(3)
     assert done.returncode == 2 and "began with another" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_library(monkeypatch, capsys):
+    monkeypatch.chdir(files.ROOT)
+    text = Path("docs", "usage.md").read_text().partition("## As a library")[2]
+    names = {}
+    exec(textwrap.dedent(text), names)
+    assert capsys.readouterr().out.count("\n") == 1 and names["rollouts"].tokens.shape == (2, 8, 32)
+    assert names["logp"].shape == names["entropy"].shape == names["prompts"].shape
 
 
 @pytest.mark.parametrize(

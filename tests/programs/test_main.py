@@ -60,7 +60,8 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.replay.capacity=100000"], "more than the pool's config.data.num_questions=4096"),
         (["--config.replay.last_step=2"], "ends replay before it starts"),
         (["--config.replay.start=soon"], "round, full"),
-        (["--config.learner.loss=best"], "plain, decoupled, truncated"),
+        (["--config.learner.loss=best"], "plain, decoupled, truncated_is"),
+        (["--config.learner.loss=truncated"], "is now called truncated_is"),
         (["--config.selection.reuse_references=8"], "below the 8 fresh groups"),
         (["--config.seed=99999999999"], "from 0 to 4,294,967,295"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
@@ -162,7 +163,6 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
         ("learner.learning_rate", float("nan")),
         ("policy.dtype", "float16"),
         ("mesh.data", 0),
-        ("mesh.fsdp", -1),
         ("data.num_questions", 8),
         ("train.keep_checkpoints", True),
         ("data.num_questions", 31),  # below the budget of a round

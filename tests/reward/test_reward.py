@@ -48,9 +48,9 @@ def test_make():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 1 / 0", "failed .ZeroDivisionError: division by zero. on the question 'How many"),
-        ("return 'a lot'", "failed .ValueError"),
-        ("return None", "failed .TypeError"),
+        ("return 1 / 0", "failed on the question 'How many.*'; mend it.* .ZeroDivisionError: division by zero"),
+        ("return 'a lot'", "failed on .*ValueError"),
+        ("return None", "failed on .*TypeError"),
         ("return float('nan')", "is nan on the question 'How many"),
     ],
 )

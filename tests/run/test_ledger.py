@@ -131,7 +131,8 @@ def test_a_restored_ledger_continues(clock):
     same = Ledger().to_state()  # an empty one: keys and types never depend on what was booked
     assert {k: type(v) for k, v in saved.items()} == {k: type(v) for k, v in same.items()}
     clock.sleep(100)  # between the two runs
-    again = Ledger.from_state(saved)
+    again = Ledger()
+    again.restore(saved)
     again.add_tokens("fresh", generated=1)
     metrics = again.metrics()
     assert metrics["ledger/generated_tokens"] == 6 and metrics["step/generated_fresh"] == 1

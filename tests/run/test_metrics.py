@@ -1,4 +1,3 @@
-import io
 import json
 import math
 import os
@@ -114,9 +113,8 @@ def test_running_mean():
     assert running_mean(np.array([])).size == 0
 
 
-def test_progress_keeps_the_last_measures_and_one_hundred_columns():
-    stream = io.StringIO()
-    bar = Progress(1000, stream=stream)
+def test_progress_keeps_the_last_measures_and_one_hundred_columns(capsys):
+    bar = Progress(1000)
     row = {"train/reward": 0.5, "train/useful_groups": 1.0, "seconds": 0.0, "ledger/generated_tokens": 0}
     told = {"spearman": 0.8, "mae": 0.125, "calibration": 0.05, "precision": 0.7}
     told = {f"predictor/reference_{name}": value for name, value in told.items()}
@@ -125,48 +123,46 @@ def test_progress_keeps_the_last_measures_and_one_hundred_columns():
     bar.update(974, row | {"predictor/reference_pearson": float("nan"), "seconds": 800.0})
     late = {"seconds": 2080.0, "ledger/seconds_compile": 80.0, "ledger/generated_tokens": 2e7, "eval/accuracy": 0.25}
     bar.update(980, row | late)
-    first, last, told = stream.getvalue().splitlines()
+    first, last, told = capsys.readouterr().err.splitlines()
     assert "useful 100%  10k tok/s  ETA 1:06:40" in last and max(map(len, (first, last, told))) <= WIDTH
     measured = "pearson 0.87  spearman 0.80  mae 0.12  calibration 0.05  precision 0.70"
     assert told.strip() == f"predicted difficulty:  {measured}"
 
 
-def test_collapsed_weights_and_broken_numbers_are_said_once():
-    out = io.StringIO()
-    progress, fine = Progress(100, stream=out), {"replay/share": 0.5, "replay/effective_sample_size": np.float32(0.9)}
+def test_collapsed_weights_and_broken_numbers_are_said_once(capsys):
+    progress, fine = Progress(100), {"replay/share": 0.5, "replay/effective_sample_size": np.float32(0.9)}
     progress.update(1, {"replay/share": 0.0, "replay/effective_sample_size": math.nan, "train/loss": 0.1})
     progress.update(2, fine | {"replay/kl_by_age": np.array([0.1, math.nan])})
-    assert out.getvalue() == ""
+    assert capsys.readouterr().err == ""
     for step in (3, 4):
         progress.update(step, fine | {"replay/effective_sample_size": np.float32(0.31)})
         progress.update(step, fine | {"train/entropy_useful": np.float32(math.nan)})
-    lines = out.getvalue().splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.startswith("warning: step 3: ") for line in lines)
     assert "effective sample size 31%" in lines[0] and "learning_rate" in lines[0]
     assert lines[1].endswith("train/entropy_useful: not a number")
 
 
-def test_a_round_that_teaches_nothing_is_said_once():
+def test_a_round_that_teaches_nothing_is_said_once(capsys):
     def said(*rows, round_steps=3):
-        out = io.StringIO()
-        progress = Progress(100, stream=out, round_steps=round_steps)
+        progress = Progress(100, round_steps)
         for step, row in enumerate(rows, 1):
             progress.update(step, {"train/reward": 0.5, "train/useful_groups": 0.5, "train/truncated": 0.5} | row)
-        return out.getvalue().splitlines()
+        return capsys.readouterr().err.splitlines()
 
-    dull, cut = {"train/useful_groups": 0.0}, {"train/truncated": 1.0}
+    dull, truncated = {"train/useful_groups": 0.0}, {"train/truncated": 1.0}
     assert said(dull, dull, {}, dull, dull, {"eval/x": 1}) == said(dull, round_steps=1) == []
     for row, words in (
         (dull, "all right or all wrong"),
         (dull | {"train/reward": np.float32(0)}, "no completion earned a reward"),
         (dull | {"train/reward": np.float32(1)}, "every completion was right"),
         (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0}, "no completion held an answer"),
-        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0} | cut, "every completion was cut"),
-        (cut, "every completion was cut"),
+        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0} | truncated, "every completion was truncated"),
+        (truncated, "every completion was truncated"),
     ):
         (line,) = said({}, row, row, row, row)
         assert line.startswith("warning: step 4: in the last 3 steps ") and words in line
-        assert line.endswith("; no new group taught anything") == (row is not cut)
+        assert line.endswith("; no new group taught anything") == (row is not truncated)
 
 
 @pytest.mark.parametrize("line", ['{"step": "3"}', '{"step": null}', '{"step": 3.5}', "[3]", "[" * 100000])

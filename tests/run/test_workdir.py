@@ -35,8 +35,11 @@ def workdir(tmp_path):
     return tmp_path
 
 
-def last_step(workdir):
-    return workdirs.last_step(str(workdir), metrics.past(str(workdir)))
+def resume_point(workdir):
+    """Where the run continues; the lines that it keeps end there."""
+    resume = workdirs.resume_point(str(workdir))
+    assert all(max((row["step"] for row in rows), default=0) == resume.step for rows in resume.past.values())
+    return resume
 
 
 def write(workdir, end, groups_end):
@@ -57,9 +60,9 @@ def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsy
         copy = tmp_path_factory.mktemp("copies") / "run"
         shutil.copytree(workdir, copy)
         faults.damage(copy / file, how, random.Random(0))
-        step, bad = last_step(copy)
+        resume = resume_point(copy)
         assert sorted(os.listdir(copy / "checkpoints")) == ["3", "6"]
-        workdirs.set_aside(str(copy), bad, step)
+        workdirs.set_aside(str(copy), resume)
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and file.name in err and "continues from step 3" in err
         assert os.listdir(copy / "checkpoints") == ["3"] and os.listdir(copy / "checkpoints_aside") == ["6"]
@@ -71,8 +74,9 @@ def test_every_file_of_a_checkpoint_counts(workdir, how, tmp_path_factory, capsy
 )
 def test_the_newest_checkpoint_that_the_lines_reach(workdir, end, groups_end, step, lacking):
     write(workdir, end, groups_end)
-    found, bad = last_step(workdir)
-    assert found == step and list(bad) == [6] * bool(lacking) and all(lacking in reason for reason in bad.values())
+    resume = resume_point(workdir)
+    assert resume.step == step and list(resume.faults) == [6] * bool(lacking)
+    assert all(lacking in fault for fault in resume.faults.values())
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "groups.jsonl"])
@@ -81,10 +85,10 @@ def test_lines_that_have_changed(workdir, name):
     text = (workdir / name).read_text()
     for changed, step in ((7, 6), (5, 3)):
         (workdir / name).write_text(text.replace(f'{{"step": {changed}}}', f'{{"step": {changed}, "x": 1}}'))
-        assert last_step(workdir) == (step, {} if step == 6 else {6: f"{name} has changed"})
+        assert resume_point(workdir)[:2] == (step, {} if step == 6 else {6: f"{name} has changed"})
     (workdir / name).write_text(text.replace('{"step": 2}', '{"step": 2, "x": 1}'))
     with pytest.raises(UserError, match=f"3: {name} has changed"):
-        last_step(workdir)
+        resume_point(workdir)
 
 
 @pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "both checkpoints"])
@@ -96,14 +100,14 @@ def test_where_nothing_is_left_nothing_is_touched(workdir, what):
         (workdir / what).write_text("")
     before = sorted(workdir.rglob("*"))
     with pytest.raises(UserError, match=r"no checkpoint in .* can be continued from \(6: .*; 3: .*--workdir"):
-        last_step(workdir)
+        resume_point(workdir)
     assert sorted(workdir.rglob("*")) == before
 
 
 def test_no_checkpoint(tmp_path):
-    assert last_step(tmp_path / "new") == (0, {}) and not workdirs.has_begun(str(tmp_path / "new"))
+    assert resume_point(tmp_path / "new")[:2] == (0, {}) and not workdirs.has_begun(str(tmp_path / "new"))
     write(tmp_path, 0, 0)  # killed within the first line
-    assert last_step(tmp_path) == (0, {}) and not workdirs.has_begun(str(tmp_path))
+    assert resume_point(tmp_path)[:2] == (0, {}) and not workdirs.has_begun(str(tmp_path))
     write(tmp_path, 1, 0)
     assert workdirs.has_begun(str(tmp_path))
 

@@ -53,3 +53,26 @@ def test_one_without_propose_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="Empty is not a subclass of dots_jax.selection.Selector with its own propose"):
         selection.find("empty.py:Empty")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda selector: selector.propose({}, jax.random.key(0), 2, 1),
+        lambda selector: selector.predict({}),
+        lambda selector: selector.init(),
+    ],
+)
+def test_what_a_users_method_raises_is_one_line(call):
+    """Of a class that is not in the package: what is raised there passes."""
+
+    def fail(self, *args):
+        return self.context.no_such_thing
+
+    own = dict.fromkeys(("propose", "predict", "init"), fail)
+    context = selection.Context(N, None, None, None, 1, None, None)
+    with pytest.raises(UserError, match="Mine.* failed; mend it, and start in another --workdir .AttributeError"):
+        call(selection.Checked(type("Mine", (selection.Selector,), own)(None, context)))
+    ours = type("Ours", (selection.Selector,), own | {"__module__": "dots_jax.selection.ours"})
+    with pytest.raises(AttributeError):
+        call(selection.Checked(ours(None, context)))

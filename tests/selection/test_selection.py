@@ -232,15 +232,18 @@ class Few(selection.Selector):
     [
         (np.arange(5), r"int64 \[5\]"),
         (np.arange(6.0), r"float64 \[6\]"),
-        (np.arange(4, 10), "ids from 4 to 9"),
-        ([0, 1, 2, 3, 4, -1], "ids from -1 to 4"),
+        (np.arange(4, 10), r"int64 \[6\] from 4 to 9"),
+        ([0, 1, 2, 3, 4, -1], "from -1 to 4"),
         (None, "object"),
     ],
 )
 def test_what_is_proposed_must_be_questions(ids, said):
-    with pytest.raises(UserError, match=f"Selector.propose must return an array of 6 ids.*returned {said}"):
-        selection.check_ids(ids, 6, 9, selection.Selector(None, None))
-    assert selection.check_ids(jnp.arange(6), 6, 9, None).tolist() == [0, 1, 2, 3, 4, 5]
+    selector = selection.Selector(None, selection.Context(9, None, None, None, 9, None, None))
+    selector.propose = lambda state, key, n, step: (ids, state)
+    with pytest.raises(UserError, match=f"Selector.propose must return an array of 6 ids.*returned .*{said}"):
+        Checked(selector).propose({}, None, 6, 1)
+    ids = jnp.arange(6)
+    assert Checked(selector).propose({}, None, 6, 1)[0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_selector_asks_for_as_many_as_it_says():
