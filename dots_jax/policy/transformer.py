@@ -230,7 +230,7 @@ def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.M
     """Parameters as the decode step reads them, and where they lie: whole on every device but for the tensor axis.
 
     A list over layers instead of a stack (a slice inside the loop would be copied every step). Without a tensor axis
-    q/k/v and gate/up stand side by side in one matrix each, and all matrices are [out, in], which a CPU multiplies faster.
+    q/k/v and gate/up stand side by side in one matrix each, and all are [out, in], which a CPU multiplies faster.
     """
     stack, places = dict(params["layers"]), shardings(model_config, mesh, sharding.RULES | {"embed": None})
     place = {key: p.update(spec=PartitionSpec(*p.spec[1:])) for key, p in places["layers"].items()}
