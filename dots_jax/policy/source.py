@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from dots_jax.core import distributed, files, runtime
 from dots_jax.core.errors import UserError, first_line
@@ -19,6 +18,9 @@ from dots_jax.policy import families, huggingface, transformer
 from dots_jax.policy import tokenizer as tok
 from dots_jax.policy.families import QWEN2, Family
 from dots_jax.policy.transformer import ModelConfig
+
+if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
+    from ml_collections import ConfigDict
 
 _TOKENIZER = ("tokenizer*.json", "vocab.json", "merges.txt", "*.jinja", "generation_config.json", "config.json")
 
@@ -91,7 +93,7 @@ def random_shape(shape: dict, num_tokens: int, family: Family | None) -> ModelCo
     return ModelConfig(**shape, vocab_size=num_tokens, num_tokens=num_tokens, family=family or QWEN2)
 
 
-def of_config(policy: ConfigDict, root: str, workdir: str, seed: int) -> str:
+def of_config(policy: "ConfigDict", root: str, workdir: str, seed: int) -> str:
     """The directory of the policy that a config's fields `policy` describe, as it starts; `root` is that of the data.
 
     One of random float32 weights is written to the workdir, unless it lies there. Raises UserError.

@@ -152,7 +152,8 @@ def test_a_row_without_references_gets_one_half_and_no_nan(params, questions, ca
     gradient, of_query = jax.jit(jax.grad(total, (0, 1)))(params, query)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))
     assert not of_query[3].any() and np.isfinite(of_query).all() and of_query[4].any()
-    nothing = predictor.predict(params, query, reference, d, calibration, True, np.zeros(M, bool))
+    features = predictor.encode(params, query)
+    nothing, _ = predictor.score(params, features, reference, d, calibration, True, np.zeros(M, bool))
     np.testing.assert_array_equal(nothing, 0.5)
 
 
