@@ -18,6 +18,7 @@ from dots_jax.core.arithmetic import ceil_div
 from dots_jax.policy import attention, families
 
 _F32 = jnp.float32
+FEW = 64  # rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +166,17 @@ def _project(y: jax.Array, w: dict, name: str) -> jax.Array:
     return out + w[f"{name}_bias"] if f"{name}_bias" in w else out
 
 
+def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
+    """The states [R, 1, ..] times a matrix [.., D] of `decode_weights`, D numbers a state: [R, 1, ..]."""
+    rows, matrix = x.reshape(len(x), -1), w.reshape(-1, x[0].size)
+    if len(rows) > FEW:
+        out = rows @ matrix.T
+    else:  # the barrier keeps XLA from turning it round: on a CPU few columns are faster than few rows
+        out = jax.lax.optimization_barrier(matrix @ rows.T).T
+    heads = w.shape[1:-1] if w.ndim == 3 and w.shape[-1] == rows.shape[1] else ()
+    return out.reshape(len(x), 1, w.shape[0], *heads)
+
+
 def _block(
     x: jax.Array, w: dict, model_config: ModelConfig, rotary: tuple, attend: Callable, on_rows: Callable | None = None
 ):
@@ -177,7 +189,7 @@ def _block(
         y = _norm(x, w["attn_norm"], model_config.norm_eps)
         if "qkv" in w:
             heads = model_config.num_heads, model_config.num_heads + model_config.num_kv_heads
-            qkv = jnp.einsum("btd,hed->bthe", y, w["qkv"])
+            qkv = _multiply(y, w["qkv"])
             q, k, v = jnp.split(qkv + w["qkv_bias"] if "qkv_bias" in w else qkv, heads, axis=2)
         else:
             q, k, v = (_project(y, w, name) for name in "qkv")
@@ -187,10 +199,10 @@ def _block(
 
     def combine(x: jax.Array, values: jax.Array):
         if "qkv" in w:
-            x = x + jnp.einsum("bthe,dhe->btd", values, w["o"])
+            x = x + _multiply(values, w["o"])
             y = _norm(x, w["mlp_norm"], model_config.norm_eps)
-            gate, up = jnp.split(y @ w["gate_up"].T, 2, axis=-1)
-            return x + (jax.nn.silu(gate) * up) @ w["down"].T
+            gate, up = jnp.split(_multiply(y, w["gate_up"]), 2, axis=-1)
+            return x + _multiply(jax.nn.silu(gate) * up, w["down"])
         x = x + jnp.einsum("bthe,hed->btd", values, w["o"])
         y = _norm(x, w["mlp_norm"], model_config.norm_eps)
         return x + (jax.nn.silu(y @ w["gate"]) * (y @ w["up"])) @ w["down"]
