@@ -169,10 +169,9 @@ def _project(y: jax.Array, w: dict, name: str) -> jax.Array:
 def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
     """The states [R, 1, ..] times a matrix [.., D] of `decode_weights`, D numbers a state: [R, 1, ..]."""
     rows, matrix = x.reshape(len(x), -1), w.reshape(-1, x[0].size)
-    if len(rows) > FEW:
-        out = rows @ matrix.T
-    else:  # the barrier keeps XLA from turning it round: on a CPU few columns are faster than few rows
-        out = jax.lax.optimization_barrier(matrix @ rows.T).T
+    # On a CPU few columns are faster than few rows, and the barrier keeps XLA from turning them round.
+    is_few = len(rows) <= FEW
+    out = jax.lax.optimization_barrier(matrix @ rows.T).T if is_few else rows @ matrix.T
     heads = w.shape[1:-1] if w.ndim == 3 and w.shape[-1] == rows.shape[1] else ()
     return out.reshape(len(x), 1, w.shape[0], *heads)
 
