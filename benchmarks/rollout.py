@@ -19,10 +19,10 @@ from dots_jax import rollout
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.policy import transformer
-from dots_jax.rollout import sampler
+from dots_jax.rollout import layout
 
 
-def decode_steps(lengths: np.ndarray, spec: sampler.SamplerSpec) -> tuple[int, int]:
+def decode_steps(lengths: np.ndarray, spec: layout.SamplerSpec) -> tuple[int, int]:
     """Decode steps that one device takes for completions of these lengths [P, G], and rows computed in them.
 
     As the sampler does: a slot is handed on at the end of a chunk, a chunk ends early where no row is left in it, and
@@ -104,7 +104,7 @@ def main(argv=None) -> dict:
 
     shards = sharding.num_row_shards(mesh)
     per_shard = ceil_div(P, shards)
-    rows = ceil_div(args.slots, shards) or min(sampler.default_slots(sharding.platform(mesh)), per_shard * G)
+    rows = ceil_div(args.slots, shards) or min(layout.default_slots(sharding.platform(mesh)), per_shard * G)
 
     def run(key, max_tokens=T, **more):
         return rollout.sample(
@@ -128,7 +128,7 @@ def main(argv=None) -> dict:
         prefill = [s for s, *_ in common.timed(prepare, lambda key: run(key, 1), args.repeats)]
 
     # Every shard of the rows reads its own copy of the weights (split over `tensor`) in its own decode loop.
-    spec = sampler.SamplerSpec(
+    spec = layout.SamplerSpec(
         config, mesh, sharding.platform(mesh), jnp.dtype(args.dtype), rows, S, T, min(args.chunk, T)
     )
     counts = [[decode_steps(x[i : i + per_shard], spec) for i in range(0, P, per_shard)] for x in lengths]

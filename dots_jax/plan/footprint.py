@@ -17,7 +17,7 @@ from dots_jax.learner import losses, replay
 from dots_jax.learner.types import Groups
 from dots_jax.learner.update import row_length
 from dots_jax.policy import attention, shapes, transformer
-from dots_jax.rollout.sampler import SamplerSpec, default_slots
+from dots_jax.rollout.layout import SamplerSpec, default_slots
 
 UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
 

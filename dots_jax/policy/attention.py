@@ -105,3 +105,27 @@ def decode(
 
     count = jnp.searchsorted(ends, lengths.max()) + (lengths.max() > 0)
     return jax.lax.switch(count, [functools.partial(attend, n) for n in range(len(keys) + 1)])
+
+
+def write_chunk(
+    pieces: Sequence[jax.Array], recent: jax.Array, at: jax.Array, axis: int, platform: str
+) -> tuple[jax.Array, ...]:
+    """The pieces of a cache, as in `decode`, with a chunk [.., W, ..] of each row at its slot `at` int32 [R].
+
+    W slots along `axis`; pieces and `at` are whole numbers of chunks, and what lies past the last piece is dropped.
+    """
+    W, out, first = recent.shape[axis], [], 0
+    for piece in pieces:
+        count = piece.shape[axis] // W
+        chunk = at // W - first
+        if platform == "tpu":  # a scatter would copy the keys, to lie as it wants them and back
+            own = jnp.arange(piece.shape[axis]) // W == chunk[:, None]
+            own = own.reshape(len(own), *(-1 if i == axis else 1 for i in range(1, piece.ndim)))
+            out.append(jnp.where(own, jnp.concatenate([recent] * count, axis), piece) if count else piece)
+        else:
+            chunk = jnp.where(chunk < 0, count, chunk)  # past the end, as in a later piece: dropped
+            blocks = piece.reshape(*piece.shape[:axis], count, W, *piece.shape[axis + 1 :])
+            index = (jnp.arange(len(piece)), *[slice(None)] * (axis - 1), chunk)
+            out.append(blocks.at[index].set(recent, mode="drop").reshape(piece.shape))
+        first += count
+    return tuple(out)

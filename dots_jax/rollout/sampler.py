@@ -18,76 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dots_jax.core import sharding
-from dots_jax.core.arithmetic import ceil_div, round_up
-from dots_jax.policy import scoring, transformer
+from dots_jax.core.arithmetic import ceil_div
+from dots_jax.policy import attention, scoring, transformer
 from dots_jax.rollout import draw
+from dots_jax.rollout.layout import SamplerSpec, default_slots
 from dots_jax.rollout.types import Rollouts
-
-
-def default_slots(platform: str) -> int:
-    """Rows decoded at a time, of one device, where there is memory for them."""
-    return 128 if platform == "cpu" else 320
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerSpec:
-    """What the programs are compiled for."""
-
-    model_config: transformer.ModelConfig
-    mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
-    platform: str
-    dtype: jnp.dtype
-    slots: int  # rows decoded at a time, of one device
-    prompt_width: int  # tokens
-    max_tokens: int  # of a completion
-    chunk: int  # decode steps between two looks at the rows
-
-    @property
-    def unit(self) -> int:
-        """What lengths are multiples of."""
-        return sharding.length_unit(self.platform)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The numbers of slots, of one device, that there are programs for; ascending."""
-        return tuple(sorted({ceil_div(self.slots, n) for n in (1, 2, 4)}))
-
-    @property
-    def spares_rows(self) -> bool:
-        """Whether dead rows behind the live ones are not computed: on CPUs, where products cost what their rows do."""
-        # With a tensor axis the branches would hold collectives, which devices must run equally often.
-        return self.platform == "cpu" and self.mesh.shape["tensor"] == 1
-
-    def live_bound(self, live: int) -> int:
-        """The number of leading slots, of one device, that are computed where so many of them live."""
-        sizes = [n for size in self.sizes for n in (transformer.live_sizes(size) if self.spares_rows else [size])]
-        return min(n for n in sizes if n >= live)
-
-    @property
-    def prefill_widths(self) -> tuple[int, ...]:
-        """Tokens of a block of prompts as prefill takes it: of long prompts, and where these are long of short ones."""
-        width = round_up(self.prompt_width, self.unit)
-        narrow = round_up(ceil_div(width, 4), self.unit)
-        return (narrow, width) if narrow >= 64 and narrow < width else (width,)
-
-    @property
-    def pieces(self) -> tuple[int, ...]:
-        """Slots of each piece of a row's cache: all tokens but those of its last chunk, in whole chunks."""
-        capacity = round_up(self.prompt_width - 1, self.chunk) + round_up(self.max_tokens, self.chunk) - self.chunk
-        size, pieces = round_up(max(self.unit, 64), self.chunk), []
-        while capacity > 0:
-            pieces.append(min(size, capacity))
-            capacity, size = capacity - pieces[-1], max(size, sum(pieces))
-        return tuple(pieces)
-
-    def prompt_slots(self, width: int) -> int:
-        """Slots of the cache that prompts of at most so many tokens reach into."""
-        return min(round_up(width - 1, self.chunk), sum(self.pieces))
-
-    @property
-    def prefill_questions(self) -> int:
-        """Questions of one device that are prefilled at a time."""
-        return max(1, (512 if self.platform == "cpu" else 2048) // self.prefill_widths[-1])
 
 
 @jax.tree_util.register_dataclass
@@ -383,25 +318,6 @@ def _take(tree, order: jax.Array, spec: SamplerSpec):
     return take(tree, order)
 
 
-def _put(pieces: tuple, recent: jax.Array, at: jax.Array, axis: int, platform: str) -> tuple:
-    """The pieces of a cache with a chunk [.., W, ..] of each row at slot `at` [R], a whole number of chunks."""
-    W, out, first = recent.shape[axis], [], 0
-    for piece in pieces:
-        count = piece.shape[axis] // W
-        chunk = at // W - first
-        if platform == "tpu":  # a scatter would copy the keys, to lie as it wants them and back
-            own = jnp.arange(piece.shape[axis]) // W == chunk[:, None]
-            own = own.reshape(len(own), *(-1 if i == axis else 1 for i in range(1, piece.ndim)))
-            out.append(jnp.where(own, jnp.concatenate([recent] * count, axis), piece) if count else piece)
-        else:
-            chunk = jnp.where(chunk < 0, count, chunk)  # past the end, as in a later piece: dropped
-            blocks = piece.reshape(*piece.shape[:axis], count, W, *piece.shape[axis + 1 :])
-            index = (jnp.arange(len(piece)), *[slice(None)] * (axis - 1), chunk)
-            out.append(blocks.at[index].set(recent, mode="drop").reshape(piece.shape))
-        first += count
-    return tuple(out)
-
-
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames=("slots", "cache"))
 def _decode(
     weights: dict,
@@ -463,7 +379,10 @@ def _decode(
         )  # fmt: skip
         _, slots, recent, tokens, logprobs, finished = jax.lax.while_loop(live, body, carry)
         cache = [
-            (_put(keys, recent_keys, length, 3, spec.platform), _put(values, recent_values, length, 2, spec.platform))
+            (
+                attention.write_chunk(keys, recent_keys, length, 3, spec.platform),
+                attention.write_chunk(values, recent_values, length, 2, spec.platform),
+            )
             for (keys, values), (recent_keys, recent_values) in zip(cache, recent, strict=True)
         ]
         drawn = _Drawn(start.row, start.count, slots.count, tokens.T, logprobs.T, finished, slots.done)

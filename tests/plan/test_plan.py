@@ -17,7 +17,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.learner import replay
 from dots_jax.plan import program
 from dots_jax.policy import shapes, transformer
-from dots_jax.rollout import Rollouts, sampler
+from dots_jax.rollout import Rollouts, layout, sampler
 
 # As in the published shapes the vocabulary is an odd number of the sampler's blocks, and some rows have no token.
 MODEL = transformer.ModelConfig(33 * 128, 128, 4, 8, 4, 512, 1e4, 1e-6, True, 4096, 4200)
@@ -190,7 +190,7 @@ def test_slots_are_what_fits():
     """A device's usual number where there is room, eighths of it where there is less; the config comes first."""
     c = config()
     roomy = plan.plan(c, MODEL, 1, H100)
-    assert roomy.slots == sampler.default_slots("gpu")
+    assert roomy.slots == layout.default_slots("gpu")
     resident = sum(roomy.phases["decode"].values()) - roomy.phases["decode"]["KV cache"]
     tight = plan.plan(c, MODEL, 1, resident + roomy.phases["decode"]["KV cache"] / 2)
     assert 0 < tight.slots < roomy.slots

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import common, rollout, update
 from dots_jax.core.files import ROOT
 from dots_jax.policy import transformer
-from dots_jax.rollout import sampler
+from dots_jax.rollout import layout
 
 # D 4, L 2, H 2, K 1, E 2, F 6, V 10. A layer: q 4x4 + 4, k and v 4x2 + 2 each, o 4x4, MLP 3 x 4x6, norms 2 x 4.
 CONFIG = transformer.ModelConfig(10, 4, 2, 2, 1, 6, 1e4, 1e-6, False, 64, 10)
@@ -65,8 +65,8 @@ def test_decode_steps_by_hand(monkeypatch):
     lengths = np.array([[5, 2], [2, 1]])
 
     def steps(slots, spares):
-        monkeypatch.setattr(sampler.SamplerSpec, "spares_rows", spares)
-        return rollout.decode_steps(lengths, sampler.SamplerSpec(CONFIG, None, "cpu", None, slots, 1, 5, 2))
+        monkeypatch.setattr(layout.SamplerSpec, "spares_rows", spares)
+        return rollout.decode_steps(lengths, layout.SamplerSpec(CONFIG, None, "cpu", None, slots, 1, 5, 2))
 
     # All four in chunks of 2: (5, 2, 2, 1) -> (3, 0, 0, 0) -> (1) with one row computed.
     assert steps(4, False) == (5, 4 * 2 + 2 + 1)
@@ -81,7 +81,7 @@ def test_decode_steps_by_hand(monkeypatch):
 def test_rows_are_alive_with_lengths_like_the_papers():
     """512 x 8 completions of 800 tokens on average, at most 3,072, on an accelerator."""
     lengths = common.lognormal(np.random.default_rng(0), (512, 8), 800, 0.8, 3072)
-    spec = sampler.SamplerSpec(CONFIG, None, "gpu", None, sampler.default_slots("gpu"), 256, 3072, 32)
+    spec = layout.SamplerSpec(CONFIG, None, "gpu", None, layout.default_slots("gpu"), 256, 3072, 32)
     _, computed = rollout.decode_steps(lengths, spec)
     assert lengths.sum() / computed > 0.9
 

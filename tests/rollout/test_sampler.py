@@ -10,7 +10,7 @@ from dots_jax import policy, rollout
 from dots_jax.core import sharding
 from dots_jax.policy import families
 from dots_jax.rollout import draw as drawing
-from dots_jax.rollout import sampler
+from dots_jax.rollout import layout, sampler
 
 P, S, G, T = 6, 9, 4, 14
 STOP = (3, 7, 11)
@@ -289,7 +289,7 @@ def test_rows_that_ended_cost_no_steps(draw, monkeypatch):
 def test_cache_is_updated_in_place(tiny_config, tiny_params):
     """A decode chunk's temporary memory is a fraction of the cache: donated, and no copy per step."""
     params, mesh = place(tiny_params, tiny_config, 1, 1, 1)
-    spec = sampler.SamplerSpec(tiny_config, mesh, "cpu", jnp.dtype(jnp.float32), 128, 8, 1024, 16)
+    spec = layout.SamplerSpec(tiny_config, mesh, "cpu", jnp.dtype(jnp.float32), 128, 8, 1024, 16)
     slots, cache, _ = jax.eval_shape(functools.partial(sampler._start, 128, 128, 1024, spec))
     weights = jax.eval_shape(functools.partial(sampler._decode_weights, spec=spec), params)
     scalars = jax.random.key(0), np.float32(1), np.bool_(False), np.float32(1), np.array(STOP)
