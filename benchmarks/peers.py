@@ -121,6 +121,7 @@ def main(argv=None) -> dict:
     p = common.parser(__doc__.splitlines()[0])
     p.add_argument("--policy", metavar="DIR", help="a real policy in Hugging Face layout; its own stop ids")
     p.add_argument("--pool", metavar="FILE", help="parquet with a column `problem`, whose first rows are the prompts")
+    p.add_argument("--peers", default="hugging_face,tunix", help="with which to compare")
     p.add_argument("--chunk", type=int, default=16, help="decode steps of ours between two looks at the rows")
     p.add_argument("--slots", type=int, default=0, help="rows of ours decoded at a time; 0: what suits the device")
     p.set_defaults(questions=16, prompt=64, max_tokens=128, lengths="geometric", sigma=None)
@@ -148,9 +149,9 @@ def main(argv=None) -> dict:
             prompts = rng.integers(0, config.num_tokens, (args.questions, args.prompt), np.int32)
             lengths = np.full(args.questions, args.prompt, np.int32)
         calls = {"dots_jax": ours(params, config, prompts, lengths, stop_ids, args)}
-        if importlib.util.find_spec("torch"):
+        if "hugging_face" in args.peers and importlib.util.find_spec("torch"):
             calls["hugging_face"] = hugging_face(directory, prompts, lengths, stop_ids, args)
-        if importlib.util.find_spec("tunix"):
+        if "tunix" in args.peers and importlib.util.find_spec("tunix"):
             calls["tunix"] = tunix(directory, config, prompts, lengths, stop_ids, args)
         if len(calls) == 1:
             raise UserError("no peer is installed: pip install torch transformers, or google-tunix")

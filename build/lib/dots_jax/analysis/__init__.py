@@ -1,0 +1,1 @@
+"""What reads workdirs: comparisons of runs, their pictures, and predictions against measurements."""

@@ -1,0 +1,281 @@
+"""What a run is made of: `load` spends the config; nothing is written before all of it is there."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dots_jax import data, learner, reward, selection
+from dots_jax.core import config_rules, fields, plugins, rng, sharding
+from dots_jax.core.distributed import is_main, main_only
+from dots_jax.core.errors import UserError
+from dots_jax.data import sources
+from dots_jax.data.questions import Questions
+from dots_jax.difficulty import embed
+from dots_jax.evaluation import Evaluator, as_metrics
+from dots_jax.learner import losses, replay
+from dots_jax.policy import families, huggingface, source
+from dots_jax.policy.source import Policy
+from dots_jax.reward.types import Grader, Question
+from dots_jax.rollout import Rollouts, RolloutSpec
+from dots_jax.rollout.grading import sample_graded
+from dots_jax.run import settings
+from dots_jax.run import workdir as workdirs
+from dots_jax.run.ledger import Ledger
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """A selection round's questions, a row for each of its steps."""
+
+    ids: np.ndarray  # int32 [steps, B]; of a step that replays only the first are rolled out
+    difficulty: np.ndarray  # float32 [steps, B], once measured; NaN for those that had been measured before
+
+    @classmethod
+    def start(cls, ids: np.ndarray, num_fresh: np.ndarray, batch_size: int) -> "Round":
+        """The round of the questions `ids`, `num_fresh` [steps] of them for each step."""
+        rows = np.zeros((len(num_fresh), batch_size), np.int32)
+        rows[np.arange(batch_size) < num_fresh[:, None]] = ids
+        return cls(rows, np.full(rows.shape, np.nan, np.float32))
+
+    def with_difficulty(self, step_in_round: int, difficulty: np.ndarray) -> "Round":
+        """The round with the difficulty [P] of a step's first questions."""
+        table = self.difficulty.copy()
+        table[step_in_round, : len(difficulty)] = difficulty
+        return Round(self.ids, table)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """All that changes from step to step: what a checkpoint holds."""
+
+    learner: learner.TrainState
+    buffer: replay.Groups | None  # None: no replay
+    selector: Any  # state of the selector
+    round: Round
+    ledger: Ledger  # the same object from step to step
+
+
+class GradedGroups(NamedTuple):
+    """G completions of each question, and what became of them."""
+
+    ids: np.ndarray  # int32 [P]
+    rollouts: Rollouts
+    rewards: np.ndarray  # float32 [P, G]
+    verdicts: np.ndarray  # int8 [P, G]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What stays the same from step to step."""
+
+    steps: int
+    eval_every: int
+    greedy: bool  # the likeliest completions too, before the first and after the last step
+    policy: Policy
+    mesh: jax.sharding.Mesh
+    key: jax.Array
+    pool: Questions  # N
+    prompts: np.ndarray  # int32 [N, S]
+    lengths: np.ndarray  # int32 [N]
+    questions: Sequence[Question]  # N, what the grader knows of them
+    grader: Grader
+    evaluator: Evaluator
+    selector: selection.Selector
+    rollout_spec: RolloutSpec
+    replay_spec: replay.ReplaySpec
+    update_spec: learner.UpdateSpec
+    initial_params: dict | None  # for the KL penalty
+    fingerprints: dict[str, str]  # of what the run rests on; {}: not the main process
+
+    def opens_round(self, step: int) -> bool:
+        """Whether a selection round begins with the step."""
+        return self.step_in_round(step) == 0
+
+    def step_in_round(self, step: int) -> int:
+        """Which of its selection round's steps it is, from 0."""
+        return (step - 1) % self.replay_spec.interval
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the policy is evaluated after the step."""
+        return step % self.eval_every == 0 or step == self.steps
+
+    def stream(self, purpose: rng.Purpose, step: int) -> jax.Array:
+        """The key of a purpose at a step."""
+        return rng.stream(self.key, purpose, step)
+
+    def roll_out(self, state: RunState, ids: np.ndarray, purpose: rng.Purpose, step: int, phase: str) -> GradedGroups:
+        """G completions of each question, graded as they end; booked to a phase of the ledger."""
+        prompts, questions = (self.prompts[ids], self.lengths[ids]), [self.questions[i] for i in ids]
+        sampling = vars(self.rollout_spec) | {"mesh": self.mesh}
+        with state.ledger.phase(phase):
+            params, key = state.learner.params, self.stream(purpose, step)
+            rollouts, wait = sample_graded(params, self.policy, prompts, questions, key, self.grader, **sampling)
+            graded = wait()
+        state.ledger.add_tokens(phase, generated=graded.lengths.sum())
+        return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts)
+
+    def evaluate(self, state: RunState, step: int) -> dict[str, Any]:
+        """Metrics of the evaluation set; booked to a phase of the ledger."""
+
+        def measure(evaluator: Evaluator) -> dict[str, Any]:
+            with state.ledger.phase("evaluation"):
+                graded = evaluator.evaluate_all(state.learner.params, self.stream(rng.Purpose.EVALUATION, step))
+            state.ledger.add_tokens("evaluation", generated=graded.lengths.sum())
+            return as_metrics(graded, evaluator)
+
+        metrics = measure(self.evaluator)
+        if self.greedy and step in (0, self.steps):
+            metrics["eval/greedy_accuracy"] = measure(self.evaluator.greedy())["eval/accuracy"]
+        return metrics
+
+    def empty_buffer(self) -> replay.Groups | None:
+        """The buffer before the first step; None: nothing is replayed."""
+        if not self.replay_spec.num_replayed:
+            return None
+        G, T = self.rollout_spec.group_size, self.rollout_spec.max_tokens
+        return replay.init(self.replay_spec.num_slots, G, self.prompts.shape[1], T, self.mesh)
+
+
+def check(config) -> None:
+    """Raises UserError at the first value, or values together, that no run can use."""
+    config_rules.check(config, config_rules.RUN)
+    batch, pool = config.train.batch_size, config.data.num_questions
+    if pool and batch > pool:
+        raise UserError(
+            f"config.train.batch_size={batch} is more than the pool's config.data.num_questions={pool}; "
+            "lower the first or raise the second"
+        )
+    reward.find(config.reward)
+    families.find(config.policy.family)
+    learner.check(config)
+    replay.check(config)
+    selection.find(config.selection.name).check(config)
+
+
+def check_loaded(
+    config, replay_spec: replay.ReplaySpec, shards: int, model_config, longest_prompt: int, pool: int
+) -> None:
+    """Raises UserError where the batch does not divide over `shards` devices, a row is too long for the model, or the
+    `pool` questions that there are do not suffice.
+    """
+    if pool != config.data.num_questions:
+        try:
+            check(fields.replaced(config, {"data.num_questions": pool}))
+        except UserError as error:
+            raise UserError(f"{pool:,} questions are left of the pool: {error}") from error
+    rows, batch, fresh = config.learner.micro_rows, replay_spec.batch_size, replay_spec.num_fresh
+    if rows % shards:
+        raise UserError(
+            f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
+            f"use a multiple of {shards}"
+        )
+    if replay_spec.num_replayed and any(count % shards for count in (batch, fresh, replay_spec.num_slots)):
+        raise UserError(
+            f"config.train.batch_size={batch}, the {fresh} of them that are fresh "
+            f"(config.replay.fresh_fraction={replay_spec.fresh_fraction}) and config.replay.capacity="
+            f"{replay_spec.capacity} must all divide over the mesh's data x fsdp = {shards} devices; use multiples of "
+            f"{shards}, or other config.mesh axes"
+        )
+    if longest_prompt + config.rollout.max_tokens > model_config.max_positions:
+        raise UserError(
+            f"prompts of up to {longest_prompt} tokens and config.rollout.max_tokens={config.rollout.max_tokens} "
+            f"exceed the policy's {model_config.max_positions} positions; lower config.rollout.max_tokens"
+        )
+
+
+def _fingerprints(config, directory: str, embedder: str, pool: Questions, eval_set: Questions) -> dict[str, str]:
+    """Of the files and questions that a run rests on."""
+    files = {
+        "predictor": config.predictor.path,
+        "embeddings": embedder if embedder != directory else "",
+        "family": plugins.path(config.policy.family, families.FAMILIES, "policy.family"),
+        "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
+        "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
+        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
+    }
+    return settings.fingerprints(directory, files, pool=pool, evaluation_set=eval_set)
+
+
+def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
+    """The experiment that a config describes, and its state before the first step.
+
+    Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
+    """
+    check(config)
+    ledger = Ledger()
+    mesh = sharding.make_mesh(**config.mesh)
+    if config.policy.random.width:
+        claim.take()
+    root = sources.root(config.data.root)
+    directory = source.of_config(config.policy, root, workdir, config.seed)
+    export = os.path.join(workdir, workdirs.EXPORT)
+    if os.path.realpath(directory) in (os.path.realpath(workdir), os.path.realpath(export)):
+        raise UserError(
+            f"config.policy.path={directory} lies where --workdir={workdir} would write; use another workdir"
+        )
+    huggingface.check_target(export)
+    family = families.find(config.policy.family)
+    policy, params = source.load(directory, mesh, config.policy.dtype, family)
+    pool, eval_set = data.load(config, policy.tokenizer)
+    prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
+    update_spec = learner.UpdateSpec.from_config(config)
+    replay_spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
+    check_loaded(config, replay_spec, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
+    key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
+    grader = reward.make(config.reward)
+    eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
+    capacity = max(prompts.shape[1], eval_prompts.shape[1]), config.rollout.max_tokens
+    rollout_spec = RolloutSpec(**config.rollout, capacity=capacity)
+    sampling = {"mesh": mesh, "temperature": config.eval.temperature, "top_p": config.eval.top_p}
+    sampling |= {name: getattr(rollout_spec, name) for name in ("chunk", "slots", "capacity")}
+    evaluator = Evaluator(
+        policy, eval_set, eval_set.rows(), eval_prompts, eval_lengths, grader, config.eval.samples, config.eval.batch,
+        rollout_spec.max_tokens, sampling,
+    )  # fmt: skip
+    state = learner.init_state(params, policy.model_config, update_spec, mesh)
+    initial_params = jax.tree.map(jnp.copy, params) if update_spec.kl_coef else None
+    del params
+    embedder = source.find(config.embedding.path, root) if config.embedding.path else directory
+    embedder_family = family if embedder == directory else None
+    fingerprints = _fingerprints(config, directory, embedder, pool, eval_set) if is_main() else {}
+    main_only(settings.same_inputs)(fingerprints, workdir)
+    context = selection.Context(
+        num_questions=len(pool),
+        difficulty=pool.levels if pool.labels is None else pool.labels,
+        lengths=lengths,
+        embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh, embedder_family),
+        steps=config.train.steps,
+        mesh=mesh,
+        key=rng.stream(key, rng.Purpose.SELECTION, 0),
+    )
+    with ledger.phase("score"):
+        selector = selection.make(config, context)
+    exp = Experiment(
+        steps=config.train.steps,
+        eval_every=config.train.eval_every,
+        greedy=config.eval.greedy,
+        policy=policy,
+        mesh=mesh,
+        key=key,
+        pool=pool,
+        prompts=prompts,
+        lengths=lengths,
+        questions=pool.items(),
+        grader=grader,
+        evaluator=evaluator,
+        selector=selector,
+        rollout_spec=rollout_spec,
+        replay_spec=replay_spec,
+        update_spec=update_spec,
+        initial_params=initial_params,
+        fingerprints=fingerprints,
+    )
+    no_round = Round.start(np.zeros(0, np.int32), np.zeros(replay_spec.interval, int), replay_spec.batch_size)
+    return exp, RunState(state, exp.empty_buffer(), selector.init(), no_round, ledger)

@@ -1,0 +1,21 @@
+"""The learner: advantages, clipped losses, the buffer of rollouts and the jitted GRPO-RR update."""
+
+from dots_jax.learner import replay
+from dots_jax.learner.losses import advantages, aggregation_weights, kl_penalty, mixed, policy_loss
+from dots_jax.learner.types import Groups, TrainState, UpdateSpec, check
+from dots_jax.learner.update import init_state, update
+
+__all__ = [
+    "Groups",
+    "UpdateSpec",
+    "TrainState",
+    "advantages",
+    "aggregation_weights",
+    "check",
+    "init_state",
+    "kl_penalty",
+    "mixed",
+    "policy_loss",
+    "replay",
+    "update",
+]

@@ -1,0 +1,132 @@
+"""The types of the learner: groups, rows, the state, and what an update is specialised to."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dots_jax.core import sharding
+from dots_jax.core.errors import UserError
+from dots_jax.learner import losses
+from dots_jax.rollout.types import Rollouts
+
+if TYPE_CHECKING:  # the GPU check has no config, and runs without the package
+    from ml_collections import ConfigDict
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """Rollouts of P questions with all that replay must know of them. The buffer is [shards, slots] in place of [P]."""
+
+    rollouts: Rollouts
+    rewards: jax.Array  # float32 [P, G]
+    ids: jax.Array  # int32 [P], of the questions
+    step: jax.Array  # int32 [P], training step that generated them; -1: an empty slot
+    batch_index: jax.Array  # int32 [P], in that step's batch
+
+    @classmethod
+    def fresh(
+        cls, rollouts: Rollouts, rewards: np.ndarray, ids: np.ndarray, step: int, mesh: jax.sharding.Mesh
+    ) -> "Groups":
+        """The groups [P] that training step `step` has generated, on the device."""
+        steps, indices = np.full(len(ids), step, np.int32), np.arange(len(ids), dtype=np.int32)
+        return cls(rollouts, *jax.device_put((rewards, ids, steps, indices), sharding.replicated(mesh)))
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], group_size: int, prompt_tokens: int, max_tokens: int) -> "Groups":
+        """Empty slots, an array of this `shape` in place of [P]; `jax.eval_shape` of it says what they take."""
+        G, S, T = group_size, prompt_tokens, max_tokens
+
+        def zeros(*of_each: int, dtype=jnp.int32):
+            return jnp.zeros((*shape, *of_each), dtype)
+
+        logprobs, finished = zeros(G, T, dtype=jnp.float32), zeros(G, dtype=bool)
+        rollouts = Rollouts(zeros(S), zeros(), zeros(G, T), zeros(G), logprobs, finished)
+        return cls(rollouts, zeros(G, dtype=jnp.float32), zeros(), zeros() - 1, zeros())
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateSpec:
+    """What the update is specialised to; the fields of `config.learner`, and the sampling temperature."""
+
+    minibatches: int
+    micro_rows: int
+    length_buckets: int
+    logits_chunk: int
+    clip: float
+    loss: Callable  # as `losses.policy_loss` calls it
+    ratio_cap: float
+    advantage_std: bool
+    aggregation: str
+    kl_coef: float
+    learning_rate: float
+    warmup: int
+    betas: tuple[float, float]
+    weight_decay: float
+    max_grad_norm: float
+    remat: bool
+    temperature: float
+
+    @classmethod
+    def from_config(cls, config: "ConfigDict") -> "UpdateSpec":
+        """The spec of a run. Raises UserError where `config.learner.loss` names no loss."""
+        loss = losses.find(config.learner.loss)
+        return cls(**{**config.learner, "loss": loss}, temperature=config.rollout.temperature)
+
+    def schedule(self, step: jax.Array | int):
+        """Learning rate at an optimizer step: linear warm-up, then constant."""
+        return self.learning_rate * jnp.minimum(1.0, (step + 1) / max(self.warmup, 1))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """AdamW after clipping by the global norm."""
+        adamw = optax.adamw(self.schedule, *self.betas, weight_decay=self.weight_decay)
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adamw)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The policy and its optimizer."""
+
+    params: dict  # what sampler and learner read, float32 or bfloat16
+    master: dict | None  # float32 copy that the optimizer moves; None where params are float32
+    opt_state: optax.OptState  # float32 moments
+    step: jax.Array  # int32 [], training steps done
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of a minibatch, or of one of its micro-batches."""
+
+    tokens: jax.Array  # int32 [R, S + T or more], prompt and completion without a gap
+    prompt_lengths: jax.Array  # int32 [R]
+    completions: jax.Array  # int32 [R, T]
+    lengths: jax.Array  # int32 [R]
+    behaviour: jax.Array  # float32 [R, T]
+    proximal: jax.Array  # float32 [R, T], log-probs before this step's updates where they differ from behaviour
+    age: jax.Array  # int32 [R], training steps since the row was generated; 0: fresh
+    advantages: jax.Array  # float32 [R]
+    weights: jax.Array  # float32 [R], of each token in the loss
+
+
+def check(config: "ConfigDict") -> None:
+    """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
+    batch, parts = config.train.batch_size, config.learner.minibatches
+    if batch % parts:
+        raise UserError(
+            f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; "
+            f"use {max(1, batch // parts) * parts} questions or another number of minibatches"
+        )
+    rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
+    if rows % micro:
+        raise UserError(
+            f"the {rows} rows of a minibatch (config.train.batch_size / config.learner.minibatches x "
+            f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
+        )
+    losses.find(config.learner.loss)

@@ -1,0 +1,84 @@
+"""Trains: `python -m dots_jax.main --config=FILE --workdir=DIR --config.field=value`."""
+
+from absl import flags
+
+from dots_jax.core import command_line
+from dots_jax.core.errors import UserError
+
+HELP = """\
+Fine-tunes a policy by GRPO on verifiable questions.
+
+usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+  --config=FILE[:ARG]     a Python file whose get_config([ARG]) returns the run's config
+                          (default: {default})
+  --workdir=DIR           where everything is written (default: runs/<name of the config>);
+                          the same command continues a run that was stopped
+  --config.FIELD=VALUE    sets one field, such as --config.train.steps=40; all fields with their
+                          meaning: configs/common.py
+  --distributed           one of several processes, which JAX finds on TPU VMs and under SLURM;
+                          launch/ has scripts
+  --coordinator=HOST:PORT --num_processes=N --process_id=I
+                          the same where it does not: where process 0 listens, how many, which
+  --compilation_cache=DIR|off
+                          where compiled programs are kept (default: dots_jax/compiled in the user's
+                          cache; off for several processes, which need a directory that all see);
+                          JAX_COMPILATION_CACHE_DIR in the environment goes before it
+  --plan                  trains nothing and writes nothing: prints the memory, tokens and FLOPs that
+                          the run would need, and what to change where a device has less; exit code
+                          0 if it fits, 3 if not. policy.path may be a published name such as
+                          Qwen/Qwen2.5-Math-7B, without weights
+  --devices=N --device_memory=80GB
+                          devices to plan for (default: those of config.mesh, else those here if
+                          they are accelerators, else 8), and the memory of each in GB or GiB
+
+example:
+  python -m dots_jax.main --config=configs/quickstart.py --workdir=runs/first --config.train.steps=40
+
+In the workdir: config.json, metrics.jsonl and groups.jsonl (one object per step), tensorboard/,
+curves.png, checkpoints, predictor.safetensors, and the trained policy in Hugging Face layout.
+"""
+
+
+CONTINUES = "; the same command continues from the last checkpoint, if there is one"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains, or plans, as the flags say; returns the exit code."""
+    values, leave = flags.FlagValues(), None
+    flags.DEFINE_bool("distributed", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=values)
+    processes = list(values)
+    flags.DEFINE_bool("plan", False, "", flag_values=values)
+    flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("device_memory", None, "", flag_values=values)
+
+    def train(config, workdir):
+        nonlocal leave
+        if values.plan:
+            from dots_jax.plan import program  # imports jax: wrong flags are reported before
+
+            return program.main(config, values.devices, values.device_memory)
+        for name in ("devices", "device_memory"):
+            if values[name].value is not None:
+                raise UserError(f"--{name} is for --plan; a run takes the devices that JAX finds")
+        from dots_jax.core import distributed, runtime
+
+        if distributed.initialize(**{name: values[name].value for name in processes}):
+            runtime.start_several(values.compilation_cache)
+        leave = distributed.leave
+        from dots_jax.plan import program
+        from dots_jax.train import train
+
+        if not config.rollout.slots:
+            config.rollout.slots = program.slots(config)
+        return train(config, workdir)
+
+    code = command_line.run(train, "configs/quickstart.py", HELP, argv, values, interrupted=CONTINUES)
+    return leave(code) if leave else code
+
+
+if __name__ == "__main__":
+    command_line.end(main())

@@ -1,0 +1,289 @@
+"""What a run holds on each device, phase by phase, and what it computes, from shapes alone."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from dots_jax import selection
+from dots_jax.core import sharding
+from dots_jax.core.arithmetic import ceil_div, round_up
+from dots_jax.data import sources
+from dots_jax.difficulty import embed
+from dots_jax.learner import losses, replay
+from dots_jax.learner.types import Groups
+from dots_jax.learner.update import row_length
+from dots_jax.policy import attention, shapes, transformer
+from dots_jax.rollout.layout import SamplerSpec, default_slots
+
+UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
+
+
+def _largest(*kinds: dict[str, int]) -> dict[str, int]:
+    return max(kinds, key=lambda sizes: sum(sizes.values()))
+
+
+@functools.cache
+def _group_bytes(*sizes: int) -> int:
+    """One group with all that replay knows of it."""
+    groups = jax.eval_shape(lambda: Groups.empty((1,), *sizes))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(groups))
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """A run on a mesh: what its parts hold on each device, in bytes."""
+
+    config: ConfigDict
+    model_config: transformer.ModelConfig
+    mesh: jax.sharding.AbstractMesh
+    replay_spec: replay.ReplaySpec
+    platform: str
+    device_bytes: float  # that the run may use of one device
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the policy."""
+        return jnp.dtype(self.config.policy.dtype).itemsize
+
+    @property
+    def slots(self) -> int:
+        """Completions decoded at a time, on all devices."""
+        return self.sampler_spec.slots * self._shards
+
+    @property
+    def _fused(self) -> bool:
+        """Whether attention never holds scores."""
+        return self.platform == "gpu" and self.itemsize == 2
+
+    @property
+    def _unit(self) -> int:
+        return sharding.length_unit(self.platform)
+
+    @property
+    def _shards(self) -> int:
+        return sharding.num_row_shards(self.mesh)
+
+    @property
+    def sampled(self) -> dict[str, tuple[int, int]]:
+        """(P, G) of each kind of call of the sampler."""
+        c, references = self.config, self._num_references
+        group, evaluated = c.rollout.group_size, self._num_evaluated
+        calls = {
+            "fresh": (max(self.replay_spec.num_fresh_at(step) for step in range(1, c.train.steps + 1)), group),
+            "evaluation": (min(c.eval.batch or evaluated, evaluated), c.eval.samples),
+        }
+        return calls | ({"reference": (references, group)} if references else {})
+
+    @property
+    def _num_evaluated(self) -> int:
+        """Questions of an evaluation."""
+        c = self.config
+        if c.data.name == "arithmetic":
+            return c.data.num_heldout
+        sizes = [sources.SETS[n].size if n in sources.SETS else UNKNOWN for n in sources.names(c.eval.sets)]
+        return max(1, sum(min(size, c.eval.questions or size) for size in sizes))
+
+    @property
+    def _num_references(self) -> int:
+        """Questions that a selection round measures."""
+        return selection.find(self.config.selection.name).num_queries(self.config)
+
+    def _numbers(self, rules=sharding.RULES, names=None) -> int:
+        """Numbers of all or some parameters on one device."""
+        declared = transformer.declare(self.model_config)
+        places = transformer.shardings(self.model_config, self.mesh, rules)
+        held = jax.tree.map(lambda p, place: math.prod(place.shard_shape(p.shape)), declared, places)
+        return sum(jax.tree.leaves([held[name] for name in names or held]))
+
+    def _groups(self, count: int) -> int:
+        """`count` groups, split over the rows' shards."""
+        c = self.config
+        each = _group_bytes(c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens)
+        return ceil_div(count, self._shards) * each
+
+    def _resident(self) -> dict[str, int]:
+        """What is there in every phase."""
+        c, count, spec = self.config, self._numbers(), self.replay_spec
+        fresh = self.sampled["fresh"][0]
+        # The loop's variables keep a step's rollouts until the next ones are there.
+        counts = [spec.batch_size, self._num_references, *([fresh] if spec.num_replayed else [])]
+        return {
+            "parameters": count * self.itemsize,
+            "optimizer": count * (8 if self.itemsize == 4 else 12),  # two moments, and a float32 copy
+            "reference policy": count * self.itemsize if c.learner.kl_coef else 0,
+            "replay buffer": self._groups(spec.num_slots) if spec.num_replayed else 0,
+            "kept rollouts": sum(map(self._groups, counts)),
+        }
+
+    def phases(self) -> dict[str, dict[str, int]]:
+        """Bytes by phase and kind; every kind of a phase is there at the same time."""
+        resident = self._resident()
+        parts = {"score": self._score()} if selection.find(self.config.selection.name).embeds else {}
+        parts |= self._sampling(self.sampler_spec) | self._update()
+        return {name: resident | kinds for name, kinds in parts.items()}
+
+    def _table(self, size: int) -> int:
+        """The embedding whole and in float32, as `transformer.hidden` looks it up, where it does not lie so."""
+        whole = self.mesh.shape["fsdp"] * self.mesh.shape["tensor"] == 1 and size == 4
+        return 0 if whole else 4 * self.model_config.vocab_size * self.model_config.width
+
+    def _gathered(self, size: int) -> int:
+        """One layer's parameters gathered over fsdp, and the next layer's."""
+        if self.mesh.shape["fsdp"] == 1:
+            return 0
+        body = self._numbers(sharding.RULES | {"embed": None}, ["layers"])
+        return 2 * body // self.model_config.num_layers * size
+
+    def _split(self, size: int) -> int:
+        """What of an axis one device has where it is split over `tensor`."""
+        return size // self.mesh.shape["tensor"] if size % self.mesh.shape["tensor"] == 0 else size
+
+    @property
+    def _heads(self) -> int:
+        """Query heads on one device; kept together with the keys that they read."""
+        m = self.model_config
+        return self._split(m.num_heads) if self._split(m.num_kv_heads) < m.num_kv_heads else m.num_heads
+
+    def _layer(self, rows: int, length: int, backward: bool, size: int) -> int:
+        """The most that one layer holds beside its input: rows of D and of F numbers, and blocks of scores."""
+        tokens = rows * length * size
+        inner = tokens * self._split(self.model_config.mlp_width)
+        block = 0 if self._fused else 4 * rows * self._heads * min(length, attention.QUERY_BLOCK) * length
+        wide = tokens * self.model_config.width
+        return 8 * wide + 3 * inner + 4 * block if backward else 3 * wide + 2 * max(inner, block)
+
+    def _score(self) -> dict[str, int]:
+        """Embedding the pool with a frozen model of the policy's shape, and what the predictor reads."""
+        c, m = self.config, self.model_config
+        held = ceil_div(c.data.num_questions, self._shards) * 4 * (m.width + c.predictor.width)
+        if c.embedding.path.endswith(".npy"):
+            return {"pool": held}
+        size = jnp.dtype(c.embedding.dtype).itemsize
+        longest = round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self._unit)
+        rows = ceil_div(max(1, embed.BATCH_TOKENS // longest), self._shards)
+        return {
+            "pool": held,
+            "embedding model": self._numbers() * size,
+            "gathered": self._table(size) + self._gathered(size),
+            "activations": self._layer(rows, longest, False, size),
+        }
+
+    @functools.cached_property
+    def sampler_spec(self) -> SamplerSpec:
+        """What the sampler's programs are compiled for; with `rollout.slots` 0 as many as do well and fit."""
+        c = self.config.rollout
+        sizes = self.config.data.max_prompt_tokens, c.max_tokens, min(c.chunk, c.max_tokens)
+
+        def spec(slots: int) -> SamplerSpec:
+            dtype = jnp.dtype(self.config.policy.dtype)
+            return SamplerSpec(self.model_config, self.mesh, self.platform, dtype, slots, *sizes)
+
+        if c.slots:
+            return spec(ceil_div(c.slots, self._shards))
+        specs = [spec(default_slots(self.platform) * eighths // 8) for eighths in range(8, 0, -1)]
+        left = self.device_bytes - sum(self._resident().values())
+        needed = (max(sum(kinds.values()) for kinds in self._sampling(spec).values()) for spec in specs)
+        return next((spec for spec, size in zip(specs, needed, strict=True) if size <= left), specs[-1])
+
+    def _sampling(self, spec: SamplerSpec) -> dict[str, dict[str, int]]:
+        """Prefill and decoding of the call of the sampler that needs most."""
+        m = self.model_config
+        rows = max(ceil_div(P, self._shards) * G for P, G in self.sampled.values())  # of a device
+        slots = next((n for n in spec.sizes if n >= rows), spec.slots)
+        token = 2 * m.num_layers * self._split(m.num_kv_heads) * m.head_width * self.itemsize  # keys and values
+        block, width = spec.prefill_questions, spec.prefill_widths[-1]
+        held = {
+            "decode weights": self._numbers(sharding.RULES | {"embed": None}) * self.itemsize,
+            "rollouts": 2 * rows * 8 * spec.max_tokens,  # as they are drawn, and as they are returned
+            "KV cache": slots * sum(spec.pieces) * token,
+        }
+        prefill = {
+            "prompt KV": 2 * block * (width + spec.chunk) * token,  # stacked, and by layer
+            "gathered": max(self._table(self.itemsize), self._gathered(self.itemsize)),
+            "activations": self._layer(block, width, False, self.itemsize),
+        }
+        scores, inner = 4 * self._heads * (sum(spec.pieces) + spec.chunk), self.itemsize * self._split(m.mlp_width)
+        passes = {"activations": slots * (self.itemsize * 4 * m.width + 3 * max(scores, inner))}
+        # Unnormalised log-probs and weights; once more where parts of a split vocabulary are brought together. A
+        # chunk's keys and values are turned on their way into the cache.
+        draws = {"logits": (2 + (self.mesh.shape["tensor"] > 1)) * 4 * slots * m.vocab_size}
+        decode = {"prompt KV": block * spec.prompt_slots(width) * token, "chunk KV": 2 * slots * spec.chunk * token}
+        return {"prefill": held | prefill, "decode": held | decode | _largest(passes, draws)}
+
+    def _update(self) -> dict[str, dict[str, int]]:
+        """The two moments of a micro-batch that need most: its loss, and the backward pass of a layer."""
+        c, m, spec = self.config, self.model_config, self.replay_spec
+        S, T, G = c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
+        V, D = m.vocab_size, m.width
+        rows, length = c.learner.micro_rows // self._shards, row_length(S, T, self.platform)
+        tokens = rows * length * self.itemsize
+        numbers = self._numbers()
+        saved = m.num_layers * tokens * D
+        if not c.learner.remat:
+            scores = 4 * rows * self._heads * length**2 if length <= attention.QUERY_BLOCK and not self._fused else 0
+            saved = m.num_layers * (tokens * (14 * D + 5 * self._split(m.mlp_width)) + scores)
+        # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
+        batch = spec.batch_size * G * 4 * (length + 4 * T)
+        head = self._numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
+        shared = {
+            "rows": batch + (self._groups(spec.batch_size) if spec.num_replayed else 0),
+            "gradients": numbers * (4 + self.itemsize),  # the sum over micro-batches, and one's own
+        }
+        # Log-probs, probabilities and gradient; and again the parts brought together.
+        copies = 3 + (self.mesh.shape["tensor"] > 1)
+        head_copies = 4 * (self.itemsize < 4)  # the loss is in float32
+        head_copies += self.itemsize * (2 * (self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)  # with its own gradient
+        loss = {
+            "gathered": head * head_copies,
+            "activations": saved + 3 * tokens * D,
+            "logits": copies * 4 * rows * min(c.learner.logits_chunk, T) * V,
+        }
+        backward = {
+            "gathered": self._gathered(self.itemsize),
+            "activations": saved + self._layer(rows, length, True, self.itemsize),
+        }
+        return {"loss": shared | loss, "backward": shared | backward}
+
+    def tokens(self) -> dict[str, float]:
+        """Tokens of a training step at most, all completions being as long as they may be."""
+        c, spec = self.config, self.replay_spec
+        row = c.rollout.group_size * c.rollout.max_tokens
+        prompt = c.rollout.group_size * c.data.max_prompt_tokens
+        return {
+            "generated": self.sampled["fresh"][0] * row,
+            "generated for references": self._num_references / c.selection.interval * row,
+            "trained": spec.batch_size * row,
+            "trained, prompts too": spec.batch_size * (row + prompt),
+        }
+
+    def flops(self) -> dict[str, float]:
+        """FLOPs of a training step at most, and of an evaluation: matrix products and causal attention."""
+        c, spec = self.config, self.replay_spec
+        m, S, T, G = self.model_config, c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
+        body, head = 2 * shapes.count(m, embeddings=False), 2 * m.vocab_size * m.width
+        key = 4 * m.num_layers * m.num_heads * m.head_width  # of one token with one key
+
+        def seen(n):  # keys, by n tokens from the first on
+            return n * (n + 1) // 2
+
+        def question(G):  # its prompt once, and G completions
+            decode = body * T + key * (seen(S + T - 1) - seen(S - 1)) + head * T  # the prompt's last token again
+            return body * S + key * seen(S) + G * decode
+
+        forward = body * (S + T) + key * seen(S + T) + head * T
+        rows = spec.batch_size * G
+        # Forward 1, backward 2; layers again where they are recomputed, and the head always.
+        trained = rows * (3 * forward + (forward if c.learner.remat else head * T))
+        if spec.num_replayed and losses.needs_proximal(losses.find(c.learner.loss)) and c.learner.minibatches > 1:
+            trained += spec.num_replayed * G * forward
+        evaluated = question(c.eval.samples) + question(1) * bool(c.eval.greedy)
+        return {
+            "sampling": self.sampled["fresh"][0] * question(G),
+            "references": self._num_references / c.selection.interval * question(G),
+            "update": trained + (rows * forward if c.learner.kl_coef else 0),
+            "evaluation": self._num_evaluated * evaluated,
+        }

@@ -1,0 +1,11 @@
+"""Exact match on the final answer."""
+
+from dots_jax.reward.types import Question
+
+
+def score(completion: str, question: Question) -> float:
+    """What follows the last '>' is the answer.
+
+    1 where it is (the whole text without a '>'), else 0. Nothing is stripped or normalised.
+    """
+    return completion.rpartition(">")[2] == question.answer

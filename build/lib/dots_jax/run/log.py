@@ -1,0 +1,171 @@
+"""What a run leaves and shows: metrics, records of questions, the ledger, checkpoints and screens.
+
+`exp` and `state` are an `Experiment` and a `RunState`, which this room does not know.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+
+import jax
+import numpy as np
+
+from dots_jax import data, learner
+from dots_jax.core.distributed import barrier, is_main, main_only
+from dots_jax.core.errors import UserError
+from dots_jax.difficulty import measures
+from dots_jax.evaluation import shares
+from dots_jax.learner import replay
+from dots_jax.policy import huggingface
+from dots_jax.run import metrics, progress, screens, settings
+from dots_jax.run import workdir as workdirs
+from dots_jax.run.checkpoint import Checkpointer, abstract
+from dots_jax.run.ledger import Ledger
+from dots_jax.selection.history import History
+
+
+class RunLog(contextlib.ExitStack):
+    """The workdir's side of a run, as a context; silent where the process is not the main one.
+
+    It touches no file before `begin`, and closes at its end, also at an error, all that has been opened.
+    """
+
+    def __init__(self, config, workdir: str, exp, ledger: Ledger):
+        super().__init__()
+        self._config, self._workdir, self._exp, self._ledger = config, workdir, exp, ledger
+        identity = settings.identity(config, exp.fingerprints) if is_main() else ""
+        directory = os.path.join(workdir, workdirs.CHECKPOINTS)
+        self._checkpoints = Checkpointer(directory, config.train.keep_checkpoints, identity)
+        self._export = os.path.join(workdir, workdirs.EXPORT)
+        self._metrics = main_only(metrics.Metrics)(workdir)
+        self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
+        self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
+        self.history = History(len(exp.pool), config.selection.references)
+        self._record = {}  # of this step, for groups.jsonl
+        for part in (exp.grader, self._checkpoints, self._records, self._metrics, self._progress):
+            self.callback(part.close)  # the last one first
+
+    def begin(self, state, resume: workdirs.ResumePoint, claim: workdirs.Claim):
+        """The state to go on from, a checkpoint's or the given one; writes the files and shows the first screen.
+
+        The arrays of a state that is not returned are gone.
+        """
+        config, workdir, exp, emptied = self._config, self._workdir, self._exp, False
+        if resume.step:
+            main_only(workdirs.set_aside)(workdir, resume)
+            state, emptied = self._restore(state, resume.step)
+        barrier("all have read what is there")
+        claim.take()
+        readable = exp.grader.readable(exp.questions) if is_main() else None  # bool [N], answers that it understands
+        main_only(data.write)(exp.pool, workdir, exp.lengths, readable)
+        main_only(settings.write_config)(config, workdir, exp.fingerprints)
+        if resume.step:
+            main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
+        records = resume.past[metrics.GROUPS]
+        self._metrics.restart(resume.past[metrics.FILE])
+        self._records.restart(records)
+        settings.check_shared(workdir)
+        for record in records:
+            self.history.add_references(record)
+            self.history.add_groups(record)
+        main_only(screens.first)(config, exp, state, resume.step, workdir, readable, emptied)
+        self._progress.start(resume.step)
+        return state
+
+    def _restore(self, state, step: int) -> tuple:
+        """The state of the step's checkpoint, and whether its buffer had to be left behind."""
+        saved = abstract(_saved(state))
+        for array in jax.tree.leaves((state.learner, state.buffer)):  # on the device there may be room for one
+            array.delete()
+        dropped = "buffer/" if self._config.train.empty_buffer else None
+        saved = self._checkpoints.restore(step, saved, optional=dropped)
+        self._ledger.restore(saved.pop("ledger"))
+        buffer, emptied = saved["buffer"], False
+        if buffer:
+            emptied = buffer.ids is None
+            saved["buffer"] = self._exp.empty_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
+        return dataclasses.replace(state, **saved), emptied
+
+    def note_references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
+        """Notes the references of a round and judges what had been predicted of them."""
+        self._record |= {
+            "rollouts": self._exp.rollout_spec.group_size,
+            "reference_ids": ids,
+            "reference_successes": _whole(successes),
+        }
+        if prediction and step > 1:  # not yet fitted to them
+            self._record["reference_predicted"] = prediction[0][ids]
+        self.history.add_references(self._record)
+
+    def note_fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
+        """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
+        exp, step_in_round, measured = self._exp, self._exp.step_in_round(step), {}
+        if "reference_predicted" in self._record:
+            measured |= self._judge("predictor/reference_", *self.history.references())
+        self._record |= {"rollouts": exp.rollout_spec.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
+        if prediction:
+            self._record["predicted"] = prediction[0][ids]
+            if step_in_round == 0:
+                self._record["pool"] = np.histogram(prediction[0].clip(0, 1), 20, (0, 1))[0]
+            if step_in_round == exp.replay_spec.interval - 1:
+                new = np.isfinite(round.difficulty)
+                measured |= self._judge("predictor/", prediction[0][round.ids[new]], round.difficulty[new])
+        self.history.add_groups(self._record)
+        return measured | {
+            "train/reward": rewards.mean(),
+            "train/useful_groups": learner.mixed(rewards).mean(),
+            "train/completion_tokens": float(rollouts.lengths.mean()),
+            "train/truncated": 1 - float(rollouts.finished.mean()),
+            **{f"verdicts/{name}": share for name, share in shares(verdicts).items()},
+        }
+
+    def note_update(self, step: int, info: dict) -> dict:
+        """Books and notes an update; returns its metrics. Raises UserError where the loss is not finite."""
+        self._ledger.add_tokens("update", trained=info.pop("tokens"), scored=info.pop("scored"))
+        if not np.isfinite([info["loss"], info["grad_norm"], info["entropy"]]).all():
+            self._checkpoints.wait()
+            last = self._checkpoints.latest()
+            kept = f"the last good checkpoint is of step {last}" if last else "there is no checkpoint yet"
+            raise UserError(
+                f"step {step}: not finite: loss {info['loss']}, gradient norm {info['grad_norm']}, entropy "
+                f"{info['entropy']}; {kept}; try a lower --config.learner.learning_rate in another --workdir"
+            )
+        replayed = info.pop("replay", {})
+        if replayed:
+            self._record |= {"replayed": replayed.pop("ids"), "replayed_from": replayed.pop("steps")}
+        return {f"train/{k}": x for k, x in info.items()} | {f"replay/{k}": x for k, x in replayed.items()}
+
+    def write(self, step: int, values: dict) -> None:
+        """Writes and shows a step."""
+        if step:
+            self._records.write(step, self._record)
+        self._record, values = {}, self._ledger.metrics() | values
+        self._metrics.write(step, values)
+        self._progress.update(step, values)
+
+    def save_if_due(self, state, step: int) -> None:
+        """Saves a checkpoint every `checkpoint_every` steps, and the trained policy before the last."""
+        exp = self._exp
+        if step == exp.steps:  # before the checkpoint that makes the run a finished one
+            directory = exp.policy.directory
+            huggingface.save(self._export, exp.policy.model_config, state.learner.params, tokenizer_dir=directory)
+            exp.selector.save(state.selector, self._workdir)
+        if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
+            lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
+            self._checkpoints.save(step, _saved(state), lines)
+
+    def _judge(self, prefix: str, predicted, difficulty) -> dict:
+        report = measures.report(predicted, difficulty, self._config.selection.target)
+        return {prefix + name: value for name, value in report.items()}
+
+
+def _saved(state) -> dict:
+    """The state as a checkpoint holds it; the buffer whatever the number of devices."""
+    buffer = state.buffer and replay.from_shards(state.buffer)
+    return vars(state) | {"buffer": buffer, "ledger": state.ledger.to_state()}
+
+
+def _whole(sums: np.ndarray) -> np.ndarray:
+    """Sums of rewards as whole numbers, where rewards are verdicts."""
+    return sums.astype(int) if (sums % 1 == 0).all() else sums

@@ -1,0 +1,39 @@
+"""Ways to choose questions, one file each; `base.Selector` says what one can do."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dots_jax.core import plugins
+from dots_jax.selection.base import Context, Selector, check_distinct
+from dots_jax.selection.checked import AGAIN, Checked
+
+__all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Selector", "check_distinct", "find", "make"]
+
+SELECTORS = {  # loaded when named: only DOTS needs Flax
+    "uniform": "dots_jax.selection.uniform:Uniform",
+    "dots": "dots_jax.selection.dots:Dots",
+    "static": "dots_jax.selection.static:Static",
+    "oracle": "dots_jax.selection.oracle:Oracle",
+}
+BASELINE = "uniform"  # what reports compare with
+FIELDS = ("selection.", "predictor.", "embedding.")  # of a config, that only some selectors read
+
+
+def find(name: str) -> type[Selector]:
+    """The class that `config.selection.name` names. Raises UserError where there is none, or it does not load."""
+    expected = "a subclass of dots_jax.selection.Selector with its own propose"
+    return plugins.find(name, SELECTORS, "selection.name", _is_selector, expected)
+
+
+def make(config: ConfigDict, context: Context) -> Checked:
+    """The selector of a run. The `data.num_questions` of its config are those of the context, never 0."""
+    config = config.copy_and_resolve_references()
+    config.data.num_questions = context.num_questions
+    selector = find(config.selection.name)
+    with plugins.guarded(f"config.selection.name={config.selection.name} cannot be made; {AGAIN}", selector):
+        return Checked(selector(config, context))
+
+
+def _is_selector(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Selector) and value.propose is not Selector.propose

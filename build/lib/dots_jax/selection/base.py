@@ -1,0 +1,86 @@
+"""What a selector can do. A new one overrides `propose` and what else it needs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from dots_jax.core.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What selectors may know of the run."""
+
+    num_questions: int  # N
+    difficulty: np.ndarray  # [N], external, larger is harder, NaN: unknown
+    lengths: np.ndarray  # int32 [N], prompt tokens
+    embeddings: Callable[[], np.ndarray]  # -> float32 [N, D]; computed when called
+    steps: int  # of the whole run
+    mesh: jax.sharding.Mesh
+    key: jax.Array  # for what is drawn once
+
+
+class Selector:
+    """Chooses questions by id. All that it remembers is its state: a pytree of arrays, which a checkpoint holds.
+
+    `key` is always of this step's selection stream.
+    """
+
+    cost_excluded = False  # what it measures is kept out of the ledger: a bound, not a method
+    embeds = False  # it calls `Context.embeddings`
+    depends_on_steps = False  # what it proposes depends on the length of the run
+    num_reused = 0  # how many of the questions just measured are the first that it proposes: their groups exist
+
+    @classmethod
+    def check(cls, config: ConfigDict) -> None:
+        """Raises UserError where fields of the config do not go together. `data.num_questions` 0: not known yet."""
+
+    @classmethod
+    def num_queries(cls, config: ConfigDict) -> int:
+        """How many questions `queries` returns, M."""
+        return 0
+
+    def __init__(self, config: ConfigDict, context: Context):
+        self.config, self.context = config, context
+
+    def init(self) -> Any:
+        """The state before the first round."""
+        return {}
+
+    def queries(self, state: Any, key: jax.Array) -> np.ndarray:
+        """Questions to roll out before `propose`, int32 [M], M = `num_queries` in every round."""
+        return np.zeros(0, np.int32)
+
+    def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
+        """The n questions to train on from `step` to the end of the round, int32 [n], and the state.
+
+        The first go to the round's first step. Ids may repeat; n is smaller once replay has begun.
+        """
+        raise NotImplementedError
+
+    def observe(
+        self, state: Any, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int, is_reference: bool
+    ) -> Any:
+        """The state once `successes` [P] of the `rollouts` completions of each question are known."""
+        return state
+
+    def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        """Difficulty of all questions as last predicted and its uncertainty, float32 [N] both; None: no idea."""
+        return None
+
+    def save(self, state: Any, workdir: str) -> None:
+        """Writes what others may want of the state to the workdir when the run ends."""
+
+
+def check_distinct(config: ConfigDict) -> None:
+    """Raises UserError where a round's questions are more than the pool's: for selectors that draw distinct ones."""
+    batch, interval, pool = config.train.batch_size, config.selection.interval, config.data.num_questions
+    if pool and batch * interval > pool:
+        raise UserError(
+            f"a selection round draws {batch * interval} distinct questions (config.train.batch_size={batch} x "
+            f"config.selection.interval={interval}) from a pool of config.data.num_questions={pool}; lower them"
+        )

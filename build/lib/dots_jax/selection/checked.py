@@ -1,0 +1,75 @@
+"""A selector whose answers are checked: what a user's own returns by mistake is said in a line."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from dots_jax.core import plugins
+from dots_jax.core.errors import UserError
+from dots_jax.selection.base import Selector
+
+AGAIN = "mend it, and start in another --workdir"
+
+
+class Checked:
+    """A selector whose methods raise UserError where they fail, or do not return what `Selector` says."""
+
+    def __init__(self, selector: Selector):
+        self._selector = selector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._selector, name)
+
+    def _call(self, method: str, *args, **named) -> Any:
+        with plugins.guarded(f"{type(self._selector).__name__}.{method} failed; {AGAIN}", type(self._selector)):
+            return getattr(self._selector, method)(*args, **named)
+
+    def init(self) -> Any:
+        """As `Selector.init`."""
+        return self._call("init")
+
+    def queries(self, state: Any, key: jax.Array) -> np.ndarray:
+        """As `Selector.queries`."""
+        return self._ids("queries", self._call("queries", state, key), self.num_queries(self.config))
+
+    def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
+        """As `Selector.propose`."""
+        proposed = self._call("propose", state, key, n, step)
+        is_pair = isinstance(proposed, tuple | list) and len(proposed) == 2
+        self._require(is_pair, "propose", "two things, the ids and the state", proposed)
+        return self._ids("propose", proposed[0], n), self._state("propose", proposed[1], state)
+
+    def observe(self, state: Any, *groups, is_reference: bool) -> Any:
+        """As `Selector.observe`."""
+        return self._state("observe", self._call("observe", state, *groups, is_reference=is_reference), state)
+
+    def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
+        """As `Selector.predict`."""
+        predicted, N = self._call("predict", state), self.context.num_questions
+        is_pair = isinstance(predicted, tuple | list) and [np.shape(x) for x in predicted] == [(N,), (N,)]
+        self._require(predicted is None or is_pair, "predict", f"None, or two arrays of {N} numbers", predicted)
+        return predicted
+
+    def _ids(self, method: str, ids: np.ndarray, count: int) -> np.ndarray:
+        ids, N = np.asarray(ids), self.context.num_questions
+        fits = ids.dtype.kind == "i" and ids.shape == (count,) and ((ids >= 0) & (ids < N)).all()
+        more = "as num_queries says" if method == "queries" else "and the state"
+        expected = f"an array of {count} ids of questions, whole numbers from 0 to {N - 1}, {more}"
+        self._require(fits, method, expected, ids)
+        return ids.astype(np.int32)
+
+    def _state(self, method: str, state: Any, before: Any) -> Any:
+        shapes = [jax.tree.map(np.shape, x) for x in (state, before)]
+        self._require(shapes[0] == shapes[1], method, "the state, a pytree of the same shapes as `init` makes", state)
+        return state
+
+    def _require(self, fits: bool, method: str, expected: str, returned: Any) -> None:
+        if fits:
+            return
+        text = f"{type(returned).__name__} {' '.join(repr(returned).split())[:80]}"
+        if isinstance(returned, np.ndarray):
+            text = f"{returned.dtype} {list(returned.shape)}"
+            if returned.size and returned.dtype.kind in "iuf":
+                text += f" from {returned.min()} to {returned.max()}"
+        raise UserError(f"{type(self._selector).__name__}.{method} must return {expected}; it returned {text}")
