@@ -1,1 +1,0 @@
-"""What reads workdirs: comparisons of runs, their pictures, and predictions against measurements."""

@@ -1,7 +1,0 @@
-"""Rollouts: completions sampled from the policy, with their log-probs."""
-
-from dots_jax.rollout.grading import GradedCompletions, Grading
-from dots_jax.rollout.sampler import sample
-from dots_jax.rollout.types import Rollouts, RolloutSpec, concat_groups
-
-__all__ = ["GradedCompletions", "Grading", "RolloutSpec", "Rollouts", "concat_groups", "sample"]
