@@ -30,7 +30,7 @@ def decode_steps(lengths: np.ndarray, spec: layout.SamplerSpec) -> tuple[int, in
     """
     waiting, steps, rows = deque(lengths.ravel().tolist()), 0, 0
     computed = spec.live_bound(min(spec.slots, len(waiting)))
-    left = [0] * next(n for n in spec.sizes if n >= computed)
+    left = [0] * spec.size_for(computed)
     while waiting or any(left):
         left = [x or (waiting.popleft() if waiting else 0) for x in left]
         if not waiting:

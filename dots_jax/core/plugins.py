@@ -12,6 +12,7 @@ from typing import Any
 
 from dots_jax.core.errors import UserError, first_line, near
 
+AGAIN = "mend it, and start in another --workdir"  # what to do about a part that fails within a run
 FOLDERS = [""]  # where files are looked for: here, and beside the config once that is loaded
 
 

@@ -193,7 +193,7 @@ class Footprint:
         """Prefill and decoding of the call of the sampler that needs most."""
         m = self.model_config
         rows = max(ceil_div(P, self._shards) * G for P, G in self.sampled.values())  # of a device
-        slots = next((n for n in spec.sizes if n >= rows), spec.slots)
+        slots = spec.size_for(rows)
         token = 2 * m.num_layers * self._split(m.num_kv_heads) * m.head_width * self.itemsize  # keys and values
         block, width = spec.prefill_questions, spec.prefill_widths[-1]
         held = {

@@ -39,7 +39,7 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
                 f"assumed: {devices} devices, {'those here' if here else 'since JAX finds no accelerator'} (--devices)"
             )
     platform = here[0].platform if here else "gpu"
-    if memory is None and here and (memory := (here[0].memory_stats() or {}).get("bytes_limit")):
+    if memory is None and here and (memory := _limit(here[0])):
         notes.append(f"assumed: {gib(memory)} of memory, what JAX may use of the ones here (--device_memory)")
     else:
         if memory is None:
@@ -61,11 +61,15 @@ def slots(config) -> int:
     """
     try:
         here = jax.local_devices()[0]
-        memory = (here.memory_stats() or {}).get("bytes_limit", math.inf)
-        slots = footprint(*_known(config), len(jax.devices()), memory, here.platform).slots
+        slots = footprint(*_known(config), len(jax.devices()), _limit(here) or math.inf, here.platform).slots
     except (UserError, RuntimeError, AssertionError):  # the latter two where JAX finds no device
         slots = 0
     return int(distributed.gather(slots).min())
+
+
+def _limit(device: jax.Device) -> int | None:
+    """Bytes that JAX may use of a device; None where it does not say, as on CPUs."""
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def _known(config) -> tuple[ConfigDict, ModelConfig]:

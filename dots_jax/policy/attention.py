@@ -1,4 +1,4 @@
-"""Attention: causal over whole rows, and one new token against a shared prompt and a private completion."""
+"""Attention: causal over whole rows, and one new token of each row against its cache."""
 
 import functools
 import math

@@ -1,7 +1,7 @@
 """A decoder-only transformer as a pytree of parameters and pure functions.
 
 Letters: B rows, T tokens, D width, L layers, H query heads, K key/value heads, E head width, F feed-forward
-width, V vocabulary, P questions, G completions per question, S prompt tokens, C completion cache slots.
+width, V vocabulary, P questions, G completions per question, S prompt tokens, R rows being decoded, C slots of a cache.
 """
 
 import dataclasses
@@ -168,12 +168,12 @@ def _project(y: jax.Array, w: dict, name: str) -> jax.Array:
 
 def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
     """The states [R, 1, ..] times a matrix [.., D] of `decode_weights`, D numbers a state: [R, 1, ..]."""
-    rows, matrix = x.reshape(len(x), -1), w.reshape(-1, x[0].size)
+    rows = x.reshape(len(x), -1)
+    matrix = w.reshape(-1, rows.shape[1])
     # On a CPU few columns are faster than few rows, and the barrier keeps XLA from turning them round.
     is_few = len(rows) <= FEW
     out = jax.lax.optimization_barrier(matrix @ rows.T).T if is_few else rows @ matrix.T
-    heads = w.shape[1:-1] if w.ndim == 3 and w.shape[-1] == rows.shape[1] else ()
-    return out.reshape(len(x), 1, w.shape[0], *heads)
+    return out.reshape(len(x), 1, *w.shape[:-1])
 
 
 def _block(
@@ -251,7 +251,7 @@ def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.M
             stack["qkv_bias"] = jnp.concatenate([stack.pop(f"{n}_bias") for n in "qkv"], axis=1)
         stack["gate_up"] = jnp.concatenate([stack.pop("gate"), stack.pop("up")], axis=2)
         stack |= {name: jnp.moveaxis(stack[name], 1, -1) for name in ("qkv", "gate_up", "down")}
-        stack["o"] = jnp.moveaxis(stack["o"], -1, 1)
+        stack["o"] = jnp.moveaxis(stack["o"], -1, 1).reshape(model_config.num_layers, model_config.width, -1)
         place = dict.fromkeys(stack, sharding.replicated(mesh))
     layers = [{key: x[i] for key, x in stack.items()} for i in range(model_config.num_layers)]
     return {**params, "layers": layers}, {**places, "layers": [place] * model_config.num_layers}

@@ -39,7 +39,7 @@ class Function:
 
     def _score(self, completion: str, question: Question) -> float:
         about = f"config.reward={self._name} failed on the question {question.problem[:60]!r}"
-        with plugins.guarded(f"{about}; mend it, and start in another --workdir"):
+        with plugins.guarded(f"{about}; {plugins.AGAIN}"):
             reward = float(self._function(completion, question))
         if not 0 <= reward <= 1:
             raise UserError(

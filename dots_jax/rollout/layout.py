@@ -38,6 +38,10 @@ class SamplerSpec:
         """The numbers of slots, of one device, that there are programs for; ascending."""
         return tuple(sorted({ceil_div(self.slots, n) for n in (1, 2, 4)}))
 
+    def size_for(self, rows: int) -> int:
+        """The smallest of `sizes` that holds so many rows of a device; the largest where none does."""
+        return next((size for size in self.sizes if size >= rows), self.slots)
+
     @property
     def spares_rows(self) -> bool:
         """Whether dead rows behind the live ones are not computed: on CPUs, where products cost what their rows do."""

@@ -5,8 +5,8 @@ to the next row at the end of the chunk; when no row waits, those that are left 
 are decoded. Every device decodes its own rows in its own loop: sampling is data-parallel with copied weights, and only
 a `tensor` axis of the mesh makes devices talk within a step.
 
-No shape depends on the number of questions or completions, so that all calls of a run share their programs: one that
-prefills, and one that decodes for each of three numbers of slots.
+No large program depends on the number of questions or completions, so that all calls of a run share them: one that
+prefills, another for short prompts where others are long, and one that decodes for each of three numbers of slots.
 """
 
 import dataclasses
@@ -140,7 +140,7 @@ def sample(
     weights = _decode_weights(params, spec)
     stop_ids = np.array(sorted(stop_ids), np.int32)
 
-    size = next((n for n in spec.sizes if n >= rows), spec.slots)
+    size = spec.size_for(rows)
     slots, cache, output = _start(size, rows, max_tokens, spec)
     live, ended = size, None
     while True:
@@ -148,7 +148,7 @@ def sample(
         if not batch.alive.any():
             break
         if not batch.waiting and (bound := spec.live_bound(batch.alive.max())) < live:
-            live, size = bound, next(n for n in spec.sizes if n >= bound)
+            live, size = bound, spec.size_for(bound)
             order = _order(slots, size, spec)
             slots = _take(slots, order, spec)
             cache = [_take(cache.pop(0), order, spec) for _ in range(len(cache))]

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from dots_jax.core import plugins
 from dots_jax.selection.base import Context, Selector, check_distinct
-from dots_jax.selection.checked import AGAIN, Checked
+from dots_jax.selection.checked import Checked
 
 __all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Selector", "check_distinct", "find", "make"]
 
@@ -31,7 +31,7 @@ def make(config: ConfigDict, context: Context) -> Checked:
     config = config.copy_and_resolve_references()
     config.data.num_questions = context.num_questions
     selector = find(config.selection.name)
-    with plugins.guarded(f"config.selection.name={config.selection.name} cannot be made; {AGAIN}", selector):
+    with plugins.guarded(f"config.selection.name={config.selection.name} cannot be made; {plugins.AGAIN}", selector):
         return Checked(selector(config, context))
 
 

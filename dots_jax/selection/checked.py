@@ -9,8 +9,6 @@ from dots_jax.core import plugins
 from dots_jax.core.errors import UserError
 from dots_jax.selection.base import Selector
 
-AGAIN = "mend it, and start in another --workdir"
-
 
 class Checked:
     """A selector whose methods raise UserError where they fail, or do not return what `Selector` says."""
@@ -22,7 +20,7 @@ class Checked:
         return getattr(self._selector, name)
 
     def _call(self, method: str, *args, **named) -> Any:
-        with plugins.guarded(f"{type(self._selector).__name__}.{method} failed; {AGAIN}", type(self._selector)):
+        with plugins.guarded(f"{type(self._selector).__name__}.{method} failed; {plugins.AGAIN}", type(self._selector)):
             return getattr(self._selector, method)(*args, **named)
 
     def init(self) -> Any:

@@ -299,12 +299,14 @@ def test_cache_is_updated_in_place(tiny_config, tiny_params):
     assert memory.temp_size_in_bytes < size / 2, (memory.temp_size_in_bytes, size)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 1, 2)])
-def test_other_families(tiny_config, prompts, sizes):
-    """No biases, norms of queries and keys, heads of their own width, scaled rotary frequencies."""
+@pytest.mark.parametrize("sizes, heads", [((1, 1, 1), 4), ((1, 1, 2), 4), ((1, 1, 1), 1)])
+def test_other_families(tiny_config, prompts, sizes, heads):
+    """No biases, norms of queries and keys, heads of their own width or a single one, scaled rotary frequencies."""
     family = families.Family("mine", "Mine", qk_norm=True)
     scaling = families.RopeScaling(8.0, 1.0, 4.0, 16)
-    config = dataclasses.replace(tiny_config, family=family, head_dim=6, rope_scaling=scaling)
+    config = dataclasses.replace(
+        tiny_config, family=family, head_dim=6, rope_scaling=scaling, num_heads=heads, num_kv_heads=min(heads, 2)
+    )
     params = jax.tree.map(lambda x: 5 * x, policy.init(config, jax.random.key(0)))
     params, mesh = place(params, config, *sizes)
     score = jax.jit(policy.token_logprobs, static_argnums=1)
