@@ -1,11 +1,18 @@
 """What both benchmarks share: model shapes, lengths, timing, and the measured limits of the device."""
 
 import argparse
+import collections
 import json
+import math
 import os
+import re
+import shutil
 import statistics
 import sys
+import tempfile
+import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +50,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--temperature", type=float, default=1.0)
     p.add_argument("--repeats", type=int, default=5, help="timed runs, after the warm-up")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--kernels", action="store_true", help="also trace a call and say which kernels of a GPU took the time")
     p.add_argument("--output", metavar="FILE", help="also append the JSON line here")
     return p
 
@@ -176,6 +184,39 @@ def measure_matmul(dtype, n: int | None = None) -> float:
     b = jax.random.normal(jax.random.key(0), (n, n), dtype) / n**0.5
     multiply = jax.jit(lambda a, b: a @ b)
     return 2 * n**3 / fastest(lambda a: multiply(a, b), b, calls=3 if cpu else 10)
+
+
+def kernels(function, after: float = 0.0, seconds: float = 60.0, most: int = 16) -> dict:
+    """What a GPU does while `function` runs: its busy share of the time, and the kernels that take most of it.
+
+    Traced from `after` seconds on, for at most `seconds`. Elsewhere than on a GPU there is nothing to tell.
+    """
+    folder, done = tempfile.mkdtemp(), threading.Event()
+
+    def trace():
+        if not done.wait(after):
+            jax.profiler.start_trace(folder)
+            done.wait(seconds)
+            jax.profiler.stop_trace()
+
+    thread = threading.Thread(target=trace)
+    thread.start()
+    jax.block_until_ready(function())
+    done.set()
+    thread.join()
+    taken, first, last = collections.Counter(), math.inf, 0.0
+    for file in Path(folder).rglob("*.xplane.pb"):
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+            for line in plane.lines if plane.name.startswith("/device:GPU") else ():
+                for event in line.events if line.name.startswith("Stream") else ():
+                    taken[re.sub(r"\d+", "#", event.name)[:60]] += event.duration_ns
+                    first, last = min(first, event.start_ns), max(last, event.start_ns + event.duration_ns)
+    shutil.rmtree(folder)
+    busy = sum(taken.values())
+    if not busy:
+        return {}
+    share = {name: round(ns / busy, 4) for name, ns in taken.most_common(most)}
+    return {"kernel_seconds": round(busy / 1e9, 4), "busy_share": round(busy / (last - first), 4), "kernels": share}
 
 
 def peak_memory(mesh) -> int | None:

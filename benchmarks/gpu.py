@@ -33,7 +33,7 @@ SECTIONS = {  # in order, with seconds at most, the start of a process included
     "score": 20,
     "main": 120,
 }
-TOTAL = 570  # seconds for all of them: the last ones get what is left
+TOTAL = 570  # seconds for all of them
 DEVICE = ("device", "backend", "jax")
 STAMP = ("date", "commit", "command", *DEVICE)
 WORDLESS = (0, 3)  # exit codes of a section that wrote its lines itself; 3: there are errors among them
@@ -154,6 +154,7 @@ def main(argv=None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", default="runs/gpu", metavar="DIR", help="where gpu.jsonl is written (default: %(default)s)")
     p.add_argument("--sections", default=",".join(SECTIONS), help="with commas between (default: all)")
+    p.add_argument("--seconds", type=float, default=TOTAL, help="for all sections: the last ones get what is left")
     p.add_argument("--small", action="store_true", help="tiny shapes, on a CPU: shows that the script works, no more")
     p.add_argument("--commit", help="what the lines name (default: git's)")
     p.add_argument("--table", action="store_true", help="print the lines in DIR as Markdown, and run nothing")
@@ -180,7 +181,7 @@ def main(argv=None) -> int:
 
     more = 10 if args.small else 1  # a busy CPU is no fault
     limits = {name: more * SECTIONS[name] for name in names}
-    return int(drive(limits, command, file, stamp, env, more * TOTAL) > 0)
+    return int(drive(limits, command, file, stamp, env, more * args.seconds) > 0)
 
 
 if __name__ == "__main__":

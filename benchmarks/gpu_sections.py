@@ -153,9 +153,9 @@ def correctness(lines, small: bool) -> None:
 
 
 def attend(lines, small: bool) -> None:
-    """Decode attention of one layer, most rows dead, by every body that there is."""
+    """Decode attention of one layer, of rows at all lengths, by every body that there is."""
     pieces = (8, 8) if small else (128, 128, 256, 512, 1024, 1280)
-    sizes = (16, pieces, 4, 4, 2, 8, 6, 0.6) if small else (512, pieces, 32, 12, 2, 128, 1000, 0.64)
+    sizes = (16, pieces, 4, 4, 2, 8, 6, 0.6) if small else (320, pieces, 32, 12, 2, 128, 1000, 0.06)
     x = decode_attention.inputs(*sizes)
     for name, body in decode_attention.BODIES.items():
         lines(name, decode_attention.check, body, x, 1 if small else 10)
@@ -294,20 +294,18 @@ def micro(lines, small: bool) -> None:
 
 
 def time_update(lines, small: bool) -> None:
-    """The update benchmark, ragged rows first: what real runs have."""
+    """The update benchmark on ragged rows, what real runs have."""
     flags = [*SMALL, "--repeats=1", "--minibatches=1", "--micro-rows=8", "--buckets=1", "--peak=0.1"]
-    flags = flags if small else [*BATCH, "--minibatches=2", "--micro-rows=16"]
+    flags = flags if small else [*BATCH, "--questions=32", "--minibatches=2", "--micro-rows=16", "--kernels"]
     ragged = ["--lengths=lognormal", "--useful=0.5"] if small else [*RAGGED, "--useful=0.6", "--repeats=2"]
     lines("ragged", update.main, flags + ragged)
-    lines("full", update.main, [*flags, "--repeats=1"])
 
 
 def time_sampler(lines, small: bool) -> None:
-    """The rollout benchmark, ragged and full with one program: a chunk of all tokens, so that no cache grows."""
-    flags = [*SMALL, "--chunk=11", "--bandwidth=10", "--peak=0.1"] if small else [*BATCH, "--chunk=1023"]
-    flags += ["--no-prefill", "--repeats=1"]
-    lines("ragged", rollout.main, flags + (["--lengths=lognormal"] if small else RAGGED))
-    lines("full", rollout.main, flags)
+    """The rollout benchmark on ragged rows."""
+    flags = [*SMALL, "--chunk=11", "--bandwidth=10", "--peak=0.1"] if small else [*BATCH, "--max-tokens=2048"]
+    flags += ["--no-prefill", "--repeats=1", "--lengths=lognormal"]
+    lines("ragged", rollout.main, flags if small else [*flags, "--mean=600", "--kernels"])
 
 
 def score(lines, small: bool) -> None:
@@ -338,7 +336,7 @@ _TINY = {
     "learner.micro_rows": 8,
     "learner.length_buckets": 1,
 }
-_FULL = {"train.steps": 20, "train.eval_every": 10, "train.checkpoint_every": 5}
+_FULL = {"train.steps": 20, "train.eval_every": 20, "train.checkpoint_every": 5}
 
 
 def check_main_job(fields: dict) -> dict:

@@ -3,6 +3,7 @@
 python benchmarks/rollout.py --shape=1.5b --dtype=bfloat16 --questions=64 --prompt=256 --max-tokens=1024
 """
 
+import statistics
 import sys
 from argparse import BooleanOptionalAction
 from collections import deque
@@ -171,6 +172,7 @@ def main(argv=None) -> dict:
         "limit_seconds": common.spread(limit),
         "limit_share": common.spread(x / s for x, s in zip(limit, seconds, strict=True)),
         "peak_memory_bytes": memory,
+        **(common.kernels(lambda: run(keys[1], **more), statistics.median(seconds) / 3, 1.0) if args.kernels else {}),
     }  # fmt: skip
     return common.emit(record, args.output)
 

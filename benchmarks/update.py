@@ -166,6 +166,7 @@ def main(argv=None) -> dict:
         "peak_source": "flag" if args.peak else "measured",
         "peak_share": common.spread(f / s / peak / mesh.size for f, s in zip(flops, seconds, strict=True)),
         "peak_memory_bytes": memory,
+        **(common.kernels(lambda: run(warm)) if args.kernels else {}),
     }  # fmt: skip
     return common.emit(record, args.output)
 
