@@ -99,9 +99,8 @@ def get_config() -> ConfigDict:
 
     c.learner = ConfigDict()
     c.learner.minibatches = 8  # optimizer steps per training step
-    c.learner.micro_rows = 64  # rows per forward and backward pass
-    c.learner.length_buckets = 4  # padded lengths that a micro-batch can have
-    c.learner.logits_chunk = 128  # completion tokens per row whose logits exist at once
+    c.learner.micro_tokens = 8192  # per forward and backward pass, on each device; at least a row's
+    c.learner.logits_chunk = 2048  # of them whose logits exist at once
     c.learner.clip = 0.2  # epsilon, symmetric
     c.learner.loss = "decoupled"  # replayed groups: decoupled (code) | plain (paper) | truncated_is | FILE.py:NAME
     c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated_is"
@@ -113,7 +112,8 @@ def get_config() -> ConfigDict:
     c.learner.betas = (0.9, 0.999)
     c.learner.weight_decay = 0.01  # released code; paper 0
     c.learner.max_grad_norm = 1.0
-    c.learner.remat = True  # recompute layers in the backward pass
+    c.learner.remat = "named"  # recomputed of a layer in the backward pass: none | named (all but products) | full
+    c.learner.recompute = True  # log-probs of fresh rows by the learner's own forward pass where it is not in float32
 
     c.train = ConfigDict()
     c.train.steps = 60

@@ -39,12 +39,11 @@ def get_config(which: str = "dots_rr"):
     c.replay.last_step = 40  # a third of the run: replay speeds up the beginning and harms the end
 
     c.learner.minibatches = 2
-    c.learner.micro_rows = 32
-    c.learner.length_buckets = 3
-    c.learner.logits_chunk = 32
+    c.learner.micro_tokens = 256
+    c.learner.logits_chunk = 256
     c.learner.learning_rate = 1e-4  # the best of 5e-5, 1e-4 and 2e-4 for uniform and for dots
     c.learner.warmup = 10
-    c.learner.remat = True  # also faster here: less memory traffic
+    c.learner.remat = "none"
 
     c.train.steps = 120
     c.train.batch_size = 16

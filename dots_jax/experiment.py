@@ -170,12 +170,7 @@ def check_loaded(
             check(fields.replaced(config, {"data.num_questions": pool}))
         except UserError as error:
             raise UserError(f"{pool:,} questions are left of the pool: {error}") from error
-    rows, batch, fresh = config.learner.micro_rows, replay_spec.batch_size, replay_spec.num_fresh
-    if rows % shards:
-        raise UserError(
-            f"config.learner.micro_rows={rows} does not divide over the mesh's data x fsdp = {shards} devices; "
-            f"use a multiple of {shards}"
-        )
+    batch, fresh = replay_spec.batch_size, replay_spec.num_fresh
     if replay_spec.num_replayed and any(count % shards for count in (batch, fresh, replay_spec.num_slots)):
         raise UserError(
             f"config.train.batch_size={batch}, the {fresh} of them that are fresh "

@@ -98,8 +98,12 @@ def length_unit(platform: str) -> int:
 
 
 def constrain(x: jax.Array, *axes) -> jax.Array:
-    """Places `x` by mesh axes inside jit, where `jax.sharding.use_abstract_mesh` names a mesh; else leaves it."""
-    if jax.sharding.get_abstract_mesh().empty:
+    """Places `x` by mesh axes inside jit, where `jax.sharding.use_abstract_mesh` names a mesh; else leaves it.
+
+    So it does in a function of each device's own part: there is nothing to split any more.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.manual_axes:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
@@ -119,3 +123,33 @@ def per_device(function, mesh: Mesh, replicated: int = 0):
         )(*args)
 
     return wrapped
+
+
+def batch_specs(shardings):
+    """A tree of shardings as specs of the axes of `BATCH` alone: for functions of each device's own part."""
+
+    def place(sharding: NamedSharding) -> PartitionSpec:
+        return PartitionSpec(*(name if name in BATCH else None for name in sharding.spec))
+
+    return jax.tree.map(place, shardings)
+
+
+def split_axes(local, whole):
+    """The axis along which each array of `local` is a part of that in `whole`, as only their shapes say; -1: none."""
+
+    def axis(x, y) -> int:
+        return next((i for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b), -1)
+
+    return jax.tree.map(axis, local, whole)
+
+
+def gather(local, axes, without: int = 0):
+    """The whole arrays, over fsdp; their gradients go back to the parts. `without` leading axes are gone."""
+    return jax.tree.map(
+        lambda x, axis: x if axis < 0 else jax.lax.all_gather(x, "fsdp", axis=axis - without, tiled=True), local, axes
+    )
+
+
+def add_up(grads, axes):
+    """The sum over devices, of arrays that are split over fsdp that over data: those are added up over it already."""
+    return jax.tree.map(lambda x, axis: jax.lax.psum(x, BATCH if axis < 0 else "data"), grads, axes)

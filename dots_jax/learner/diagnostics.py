@@ -7,7 +7,8 @@ from dots_jax.learner.types import Groups, UpdateSpec
 
 AGES = 8  # ages of replayed groups are counted as 1, 2, .. and this or more
 # Over the tokens with a gradient in rows of each age: sums, and maxima where the name says so.
-BY_AGE = ("tokens", "clipped", "ratio", "ratio_sq", "ratio_max", "log_ratio_sq", "kl_behaviour", "diff", "diff_max")
+BY_AGE = ("tokens", "clipped", "ratio", "ratio_sq", "ratio_max", "log_ratio_sq", "kl_behaviour")
+BY_AGE += ("diff", "diff_max", "diff_far", "diff_k3")
 
 
 def by_age(age: jax.Array, per_row: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -28,6 +29,8 @@ def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
     """
     total = {k: v.sum(0) for k, v in stats.items()}
     tokens = jnp.maximum(total["tokens"].sum(), 1)
+    fresh = {name: stats[name][0, 0] for name in BY_AGE}  # of the first minibatch, before anything has moved
+    count = jnp.maximum(fresh["tokens"], 1)
     metrics = {
         "loss": stats["loss"].mean(),
         "grad_norm": stats["grad_norm"].mean(),
@@ -35,8 +38,10 @@ def summary(stats: dict, spec: UpdateSpec, total_rows: int) -> dict:
         "clip_fraction_fresh": total["clipped"][0] / jnp.maximum(total["tokens"][0], 1),
         "ratio_max": stats["ratio_max"].max(),
         "entropy_useful": total["entropy"] / tokens,
-        "logprob_diff_mean": stats["diff"][0, 0] / jnp.maximum(stats["tokens"][0, 0], 1),
-        "logprob_diff_max": stats["diff_max"][0, 0],
+        "logprob_diff_mean": fresh["diff"] / count,
+        "logprob_diff_max": fresh["diff_max"],
+        "logprob_diff_k3": fresh["diff_k3"] / count,
+        "logprob_diff_clipped": fresh["diff_far"] / count,
         "padding": 1 - jnp.maximum(total["real"], 1e-9) / jnp.maximum(total["computed"], 1e-9),
         "skipped": 1 - total["rows"] / total_rows,
         "tokens": total["tokens"].sum(),

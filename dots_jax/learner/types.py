@@ -55,8 +55,7 @@ class UpdateSpec:
     """What the update is specialised to; the fields of `config.learner`, and the sampling temperature."""
 
     minibatches: int
-    micro_rows: int
-    length_buckets: int
+    micro_tokens: int  # of each device
     logits_chunk: int
     clip: float
     loss: Callable  # as `losses.policy_loss` calls it
@@ -69,14 +68,17 @@ class UpdateSpec:
     betas: tuple[float, float]
     weight_decay: float
     max_grad_norm: float
-    remat: bool
+    remat: str
+    recompute: bool
     temperature: float
 
     @classmethod
     def from_config(cls, config: "ConfigDict") -> "UpdateSpec":
         """The spec of a run. Raises UserError where `config.learner.loss` names no loss."""
         loss = losses.find(config.learner.loss)
-        return cls(**{**config.learner, "loss": loss}, temperature=config.rollout.temperature)
+        recompute = config.learner.recompute and config.policy.dtype != "float32"
+        fields = {**config.learner, "loss": loss, "recompute": recompute}
+        return cls(**fields, temperature=config.rollout.temperature)
 
     def schedule(self, step: jax.Array | int):
         """Learning rate at an optimizer step: linear warm-up, then constant."""
@@ -101,32 +103,27 @@ class TrainState:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """Rows of a minibatch, or of one of its micro-batches."""
+class Batch:
+    """The groups [B] of an update, or of one of its minibatches, as the loss wants them."""
 
-    tokens: jax.Array  # int32 [R, S + T or more], prompt and completion without a gap
-    prompt_lengths: jax.Array  # int32 [R]
-    completions: jax.Array  # int32 [R, T]
-    lengths: jax.Array  # int32 [R]
-    behaviour: jax.Array  # float32 [R, T]
-    proximal: jax.Array  # float32 [R, T], log-probs before this step's updates where they differ from behaviour
-    age: jax.Array  # int32 [R], training steps since the row was generated; 0: fresh
-    advantages: jax.Array  # float32 [R]
-    weights: jax.Array  # float32 [R], of each token in the loss
+    prompts: jax.Array  # int32 [B, S]
+    prompt_lengths: jax.Array  # int32 [B]
+    completions: jax.Array  # int32 [B, G, T]
+    lengths: jax.Array  # int32 [B, G]
+    behaviour: jax.Array  # float32 [B, G, T]
+    proximal: jax.Array  # float32 [B, G, T], log-probs before this step's updates where they differ from behaviour
+    reference: jax.Array | None  # float32 [B, G, T], log-probs of the KL penalty's policy
+    age: jax.Array  # int32 [B], training steps since the group was generated; 0: fresh
+    advantages: jax.Array  # float32 [B, G]
+    weights: jax.Array  # float32 [B, G], of each token in the loss
 
 
 def check(config: "ConfigDict") -> None:
-    """Raises UserError where a batch does not divide into minibatches, and these into micro-batches."""
+    """Raises UserError where a batch does not divide into minibatches, or the loss is none."""
     batch, parts = config.train.batch_size, config.learner.minibatches
     if batch % parts:
         raise UserError(
             f"config.train.batch_size={batch} does not divide into config.learner.minibatches={parts} equal parts; "
             f"use {max(1, batch // parts) * parts} questions or another number of minibatches"
-        )
-    rows, micro = batch // parts * config.rollout.group_size, config.learner.micro_rows
-    if rows % micro:
-        raise UserError(
-            f"the {rows} rows of a minibatch (config.train.batch_size / config.learner.minibatches x "
-            f"config.rollout.group_size) do not divide into micro-batches of config.learner.micro_rows={micro}"
         )
     losses.find(config.learner.loss)

@@ -1,9 +1,8 @@
 """The jitted GRPO-RR update: one training step, `minibatches` optimizer steps, only on rows that have a gradient.
 
-Part of the groups may be drawn from the buffer of earlier rollouts; the fresh ones go into it afterwards. The rows of
-a minibatch are sorted by length and cut into micro-batches. Each runs the branch compiled for the shortest sufficient
-padded length; a micro-batch in which no row has a gradient runs none. A token's weight in the loss is known beforehand,
-so skipped rows still count in the normalisation and accumulation is exact.
+Part of the groups may be drawn from the buffer of earlier rollouts; the fresh ones go into it afterwards. A token's
+weight in the loss is known beforehand, so that rows without a gradient need not be computed to count in the
+normalisation, and accumulation over micro-batches is exact.
 """
 
 import dataclasses
@@ -14,10 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from dots_jax.core import rng, sharding
-from dots_jax.core.arithmetic import round_up
-from dots_jax.learner import diagnostics, losses, microbatch, replay
-from dots_jax.learner.types import Groups, Rows, TrainState, UpdateSpec
-from dots_jax.policy import scoring, transformer
+from dots_jax.learner import diagnostics, gradients, losses, replay
+from dots_jax.learner.types import Batch, Groups, TrainState, UpdateSpec
+from dots_jax.policy import transformer
 from dots_jax.policy.transformer import ModelConfig
 from dots_jax.rollout.types import Rollouts
 
@@ -55,8 +53,8 @@ def update(
 ) -> tuple[TrainState, Groups | None, dict]:
     """One training step on B groups: fresh ones and, with a buffer, what is drawn from it for the others.
 
-    B must divide by spec.minibatches, and the rows of a minibatch by spec.micro_rows. Where the buffer has too few
-    groups the batch has rows without weight: shapes do not depend on how many groups are fresh or there to draw.
+    B must divide by spec.minibatches. Where the buffer has too few groups the batch has rows without weight: shapes do
+    not depend on how many groups are fresh or there to draw.
 
     State and buffer are donated; without a buffer all of the B groups are fresh, and none is kept. With one they lie
     as `replay.spread` lays them, `num_fresh` of them, int32 [], are fresh, and `replay_spec` is required. `reference`,
@@ -64,7 +62,7 @@ def update(
 
     Returns the new state, the buffer with the fresh groups, and metrics, as `diagnostics.summary` has them.
     """
-    now, (B, G), batch = state.step + 1, groups.rewards.shape, groups
+    now, B, batch, static = state.step + 1, len(groups.ids), groups, (model_config, spec, mesh)
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)
     if buffer is not None:
         shards, num_replayed = len(buffer.ids), replay_spec.num_replayed
@@ -82,20 +80,17 @@ def update(
     advantages = losses.advantages(batch.rewards, spec.advantage_std)
     if buffer is not None and replay_spec.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
-    rows = _rows(batch.rollouts, advantages, age, sharding.platform(mesh))
-    scored = jnp.float32(0)
-    if buffer is not None and losses.needs_proximal(spec.loss) and spec.minibatches > 1:
-        rows, scored = _with_proximal(state.params, rows, model_config, spec, mesh)
+    is_first = jnp.arange(spec.minibatches) == 0
+    data, scored = _scored(state.params, _batch(batch.rollouts, advantages, age), order, reference, *static)
     # Group by group in random order, a minibatch each.
-    split = (spec.minibatches, B // spec.minibatches * G)
-    rows = jax.tree.map(lambda x: x.reshape(B, G, *x.shape[1:])[order].reshape(*split, *x.shape[1:]), rows)
+    data = jax.tree.map(lambda x: x[order].reshape(spec.minibatches, -1, *x.shape[1:]), data)
     optimizer = spec.optimizer()
 
-    def optimizer_step(carry: tuple, rows: Rows):
-        params, master, opt_state = carry
-        weights = losses.aggregation_weights(rows.lengths, spec.aggregation, rows.completions.shape[1])
-        rows = dataclasses.replace(rows, weights=weights)
-        grads, stats = _gradients(params, rows, model_config, spec, reference, mesh)
+    def optimizer_step(carry: tuple, inputs: tuple[jax.Array, Batch]):
+        (params, master, opt_state), (is_first, data) = carry, inputs
+        weights = losses.aggregation_weights(data.lengths.ravel(), spec.aggregation, data.completions.shape[2])
+        data = dataclasses.replace(data, weights=weights.reshape(data.lengths.shape))
+        grads, stats = gradients.gradients(params, data, is_first, *static)
         target = params if master is None else master
         updates, opt_state = optimizer.update(grads, opt_state, target)
         target = optax.apply_updates(target, updates)
@@ -105,8 +100,8 @@ def update(
             params, master = jax.tree.map(lambda p, t: t.astype(p.dtype), params, target), target
         return (params, master, opt_state), stats | {"grad_norm": optax.global_norm(grads)}
 
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        carry, stats = jax.lax.scan(optimizer_step, (state.params, state.master, state.opt_state), rows)
+    carry = state.params, state.master, state.opt_state
+    carry, stats = jax.lax.scan(optimizer_step, carry, (is_first, data))
     entropy = -groups.rollouts.logprobs.sum() / groups.rollouts.lengths.sum()
     info = diagnostics.summary(stats, spec, batch.rewards.size) | {"entropy": entropy, "scored": scored}
     if buffer is not None:
@@ -119,104 +114,33 @@ def update(
     return TrainState(*carry, state.step + 1), buffer, info
 
 
-def row_length(prompt_tokens: int, max_tokens: int, platform: str) -> int:
-    """Tokens of a whole padded row: a prompt and its completion."""
-    return round_up(prompt_tokens + max_tokens, sharding.length_unit(platform))
+def _batch(rollouts: Rollouts, advantages: jax.Array, age: jax.Array) -> Batch:
+    r = rollouts
+    return Batch(
+        r.prompts, r.prompt_lengths, r.tokens, r.lengths, r.logprobs, r.logprobs, None, age, advantages,
+        jnp.zeros(r.lengths.shape, jnp.float32),
+    )  # fmt: skip
 
 
-def _rows(rollouts: Rollouts, advantages: jax.Array, age: jax.Array, platform: str) -> Rows:
-    P, G, T = rollouts.tokens.shape
-
-    def repeat(x: jax.Array):  # [P, ...] -> [R, ...]
-        return jnp.broadcast_to(x[:, None], (P, G, *x.shape[1:])).reshape(P * G, *x.shape[1:])
-
-    prompts, prompt_lengths = repeat(rollouts.prompts), repeat(rollouts.prompt_lengths)
-    completions = rollouts.tokens.reshape(P * G, T)
-    width = row_length(prompts.shape[1], T, platform)
-    at = jnp.arange(width) - prompt_lengths[:, None]
-    after = jnp.take_along_axis(completions, jnp.clip(at, 0, T - 1), axis=1)
-    before = jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1])))
-    tokens = jnp.where(at < 0, before, after)
-    lengths, behaviour = rollouts.lengths.reshape(-1), rollouts.logprobs.reshape(P * G, T)
-    weights = jnp.zeros(lengths.shape, jnp.float32)
-    loss_inputs = behaviour, behaviour, repeat(age), advantages.reshape(-1), weights
-    return Rows(tokens, prompt_lengths, completions, lengths, *loss_inputs)
-
-
-def _with_proximal(
-    params: dict, rows: Rows, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh
-) -> tuple[Rows, jax.Array]:
-    """The rows with the log-probs of the policy as it is, and how many tokens that took.
-
-    Computed for replayed rows that have a gradient: the policy that generated a fresh row is the policy as it is.
-    """
-    active = (rows.age > 0) & (rows.advantages != 0)
-
-    def compute(size: int, carry: None, rows: Rows):
-        T = min(rows.completions.shape[1], size - 1)
-        logp, _ = _logprobs(params, rows, size, model_config, spec)
-        return carry, jnp.pad(logp, ((0, 0), (0, rows.completions.shape[1] - T)))
-
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        _, logp = microbatch.scan(rows, active, spec, mesh, None, compute, lambda carry, rows: (carry, rows.behaviour))
-    proximal = jnp.where(active[:, None], logp, rows.behaviour)
-    return dataclasses.replace(rows, proximal=proximal), jnp.where(active, rows.lengths, 0).sum(dtype=jnp.float32)
-
-
-def _gradients(
-    params: dict, rows: Rows, model_config: ModelConfig, spec: UpdateSpec, reference: dict | None,
+def _scored(
+    params: dict, batch: Batch, order: jax.Array, reference: dict | None, model_config: ModelConfig, spec: UpdateSpec,
     mesh: jax.sharding.Mesh,
-):  # fmt: skip
-    """Float32 gradients of a minibatch's loss, and sums for the metrics."""
-    active = (rows.lengths > 0) if spec.kl_coef else (rows.advantages != 0)
+) -> tuple[Batch, jax.Array]:  # fmt: skip
+    """The batch with the log-probs of the policy as it is, and of the KL penalty's; how many tokens the first took.
 
-    def compute(size: int, carry: tuple, rows: Rows):
-        grads, stats = carry
-        (loss, new), g = jax.value_and_grad(_loss, has_aux=True)(params, rows, size, model_config, spec, reference)
-        grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), grads, g)
-        new |= {"loss": loss, "computed": jnp.float32(size * spec.micro_rows), "rows": jnp.float32(spec.micro_rows)}
-        return (grads, {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()}), None
-
-    start = dict.fromkeys(("loss", "computed", "rows", "real", "entropy", "kl"), jnp.float32(0))
-    start |= dict.fromkeys(diagnostics.BY_AGE, jnp.zeros(diagnostics.AGES + 1))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
-    zeros = jax.lax.with_sharding_constraint(zeros, transformer.shardings(model_config, mesh))
-    return microbatch.scan(rows, active, spec, mesh, (zeros, start), compute, lambda carry, rows: (carry, None))[0]
-
-
-def _logprobs(params: dict, rows: Rows, size: int, model_config: ModelConfig, spec: UpdateSpec):
-    """Log-probs and entropies, float32 [R, min(T, size - 1)], of completions; no row is longer than `size`."""
-    tokens, completions = rows.tokens[:, :size], rows.completions[:, : size - 1]
-    hidden = transformer.hidden(params, model_config, tokens, remat=spec.remat)
-    at = rows.prompt_lengths[:, None] - 1 + jnp.arange(completions.shape[1])
-    hidden = jnp.take_along_axis(hidden, jnp.minimum(at, tokens.shape[1] - 1)[..., None], axis=1)
-    return scoring.score(
-        hidden, transformer.head(params), completions, spec.temperature, model_config.num_tokens, spec.logits_chunk
-    )
-
-
-def _loss(params: dict, rows: Rows, size: int, model_config: ModelConfig, spec: UpdateSpec, reference: dict | None):
-    """The part of the loss that these rows give, all of them at most `size` long, and sums for the metrics."""
-    logp, entropy = _logprobs(params, rows, size, model_config, spec)
-    T = logp.shape[1]
-    behaviour, proximal = rows.behaviour[:, :T], rows.proximal[:, :T]
-    real = jnp.arange(T) < rows.lengths[:, None]
-    if not spec.kl_coef:
-        real &= rows.advantages[:, None] != 0  # rows along for the ride have no part in the metrics either
-    mask = jnp.where(real, rows.weights[:, None], 0.0)
-    if spec.minibatches == 1:  # nothing has moved yet
-        proximal = jnp.where(rows.age[:, None] > 0, jax.lax.stop_gradient(logp), proximal)
-    args = (behaviour, proximal, rows.advantages, mask, spec.clip, spec.loss, spec.ratio_cap)
-    loss, _, info = losses.policy_loss(logp, *args)
-    diff = jnp.where(real, jnp.abs(logp - behaviour), 0.0)
-    info = diagnostics.by_age(rows.age, info | {"diff": diff.sum(1), "diff_max": diff.max(1)}) | {
-        "real": (rows.prompt_lengths + rows.lengths).sum(),
-        "entropy": jnp.where(real, entropy, 0.0).sum(),
-        "kl": 0.0,
-    }
+    Computed for rows that have a gradient, if the policy as it is has not generated them, or not with the same
+    numbers. The first minibatch's are those of its own forward pass.
+    """
+    proximal, count = batch.proximal, jnp.float32(0)
     if spec.kl_coef:
-        ref, _ = _logprobs(reference, rows, size, model_config, spec)
-        kl = losses.kl_penalty(logp, jnp.where(real, jax.lax.stop_gradient(ref), logp))
-        loss += spec.kl_coef * (mask * kl).sum()
-        info["kl"] = kl.sum()
-    return loss, {k: jax.lax.stop_gradient(jnp.float32(v)) for k, v in info.items()}
+        reference = gradients.logprobs(reference, batch, batch.lengths > 0, model_config, spec, mesh)
+        batch = dataclasses.replace(batch, reference=reference)
+    replayed = losses.needs_proximal(spec.loss)
+    if (replayed or spec.recompute) and spec.minibatches > 1:
+        wanted = jnp.where(batch.age > 0, replayed, spec.recompute)
+        wanted = wanted.at[order[: len(order) // spec.minibatches]].set(False)
+        active = wanted[:, None] & (batch.advantages != 0) & (batch.lengths > 0)
+        logp = gradients.logprobs(params, batch, active, model_config, spec, mesh)
+        proximal = jnp.where(active[..., None], logp, proximal)
+        count = jnp.where(active, batch.lengths, 0).sum(dtype=jnp.float32)
+    return dataclasses.replace(batch, proximal=proximal), count

@@ -2,10 +2,11 @@
 use `distribution`, so that a stored log-prob is the learner's log-prob.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from dots_jax.core.arithmetic import ceil_div
 from dots_jax.policy import transformer
 from dots_jax.policy.transformer import ModelConfig
 
@@ -28,33 +29,65 @@ def distribution(hidden: jax.Array, head: jax.Array, temperature: float, num_tok
 
 
 def score(
-    hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float, num_tokens: int, chunk: int = 128
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float, num_tokens: int, chunk: int = 4096
 ):
-    """Log-prob of each target and entropy of each distribution, both float32 [B, T].
+    """Log-prob of each target and entropy of each distribution, both float32 [N].
 
-    hidden [B, T, D], targets int32 [B, T]. Only `chunk` tokens of each row have logits at a time, in the backward
-    pass too (recomputed there); no gradient flows through the entropy. An impossible target scores -inf.
+    hidden [N, D], targets int32 [N]. Only `chunk` tokens have logits at a time, in the backward pass too (recomputed
+    there); no gradient flows through the entropy. An impossible target scores -inf.
     """
-    B, T, D = hidden.shape
+    logp, entropy, _ = _score(num_tokens, min(chunk, len(hidden)), hidden, head, targets, temperature)
+    return logp, entropy
 
-    @jax.checkpoint
-    def score_chunk(hidden: jax.Array, targets: jax.Array):
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _score(num_tokens: int, chunk: int, hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float):
+    """Log-prob, entropy, and the log of the sum of exponentials."""
+
+    def one(hidden: jax.Array, targets: jax.Array):
         x = distribution(hidden, head, temperature, num_tokens)
         norm = jax.nn.logsumexp(x, axis=-1)
         # A masked sum instead of a gather: it fuses, and needs no collective where V is split.
-        hit = jnp.arange(x.shape[-1]) == targets[..., None]
-        logp = jnp.where(hit, x, 0.0).sum(-1) - norm
-        y = jax.lax.stop_gradient(x - norm[..., None])
-        return logp, -jnp.where(jnp.isfinite(y), jnp.exp(y) * y, 0.0).sum(-1)
+        hit = jnp.arange(x.shape[-1]) == targets[:, None]
+        y = x - norm[:, None]
+        entropy = -jnp.where(jnp.isfinite(y), jnp.exp(y) * y, 0.0).sum(-1)
+        return jnp.where(hit, x, 0.0).sum(-1) - norm, entropy, norm
 
-    if chunk >= T:
-        return score_chunk(hidden, targets)
-    n = ceil_div(T, chunk)
-    pad = n * chunk - T
-    hidden = jnp.pad(hidden, ((0, 0), (0, pad), (0, 0))).reshape(B, n, chunk, D).swapaxes(0, 1)
-    targets = jnp.pad(targets, ((0, 0), (0, pad))).reshape(B, n, chunk).swapaxes(0, 1)
-    _, out = jax.lax.scan(lambda _, x: (None, score_chunk(*x)), None, (hidden, targets))
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(B, n * chunk)[:, :T], out)
+    _, out = jax.lax.scan(lambda _, x: (None, one(*x)), None, _chunks(chunk, hidden, targets))
+    return tuple(x.ravel()[: len(hidden)] for x in out)
+
+
+def _score_forward(num_tokens, chunk, hidden, head, targets, temperature):
+    out = _score(num_tokens, chunk, hidden, head, targets, temperature)
+    return out, (hidden, head, targets, temperature, out[2])
+
+
+def _score_backward(num_tokens, chunk, saved, cotangents):
+    # Written out, so that both products take the policy's dtype: by itself XLA would take float32 for them.
+    hidden, head, targets, temperature, norm = saved
+
+    def one(total: jax.Array, x: tuple):
+        hidden, targets, norm, weight = x
+        logits = distribution(hidden, head, temperature, num_tokens)
+        hit = jnp.arange(logits.shape[-1]) == targets[:, None]
+        slope = jnp.where(jnp.isfinite(logits), hit - jnp.exp(logits - norm[:, None]), 0.0)
+        slope = (slope * weight[:, None] / temperature).astype(head.dtype)
+        back = jnp.einsum("nv,vd->nd", slope, head, preferred_element_type=_F32).astype(hidden.dtype)
+        return total + jnp.einsum("nv,nd->vd", slope, hidden, preferred_element_type=_F32), back
+
+    zeros = jnp.zeros(head.shape, _F32)
+    total, back = jax.lax.scan(one, zeros, _chunks(chunk, hidden, targets, norm, cotangents[0]))
+    return back.reshape(-1, hidden.shape[1])[: len(hidden)], total.astype(head.dtype), None, None
+
+
+_score.defvjp(_score_forward, _score_backward)
+
+
+def _chunks(size: int, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Arrays [N, ..] as [chunks, size, ..]."""
+    pad = -len(arrays[0]) % size
+    arrays = (jnp.pad(x, [(0, pad)] + [(0, 0)] * (x.ndim - 1)) for x in arrays)
+    return tuple(x.reshape(-1, size, *x.shape[1:]) for x in arrays)
 
 
 def token_logprobs(
@@ -64,13 +97,14 @@ def token_logprobs(
     lengths: jax.Array,
     temperature: float = 1.0,
     *,
-    chunk: int = 128,
+    chunk: int = 4096,
 ):
     """Log-prob of every token given those before it, and the entropy there, both float32 [B, T].
 
     tokens int32 [B, T] right-padded, lengths int32 [B]. Zero at a row's first token and past its length.
     """
-    x = transformer.hidden(params, model_config, tokens)
-    out = score(x[:, :-1], transformer.head(params), tokens[:, 1:], temperature, model_config.num_tokens, chunk)
+    x = transformer.hidden(params, model_config, tokens)[:, :-1]
+    targets, head = tokens[:, 1:], transformer.head(params)
+    out = score(x.reshape(-1, x.shape[2]), head, targets.ravel(), temperature, model_config.num_tokens, chunk)
     real = jnp.arange(1, tokens.shape[1]) < lengths[:, None]
-    return tuple(jnp.pad(jnp.where(real, y, 0.0), ((0, 0), (1, 0))) for y in out)
+    return tuple(jnp.pad(jnp.where(real, y.reshape(targets.shape), 0.0), ((0, 0), (1, 0))) for y in out)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from dots_jax.core import sharding
@@ -115,6 +116,11 @@ def shardings(model_config: ModelConfig, mesh: jax.sharding.Mesh, rules=sharding
     return jax.tree.map(place, declare(model_config))
 
 
+def structs(model_config: ModelConfig) -> dict:
+    """The tree of shapes of the parameters."""
+    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, _F32), declare(model_config))
+
+
 def init(model_config: ModelConfig, key: jax.Array, dtype=jnp.float32, mesh: jax.sharding.Mesh | None = None) -> dict:
     """Random parameters of any shape, made where they will lie."""
     leaves, treedef = jax.tree.flatten(declare(model_config))
@@ -161,8 +167,8 @@ def _rotate(x: jax.Array, rotary):
 
 
 def _project(y: jax.Array, w: dict, name: str) -> jax.Array:
-    """States [B, T, D] times the matrix `name` [D, H, E], with its bias if there is one."""
-    out = jnp.einsum("btd,dhe->bthe", y, w[name])
+    """States [.., D] times the matrix `name` [D, H, E], with its bias if there is one."""
+    out = jnp.einsum("...d,dhe->...he", y, w[name])
     return out + w[f"{name}_bias"] if f"{name}_bias" in w else out
 
 
@@ -176,65 +182,144 @@ def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
     return out.reshape(len(x), 1, *w.shape[:-1])
 
 
-def _block(
-    x: jax.Array, w: dict, model_config: ModelConfig, rotary: tuple, attend: Callable, on_rows: Callable | None = None
-):
-    """One layer on x [B, T, D]; `attend(q, k, v) -> (values [B, T, H, E], anything)`.
+def _times(x: jax.Array, w: jax.Array) -> jax.Array:
+    """The states [N, ..] times a matrix [D, ..] of `fuse`, D numbers a state: [N, ..]."""
+    return (x.reshape(len(x), -1) @ w.reshape(len(w), -1)).reshape(len(x), *w.shape[1:])
 
-    `on_rows(function, *arrays)` applies a function of arrays [B, ..]; by default it calls it.
+
+def _block(
+    x: jax.Array,
+    w: dict,
+    model_config: ModelConfig,
+    rotary: tuple,
+    attend: Callable,
+    on_rows: Callable | None = None,
+    multiply: Callable = _times,
+):
+    """One layer on x [.., D]; `attend(q, k, v) -> (values [.., H, E], anything)`.
+
+    `on_rows(function, *arrays)` applies a function of arrays whose first axis is x's; by default it calls it.
+    `multiply(states, matrix)` is for weights that stand side by side, as `fuse` and `decode_weights` lay them.
     """
 
     def project(x: jax.Array, *rotary):
         y = _norm(x, w["attn_norm"], model_config.norm_eps)
         if "qkv" in w:
             heads = model_config.num_heads, model_config.num_heads + model_config.num_kv_heads
-            qkv = _multiply(y, w["qkv"])
-            q, k, v = jnp.split(qkv + w["qkv_bias"] if "qkv_bias" in w else qkv, heads, axis=2)
+            qkv = multiply(y, w["qkv"])
+            qkv = checkpoint_name(qkv + w["qkv_bias"] if "qkv_bias" in w else qkv, "qkv")
+            q, k, v = jnp.split(qkv, heads, axis=-2)
         else:
-            q, k, v = (_project(y, w, name) for name in "qkv")
+            q, k, v = (checkpoint_name(_project(y, w, name), "qkv") for name in "qkv")
         if model_config.family.qk_norm:
             q, k = _norm(q, w["q_norm"], model_config.norm_eps), _norm(k, w["k_norm"], model_config.norm_eps)
         return _rotate(q, rotary), _rotate(k, rotary), v
 
     def combine(x: jax.Array, values: jax.Array):
+        values = checkpoint_name(values, "attention")
         if "qkv" in w:
-            x = x + _multiply(values, w["o"])
+            x = checkpoint_name(x + multiply(values, w["o"]), "residual")
             y = _norm(x, w["mlp_norm"], model_config.norm_eps)
-            gate, up = jnp.split(_multiply(y, w["gate_up"]), 2, axis=-1)
-            return x + _multiply(jax.nn.silu(gate) * up, w["down"])
-        x = x + jnp.einsum("bthe,hed->btd", values, w["o"])
+            gate, up = jnp.split(checkpoint_name(multiply(y, w["gate_up"]), "gate_up"), 2, axis=-1)
+            return x + multiply(jax.nn.silu(gate) * up, w["down"])
+        x = checkpoint_name(x + jnp.einsum("...he,hed->...d", values, w["o"]), "residual")
         y = _norm(x, w["mlp_norm"], model_config.norm_eps)
-        return x + (jax.nn.silu(y @ w["gate"]) * (y @ w["up"])) @ w["down"]
+        gate, up = checkpoint_name(y @ w["gate"], "gate_up"), checkpoint_name(y @ w["up"], "gate_up")
+        return x + (jax.nn.silu(gate) * up) @ w["down"]
 
     on_rows = on_rows or (lambda function, *arrays: function(*arrays))
     values, kept = attend(*on_rows(project, x, *rotary))
     return on_rows(combine, x, values), kept
 
 
-def hidden(params: dict, model_config: ModelConfig, tokens: jax.Array, *, remat: bool = False, keep_kv: bool = False):
+REMAT = {  # what the backward pass finds of a layer: all, what its products gave, or nothing but what went in
+    "none": lambda layer: layer,
+    "named": functools.partial(
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.save_only_these_names("qkv", "attention", "residual", "gate_up"),
+    ),
+    "full": jax.checkpoint,
+}
+
+
+def embed(params: dict, tokens: jax.Array) -> jax.Array:
+    """The embeddings [.., D] of tokens [..]."""
+    # In float32 for the gradient: a sum over thousands of equal tokens, of which bfloat16 would lose most.
+    table = params["embed"]
+    return table.astype(_F32)[tokens].astype(table.dtype)
+
+
+def layers(
+    params: dict,
+    model_config: ModelConfig,
+    x: jax.Array,
+    positions: jax.Array,
+    attend: Callable,
+    given=None,
+    remat: str = "none",
+    whole: Callable = lambda w: w,
+):
+    """States [.., D] after all layers and the final norm, and over layers what `attend` kept.
+
+    Args:
+      params: as `declare` has them, or as `fuse` lays them.
+      model_config: their shape.
+      x: [.., D].
+      positions: int32 [..].
+      attend: (q, k, v, a layer's part of `given`) -> (values, anything).
+      given: arrays [L, ..].
+      remat: what of each layer is recomputed in the backward pass, a name of `REMAT`.
+      whole: makes a layer's parameters whole, where they are split.
+    """
+    rotary = _rotary(positions, model_config)
+
+    def layer(x: jax.Array, inputs: tuple):
+        w, given = inputs
+        x, kept = _block(x, whole(w), model_config, rotary, lambda *qkv: attend(*qkv, given))
+        return sharding.constrain(x, sharding.BATCH), kept
+
+    x, kept = jax.lax.scan(REMAT[remat](layer), x, (params["layers"], given))
+    return _norm(x, params["norm"], model_config.norm_eps), kept
+
+
+def hidden(params: dict, model_config: ModelConfig, tokens: jax.Array, *, keep_kv: bool = False):
     """Hidden states [B, T, D] after the final norm of right-padded tokens [B, T].
 
     Causal, so that what stands right of a row's last token never reaches it; states there mean nothing.
     With `keep_kv` also the keys and values of all layers, each [L, B, K, T, E], keys rotated.
-    `remat` recomputes each layer in the backward pass.
     """
-    rotary = _rotary(jnp.arange(tokens.shape[1])[None], model_config)
-    # Rows and the table's width are split over the same mesh axis: gather the table, not its rows' states. The lookup
-    # is in float32 for its gradient: a sum over thousands of equal tokens, of which bfloat16 would lose most.
-    table = sharding.constrain(params["embed"])
-    x = sharding.constrain(table.astype(_F32)[tokens].astype(table.dtype), sharding.BATCH)
+    # Rows and the table's width are split over the same mesh axis: gather the table, not its rows' states.
+    x = embed({"embed": sharding.constrain(params["embed"])}, tokens)
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array):
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, _):
         kept = (k.swapaxes(1, 2), v.swapaxes(1, 2)) if keep_kv else None
         return attention.causal(q, k, v), kept
 
-    def layer(x: jax.Array, w):
-        x, kept = _block(x, w, model_config, rotary, attend)
-        return sharding.constrain(x, sharding.BATCH), kept
-
-    x, kept = jax.lax.scan(jax.checkpoint(layer) if remat else layer, x, params["layers"])
-    x = _norm(x, params["norm"], model_config.norm_eps)
+    x = sharding.constrain(x, sharding.BATCH)
+    x, kept = layers(params, model_config, x, jnp.arange(tokens.shape[1])[None], attend)
     return (x, kept) if keep_kv else x
+
+
+def fuse(params: dict, model_config: ModelConfig) -> dict:
+    """Parameters with q/k/v and gate/up of each layer side by side in one matrix."""
+    stack, L = dict(params["layers"]), model_config.num_layers
+    stack["qkv"] = jnp.concatenate([stack.pop(n) for n in "qkv"], axis=2)
+    if model_config.family.qkv_bias:
+        stack["qkv_bias"] = jnp.concatenate([stack.pop(f"{n}_bias") for n in "qkv"], axis=1)
+    stack["gate_up"] = jnp.concatenate([stack.pop("gate"), stack.pop("up")], axis=2)
+    stack["o"] = stack["o"].reshape(L, -1, stack["o"].shape[-1])
+    return {**params, "layers": stack}
+
+
+def unfuse(fused: dict, model_config: ModelConfig) -> dict:
+    """What `fuse` has laid side by side, apart again."""
+    stack, heads = dict(fused["layers"]), (model_config.num_heads, model_config.num_heads + model_config.num_kv_heads)
+    stack |= zip("qkv", jnp.split(stack.pop("qkv"), heads, axis=2), strict=True)
+    if model_config.family.qkv_bias:
+        stack |= zip((f"{n}_bias" for n in "qkv"), jnp.split(stack.pop("qkv_bias"), heads, axis=1), strict=True)
+    stack |= zip(("gate", "up"), jnp.split(stack.pop("gate_up"), 2, axis=2), strict=True)
+    stack["o"] = stack["o"].reshape(len(stack["o"]), model_config.num_heads, -1, stack["o"].shape[-1])
+    return {**fused, "layers": stack}
 
 
 def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[dict, dict]:
@@ -246,12 +331,8 @@ def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.M
     stack, places = dict(params["layers"]), shardings(model_config, mesh, sharding.RULES | {"embed": None})
     place = {key: p.update(spec=PartitionSpec(*p.spec[1:])) for key, p in places["layers"].items()}
     if mesh.shape["tensor"] == 1:
-        stack["qkv"] = jnp.concatenate([stack.pop(n) for n in "qkv"], axis=2)
-        if model_config.family.qkv_bias:
-            stack["qkv_bias"] = jnp.concatenate([stack.pop(f"{n}_bias") for n in "qkv"], axis=1)
-        stack["gate_up"] = jnp.concatenate([stack.pop("gate"), stack.pop("up")], axis=2)
-        stack |= {name: jnp.moveaxis(stack[name], 1, -1) for name in ("qkv", "gate_up", "down")}
-        stack["o"] = jnp.moveaxis(stack["o"], -1, 1).reshape(model_config.num_layers, model_config.width, -1)
+        stack = fuse(params, model_config)["layers"]
+        stack |= {name: jnp.moveaxis(stack[name], 1, -1) for name in ("qkv", "o", "gate_up", "down")}
         place = dict.fromkeys(stack, sharding.replicated(mesh))
     layers = [{key: x[i] for key, x in stack.items()} for i in range(model_config.num_layers)]
     return {**params, "layers": layers}, {**places, "layers": [place] * model_config.num_layers}
@@ -317,6 +398,6 @@ def decode_step(
             rv = jax.lax.dynamic_update_slice_in_dim(rv, v.swapaxes(1, 2), step, axis=2)
             return attention.decode(q[:, 0], keys, values, starts, lengths, rk, rv, step)[:, None], (rk, rv)
 
-        x, kept = _block(x, w, model_config, rotary, attend, on_rows)
+        x, kept = _block(x, w, model_config, rotary, attend, on_rows, _multiply)
         new_recent.append(kept)
     return _norm(x, weights["norm"], model_config.norm_eps)[:, 0], new_recent

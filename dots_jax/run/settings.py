@@ -33,7 +33,7 @@ FREE = (
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
     *(f"replay.{name}" for name in ("capacity", "insert", "max_age", "draw_once", "positive_only")),
-    *("rollout.group_size", "rollout.max_tokens", "learner.micro_rows"),
+    *("rollout.group_size", "rollout.max_tokens"),
 )
 
 

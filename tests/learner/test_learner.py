@@ -12,13 +12,12 @@ from dots_jax import learner, policy
 from dots_jax.core import plugins, rng, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import losses, replay
-from dots_jax.learner.microbatch import buckets
 from dots_jax.rollout import Rollouts
 
 P, G, S, T = 8, 4, 5, 9
 SPEC = dataclasses.replace(
-    learner.UpdateSpec.from_config(common.get_config()), minibatches=2, micro_rows=8, length_buckets=2, logits_chunk=4,
-    loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat=False, temperature=0.8,
+    learner.UpdateSpec.from_config(common.get_config()), minibatches=2, micro_tokens=24, logits_chunk=10,
+    loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat="none", recompute=False, temperature=0.8,
 )  # fmt: skip
 REPLAY = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
 STILL = dataclasses.replace(SPEC, learning_rate=1e-6, weight_decay=0.0)
@@ -92,11 +91,6 @@ def test_aggregation_weights_by_hand():
     np.testing.assert_allclose(weights["token"][:2], [1 / 4, 1 / 4])
     np.testing.assert_allclose(weights["sequence"][:2], [1 / 2, 1 / 6])
     np.testing.assert_allclose(weights["constant"][:2], [1 / 10, 1 / 10])
-
-
-def test_buckets():
-    assert buckets(64, 4) == (16, 32, 48, 64) and buckets(7, 3) == (3, 5, 7) and buckets(2, 4) == (2,)
-    assert buckets(1024, 4, 128) == (256, 512, 768, 1024) and buckets(384, 4, 128) == (128, 256, 384)
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +168,13 @@ def test_update_equals_plain_grpo(tiny_config, tiny_params, batch):
         assert abs(x - y).max() < 2.1e-2
 
 
-SMALL = {"micro_rows": 4, "length_buckets": 3, "logits_chunk": 1}
+SMALL = {"micro_tokens": 9, "logits_chunk": 1, "remat": "named"}
 
 
 @pytest.mark.parametrize(
     "aggregation, change, sizes",
     [
-        ("token", {"length_buckets": 1, "micro_rows": 16, "logits_chunk": 64, "remat": True}, (1, 1, 1)),
+        ("token", {"micro_tokens": 200, "logits_chunk": 64, "remat": "full"}, (1, 1, 1)),
         ("token", {}, (2, 2, 2)),
         pytest.param("sequence", SMALL, (1, 1, 1), marks=pytest.mark.slow),
         pytest.param("constant", SMALL, (1, 1, 1), marks=pytest.mark.slow),
@@ -196,8 +190,9 @@ def test_update_does_not_depend_on(tiny_config, tiny_params, batch, aggregation,
         np.testing.assert_allclose(x, y, atol=1e-4)
     for name in ("loss", "grad_norm", "clip_fraction", "entropy_useful", "logprob_diff_mean"):
         np.testing.assert_allclose(other[name], info[name], rtol=1e-3, err_msg=name)
-    if "micro_rows" in change:
-        assert other["skipped"] != info["skipped"] or other["padding"] != info["padding"]
+    assert other["skipped"] == info["skipped"]
+    if "micro_tokens" in change:
+        assert other["padding"] != info["padding"]
 
 
 def test_groups_without_variance_count_in_the_normalisation(tiny_config, tiny_params, batch):
@@ -243,7 +238,7 @@ def test_bfloat16_parameters_have_a_float32_master(tiny_config, tiny_params, bat
 def compiled_memory(config, replay_spec=None, questions=4, tokens=256):
     """What the compiler needs for an update, the bytes of the parameters and of the buffer."""
     mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    spec = dataclasses.replace(SPEC, minibatches=1, micro_rows=16, length_buckets=1, logits_chunk=8, remat=True)
+    spec = dataclasses.replace(SPEC, minibatches=1, micro_tokens=1024, logits_chunk=128, remat="full")
     params = jax.eval_shape(lambda: policy.init(config, jax.random.key(0)))
     state = jax.eval_shape(lambda p: learner.TrainState(p, None, spec.optimizer().init(p), jnp.int32(0)), params)
     buffer = jax.eval_shape(lambda: replay.init(replay_spec.num_slots, G, S, tokens, mesh)) if replay_spec else None
@@ -321,7 +316,7 @@ def test_the_padding_of_accelerators_changes_nothing(tiny_config, tiny_params, b
     """Rows of up to 14 tokens padded to 128, fresh and replayed ones."""
     state, _, want = replaying_step(tiny_config, tiny_params, batch)
     monkeypatch.setattr(sharding, "length_unit", lambda platform: 128)
-    spec = dataclasses.replace(REPLAYING, length_buckets=3)  # a program of its own
+    spec = dataclasses.replace(REPLAYING, micro_tokens=25)  # a program of its own
     padded, _, got = replaying_step(tiny_config, tiny_params, batch, spec)
     for x, y in zip(jax.tree.leaves(padded.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-4)

@@ -1,0 +1,282 @@
+"""Gradients and log-probs of a minibatch: each device goes over its own groups in micro-batches of packed tokens.
+
+A prompt is computed once for all completions of its group, forward and backward: first the prompts' keys and values,
+then the completions against them, which gives these a gradient, and with it the prompts once more. A completion's
+first token is drawn from the state of its prompt's last token, which therefore is a row's first.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from dots_jax.core import sharding
+from dots_jax.learner import diagnostics, losses
+from dots_jax.learner.types import Batch, UpdateSpec
+from dots_jax.policy import packed, scoring, transformer
+from dots_jax.policy.transformer import ModelConfig
+
+_SUMS = ("loss", "computed", "real", "rows", "entropy", "kl")
+
+
+def gradients(
+    params: dict, batch: Batch, is_first: jax.Array, model_config: ModelConfig, spec: UpdateSpec,
+    mesh: jax.sharding.Mesh,
+) -> tuple[dict, dict]:  # fmt: skip
+    """Float32 gradients of a minibatch's loss, and sums for the metrics.
+
+    `is_first` says that no optimizer step has been taken since `batch.proximal` would have been computed.
+    """
+    active = batch.lengths > 0
+    if not spec.kl_coef:
+        active &= batch.advantages != 0
+
+    def local(params: dict, is_first: jax.Array, batch: Batch, active: jax.Array):
+        device = _Device(params, batch, active, model_config, spec, mesh)
+        grads, stats = device.gradients(is_first)
+        return sharding.add_up(grads, device.split), {
+            k: jax.lax.pmax(v, sharding.BATCH) if k.endswith("_max") else jax.lax.psum(v, sharding.BATCH)
+            for k, v in stats.items()
+        }
+
+    deal = _Deal(active, batch, mesh)
+    places = sharding.batch_specs(transformer.shardings(model_config, mesh))
+    run = _per_device(local, mesh, (places, PartitionSpec()), (places, PartitionSpec()))
+    return run(params, is_first, *deal(batch, active))
+
+
+def logprobs(
+    params: dict, batch: Batch, active: jax.Array, model_config: ModelConfig, spec: UpdateSpec,
+    mesh: jax.sharding.Mesh,
+) -> jax.Array:  # fmt: skip
+    """Log-probs [B, G, T] of the completions that are `active`, bool [B, G]; 0 elsewhere."""
+
+    def local(params: dict, batch: Batch, active: jax.Array):
+        return _Device(params, batch, active, model_config, spec, mesh).logprobs()
+
+    deal = _Deal(active, batch, mesh)
+    places = sharding.batch_specs(transformer.shardings(model_config, mesh))
+    out = _per_device(local, mesh, (places,), PartitionSpec(sharding.BATCH))(params, *deal(batch, active))
+    return deal.undo(out)
+
+
+def _per_device(function, mesh: jax.sharding.Mesh, first: tuple, out):
+    """`function` on each device's parameters and groups; `first`: specs of the arguments before these."""
+
+    def run(*args):
+        specs = (*first, *[PartitionSpec(sharding.BATCH)] * (len(args) - len(first)))
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=out, axis_names=set(sharding.BATCH), check_vma=False
+        )
+        return mapped(*args)
+
+    return run
+
+
+class _Deal:
+    """Deals groups out to the devices, so that all have about as many tokens to compute."""
+
+    def __init__(self, active: jax.Array, batch: Batch, mesh: jax.sharding.Mesh):
+        shards, count = sharding.num_row_shards(mesh), len(active)
+        self.order = None
+        if shards > 1:
+            tokens = jnp.where(active, batch.lengths, 0).sum(1)
+            order = jnp.pad(jnp.argsort(-tokens), (0, -count % shards), constant_values=count)
+            self.order = order.reshape(-1, shards).T.ravel()
+        self.count, self.mesh = count, mesh
+
+    def __call__(self, *trees):
+        if self.order is None:
+            return trees
+        take = functools.partial(jnp.take, indices=self.order, axis=0, mode="fill", fill_value=0)
+        return jax.lax.with_sharding_constraint(jax.tree.map(take, trees), sharding.rows(self.mesh))
+
+    def undo(self, x: jax.Array) -> jax.Array:
+        if self.order is None:
+            return x
+        return jnp.zeros((self.count, *x.shape[1:]), x.dtype).at[self.order].set(x, mode="drop")
+
+
+class _Device:
+    """What one device computes of its own U groups of G completions, R rows in all."""
+
+    def __init__(
+        self, params: dict, batch: Batch, active: jax.Array, model_config: ModelConfig, spec: UpdateSpec,
+        mesh: jax.sharding.Mesh,
+    ):  # fmt: skip
+        self.model_config, self.spec, self.mesh, self.batch = model_config, spec, mesh, batch
+        U, self.group_size, T = batch.completions.shape
+        is_fused = mesh.shape["tensor"] == 1
+        self.fuse = functools.partial(transformer.fuse, model_config=model_config) if is_fused else lambda x: x
+        self.unfuse = functools.partial(transformer.unfuse, model_config=model_config) if is_fused else lambda x: x
+        self.params = self.fuse(params)
+        self.split = sharding.split_axes(params, transformer.declare(model_config))
+        self.fused_split = sharding.split_axes(self.params, jax.eval_shape(self.fuse, transformer.structs(model_config)))
+        self.prompt_lengths = jnp.where(active.any(1), jnp.maximum(batch.prompt_lengths - 1, 0), 0)
+        self.lengths = jnp.where(active, batch.lengths, 0).ravel()
+        longest = batch.prompts.shape[1] - 1
+        platform = sharding.platform(mesh)
+        self.rows = packed.PackSpec.of(spec.micro_tokens, len(self.lengths), T, longest, platform)
+        self.prompts = packed.PackSpec.of(spec.micro_tokens, U, longest, 0, platform) if longest else None
+
+    # ---- Loops -----------------------------------------------------------------------------------------------------
+
+    def loop(self, lengths: jax.Array, spec: packed.PackSpec, body, carry):
+        """`body(pack, carry) -> carry` for micro-batches of all rows that have a length."""
+        order, before = packed.order_of(lengths)
+
+        def left(first: jax.Array) -> jax.Array:
+            some = before[first] < before[-1]
+            if self.mesh.shape["fsdp"] * self.mesh.shape["tensor"] > 1:  # collectives within: all devices, or none
+                some = jax.lax.pmax(some.astype(jnp.int32), sharding.BATCH) > 0
+            return some
+
+        def step(state):
+            first, _, carry = state
+            pack, first = packed.pack(order, before, first, spec)
+            return first, left(first), body(pack, carry)
+
+        first = jnp.int32(0)
+        return jax.lax.while_loop(lambda state: state[1], step, (first, left(first), carry))[2]
+
+    def gradients(self, is_first: jax.Array) -> tuple[dict, dict]:
+        shared = self.shared()
+
+        def body(pack: packed.Pack, carry: tuple):
+            grads, back, stats = carry
+            function = jax.value_and_grad(self.loss, argnums=(0, 1), has_aux=True)
+            (loss, new), (g, b) = function(self.params, shared, pack, is_first)
+            grads, back = _plus(grads, g), _plus(back, b)
+            new |= {"loss": loss, "computed": jnp.float32(self.rows.tokens)}
+            return grads, back, {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()}
+
+        stats = dict.fromkeys(_SUMS, jnp.float32(0)) | dict.fromkeys(
+            diagnostics.BY_AGE, jnp.zeros(diagnostics.AGES + 1)
+        )
+        carry = *jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (self.params, shared)), stats
+        grads, back, stats = self.loop(self.lengths, self.rows, body, carry)
+        if shared is not None:
+            grads, computed = self.back_through_prompts(grads, back)
+            real = self.prompt_lengths.sum().astype(jnp.float32)
+            stats |= {"computed": stats["computed"] + computed, "real": stats["real"] + real}
+        return self.unfuse(grads), stats
+
+    def logprobs(self) -> jax.Array:
+        shared, out = self.shared(), jnp.zeros(self.batch.completions.shape, jnp.float32)
+        flat = out.reshape(-1, out.shape[2])
+
+        def body(pack: packed.Pack, out: jax.Array):
+            logp, _ = self.score(self.params, shared, pack)
+            return out.at[pack.token_row, pack.place].set(logp, mode="drop")
+
+        return self.loop(self.lengths, self.rows, body, flat).reshape(out.shape)
+
+    # ---- Prompts ---------------------------------------------------------------------------------------------------
+
+    def shared(self):
+        """The prompts' (keys, values), [L, U, S, K, E] both, or None where no prompt has more than its last token."""
+        if self.prompts is None:
+            return None
+        m, U = self.model_config, len(self.prompt_lengths)
+        shape = (m.num_layers, U, self.prompts.widths[-1], m.num_kv_heads, m.head_width)
+        empty = jnp.zeros(shape, jax.tree.leaves(self.params)[0].dtype)
+
+        def body(pack: packed.Pack, shared: tuple):
+            new = self.prompt_kv(self.params, pack)
+            return tuple(
+                x.at[:, pack.token_row, pack.place].set(y, mode="drop") for x, y in zip(shared, new, strict=True)
+            )
+
+        return self.loop(self.prompt_lengths, self.prompts, body, (empty, empty))
+
+    def prompt_kv(self, params: dict, pack: packed.Pack):
+        tokens = self.batch.prompts.at[pack.token_row, pack.place].get(mode="fill", fill_value=0)
+
+        def attend(q, k, v, _):
+            return packed.attend(q, k, v, None, pack, None, self.prompts), (k, v)
+
+        return self.run(self.gathered(params), tokens, pack.place, attend)[1]
+
+    def back_through_prompts(self, grads: dict, back: tuple) -> tuple[dict, jax.Array]:
+        def body(pack: packed.Pack, carry: tuple):
+            grads, computed = carry
+            kv, pull = jax.vjp(lambda params: self.prompt_kv(params, pack), self.params)
+            index = (slice(None), pack.token_row, pack.place)
+            cotangent = tuple(x.at[index].get(mode="fill", fill_value=0).astype(y.dtype) for x, y in zip(back, kv, strict=True))
+            return _plus(grads, pull(cotangent)[0]), computed + self.prompts.tokens
+
+        return self.loop(self.prompt_lengths, self.prompts, body, (grads, jnp.float32(0)))
+
+    def gathered(self, params: dict) -> dict:
+        """The parameters, those outside the layers whole."""
+        top = {name: x for name, x in params.items() if name != "layers"}
+        return params | sharding.gather(top, {name: self.fused_split[name] for name in top})
+
+    # ---- Completions -----------------------------------------------------------------------------------------------
+
+    def run(self, params: dict, tokens: jax.Array, positions: jax.Array, attend, given=None):
+        """Hidden states [N, D] of packed tokens, and over layers what `attend` kept."""
+        whole = functools.partial(sharding.gather, axes=self.fused_split["layers"], without=1)
+        x = transformer.embed(params, tokens)
+        return transformer.layers(
+            params, self.model_config, x, positions, attend, given, self.spec.remat, whole
+        )
+
+    def score(self, params: dict, shared, pack: packed.Pack) -> tuple[jax.Array, jax.Array]:
+        """Log-probs and entropies, float32 [N], of the completions' tokens."""
+        batch, params = self.batch, self.gathered(params)
+        completions = batch.completions.reshape(-1, batch.completions.shape[2])
+        group = jnp.minimum(pack.row // self.group_size, len(self.prompt_lengths) - 1)
+        last = jnp.take_along_axis(batch.prompts, jnp.maximum(batch.prompt_lengths - 1, 0)[:, None], axis=1)[:, 0]
+        prompts = packed.Prompts(group, self.prompt_lengths[group])
+        before = completions.at[pack.token_row, jnp.maximum(pack.place - 1, 0)].get(mode="fill", fill_value=0)
+        tokens = jnp.where(pack.place == 0, last[group][pack.slot], before)
+        targets = completions.at[pack.token_row, pack.place].get(mode="fill", fill_value=0)
+
+        def attend(q, k, v, shared):
+            return packed.attend(q, k, v, shared, pack, prompts, self.rows), None
+
+        x, _ = self.run(params, tokens, prompts.length[pack.slot] + pack.place, attend, shared)
+        num_tokens, chunk = self.model_config.num_tokens, self.spec.logits_chunk
+        return scoring.score(x, transformer.head(params), targets, self.spec.temperature, num_tokens, chunk)
+
+    def loss(self, params: dict, shared, pack: packed.Pack, is_first: jax.Array):
+        """The part of the loss that these rows give, and sums for the metrics."""
+        batch, spec = self.batch, self.spec
+        T = batch.completions.shape[2]
+        logp, entropy = (packed.side_by_side(x, pack, T) for x in self.score(params, shared, pack))
+
+        def rows(x: jax.Array):  # [U, G, ..] -> [n, ..]
+            return x.reshape(-1, *x.shape[2:]).at[pack.row].get(mode="fill", fill_value=0)
+
+        age = rows(jnp.broadcast_to(batch.age[:, None], batch.lengths.shape))
+        behaviour, proximal, advantages = map(rows, (batch.behaviour, batch.proximal, batch.advantages))
+        real = jnp.arange(T) < pack.length[:, None]
+        mask = jnp.where(real, rows(batch.weights)[:, None], 0.0)
+        is_fresh = (age == 0)[:, None]
+        proximal = jnp.where((~is_fresh | spec.recompute) & is_first, jax.lax.stop_gradient(logp), proximal)
+        diff = jnp.where(real, jax.lax.stop_gradient(logp) - behaviour, 0.0)
+        if spec.recompute:  # the sampler's numbers differ: what that makes of a token's chance is its weight
+            weight = jnp.minimum(jnp.exp(jnp.where(real, proximal - behaviour, 0.0)), spec.ratio_cap)
+            mask, behaviour = jnp.where(is_fresh, mask * weight, mask), jnp.where(is_fresh, proximal, behaviour)
+        loss, _, info = losses.policy_loss(
+            logp, behaviour, proximal, advantages, mask, spec.clip, spec.loss, spec.ratio_cap
+        )
+        far, k3 = jnp.abs(jnp.expm1(diff)) > spec.clip, jnp.expm1(diff) - diff
+        info |= {"diff": jnp.abs(diff).sum(1), "diff_max": jnp.abs(diff).max(1), "diff_far": far.sum(1), "diff_k3": k3.sum(1)}
+        info = diagnostics.by_age(age, info) | {
+            "real": pack.length.sum(),
+            "rows": (pack.length > 0).sum(),
+            "entropy": jnp.where(real, entropy, 0.0).sum(),
+            "kl": 0.0,
+        }
+        if spec.kl_coef:
+            kl = losses.kl_penalty(logp, jnp.where(real, rows(batch.reference), logp))
+            loss += spec.kl_coef * (mask * kl).sum()
+            info["kl"] = kl.sum()
+        return loss, {k: jax.lax.stop_gradient(jnp.float32(v)) for k, v in info.items()}
+
+
+def _plus(total, new):
+    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, new)
