@@ -97,6 +97,11 @@ def setup(args) -> tuple[transformer.ModelConfig, jax.sharding.Mesh, dict]:
     return config, mesh, record
 
 
+def one_device() -> jax.sharding.Mesh:
+    """The mesh of the first device alone."""
+    return sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+
+
 def lognormal(rng: np.random.Generator, shape, mean: float, sigma: float, limit: int) -> np.ndarray:
     """Lengths, int32, log-normal with this mean before the cut to 1 .. limit."""
     x = rng.lognormal(np.log(mean) - sigma**2 / 2, sigma, shape)

@@ -4,7 +4,6 @@ python benchmarks/update.py --shape=1.5b --dtype=bfloat16 --questions=64 --promp
 """
 
 import sys
-from argparse import BooleanOptionalAction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -57,26 +56,29 @@ def synthetic(rng: np.random.Generator, args, config: transformer.ModelConfig, m
     return jax.device_put((rollouts, rewards.astype(np.float32)), sharding.rows(mesh))
 
 
-def parse(argv=None):
-    """The flags."""
-    p = common.parser(__doc__.splitlines()[0])
+def parser(description: str):
+    """The flags of an update."""
+    p = common.parser(description)
     p.add_argument("--lengths", choices=("full", "lognormal"), default="full")
     p.add_argument("--minibatches", type=int, default=2, help="optimizer steps per update")
-    p.add_argument("--micro-rows", type=int, default=64, help="rows per forward and backward pass")
-    p.add_argument("--buckets", type=int, default=4, help="padded lengths that a micro-batch can have")
-    p.add_argument("--logits-chunk", type=int, default=128, help="tokens per row whose logits exist at once")
-    p.add_argument("--remat", action=BooleanOptionalAction, default=True, help="recompute layers when going back")
+    p.add_argument("--micro-tokens", type=int, default=8192, help="tokens per forward and backward pass, on each device")
+    p.add_argument("--logits-chunk", type=int, default=2048, help="of them whose logits exist at once")
+    p.add_argument("--remat", choices=("none", "named", "full"), default="named", help="recomputed when going back")
     p.add_argument("--useful", type=float, default=1.0, help="share of groups whose rewards differ")
     p.add_argument("--peak", type=float, help="TFLOP/s of a device's matrix products; measured where not given")
-    return p.parse_args(argv)
+    return p
+
+
+def parse(argv=None):
+    """The flags of this script."""
+    return parser(__doc__.splitlines()[0]).parse_args(argv)
 
 
 def hyper_of(args) -> learner.UpdateSpec:
     """The update that the flags describe."""
     return learner.UpdateSpec(
         minibatches=args.minibatches,
-        micro_rows=args.micro_rows,
-        length_buckets=args.buckets,
+        micro_tokens=args.micro_tokens,
         logits_chunk=args.logits_chunk,
         clip=0.2,
         loss=losses.decoupled,
@@ -90,6 +92,7 @@ def hyper_of(args) -> learner.UpdateSpec:
         weight_decay=0.01,
         max_grad_norm=1.0,
         remat=args.remat,
+        recompute=False,
         temperature=args.temperature,
     )
 
@@ -107,8 +110,8 @@ def main(argv=None) -> dict:
     args = parse(argv)
     config, mesh, record = common.setup(args)
     P, G = args.questions, args.group
-    if P % args.minibatches or P // args.minibatches * G % args.micro_rows:
-        raise UserError("--questions must divide by --minibatches, and the rows of a minibatch by --micro-rows")
+    if P % args.minibatches:
+        raise UserError("--questions must divide by --minibatches")
     if G < 2 or not 0 < args.useful <= 1 or round(args.useful * P) == 0:
         raise UserError("--group must be at least 2, and --useful leave at least one group")
 
@@ -148,8 +151,7 @@ def main(argv=None) -> dict:
 
     record = {"benchmark": "update"} | record | {
         "minibatches": args.minibatches,
-        "micro_rows": args.micro_rows,
-        "buckets": args.buckets,
+        "micro_tokens": args.micro_tokens,
         "logits_chunk": args.logits_chunk,
         "remat": args.remat,
         "useful": args.useful,

@@ -118,7 +118,8 @@ class _Device:
         longest = batch.prompts.shape[1] - 1
         platform = sharding.platform(mesh)
         self.rows = packed.PackSpec.of(spec.micro_tokens, len(self.lengths), T, longest, platform)
-        self.prompts = packed.PackSpec.of(spec.micro_tokens, U, longest, 0, platform) if longest else None
+        # Of prompts there are few tokens: smaller micro-batches waste less of their last one.
+        self.prompts = packed.PackSpec.of(spec.micro_tokens // 4, U, longest, 0, platform) if longest else None
 
     # ---- Loops -----------------------------------------------------------------------------------------------------
 

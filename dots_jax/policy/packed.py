@@ -16,7 +16,7 @@ from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div, round_up
 
 _F32 = jnp.float32
-_LEAST = 8  # the narrowest width on a CPU
+_LEAST = 16  # the narrowest width on a CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,8 @@ class PackSpec:
         unit = sharding.length_unit(platform)
         widths = _widths(longest, unit)
         tokens = round_up(max(min(budget, count * longest), widths[-1]), unit)
-        return cls(tokens, widths, _widths(longest_prompt, unit)[-2:] if longest_prompt else (0,), platform)
+        prompt_widths = _widths(longest_prompt, unit) if longest_prompt else (0,)
+        return cls(tokens, widths, prompt_widths[-2:] if prompt_widths[-1] >= 128 else prompt_widths[-1:], platform)
 
     def slots(self, width: int) -> int:
         """Rows of a micro-batch at most, where the longest has `width` tokens: most are half as long or longer."""
@@ -42,10 +43,10 @@ class PackSpec:
 
 
 def _widths(longest: int, unit: int) -> tuple[int, ...]:
-    """Widths up to the longest row's, each about two thirds of the next."""
+    """Widths up to the longest row's, each half of the next."""
     widths, least = [round_up(longest, unit)], max(unit, _LEAST)
     while widths[0] > least:
-        widths.insert(0, max(least, round_up(2 * widths[0] // 3, unit)))
+        widths.insert(0, max(least, round_up(ceil_div(widths[0], 2), unit)))
         if widths[0] == widths[1]:
             return tuple(widths[1:])
     return tuple(widths)
