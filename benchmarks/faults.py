@@ -44,8 +44,7 @@ FIELDS = {
     "rollout.chunk": 20,
     "rollout.group_size": 4,
     "learner.minibatches": 2,
-    "learner.micro_rows": 8,
-    "learner.length_buckets": 1,
+    "learner.micro_tokens": 64,
     "learner.learning_rate": 1e-3,
 }
 DAMAGE = ("missing", "empty", "cut", "zeroed", "flipped")

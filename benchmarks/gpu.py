@@ -123,7 +123,7 @@ def commit() -> str:
 # Not in the table: what is the same in all lines, and what the command says.
 _HIDDEN = {"section", "what", "status", "ok", *STAMP, "benchmark", "stage", "devices", "mesh", "load", "model"}
 _HIDDEN |= {"parameters", "dtype", "questions", "group", "prompt", "max_tokens", "lengths", "sigma", "temperature"}
-_HIDDEN |= {"repeats", "chunk", "logits_chunk", "remat", "minibatches", "peak_source", "bandwidth_source"}
+_HIDDEN |= {"repeats", "chunk", "logits_chunk", "minibatches", "peak_source", "bandwidth_source"}
 
 
 def table(lines: list[dict]) -> str:

@@ -256,7 +256,6 @@ def check_update(flags: list[str], folder: str | None = None) -> dict:
     return {
         "compile_seconds": round(compile_seconds, 1),
         "seconds": common.spread(seconds for seconds, *_ in timed),
-        "micro_batches": args.questions * args.group // args.micro_rows,
         "peak_memory_bytes": common.peak_memory(mesh),
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
@@ -286,8 +285,8 @@ def _planned(args, config: transformer.ModelConfig, hyper: learner.UpdateSpec) -
 
 def micro(lines, small: bool) -> None:
     """An update in two micro-batches, all layers."""
-    flags = [*(SMALL if small else BATCH), "--questions=4", "--minibatches=1", "--buckets=1"]
-    lines("compiled update", check_update, [*flags, f"--micro-rows={8 if small else 16}", "--repeats=2"], lines.folder)
+    flags = [*(SMALL if small else BATCH), "--questions=4", "--minibatches=1", "--repeats=2"]
+    lines("compiled update", check_update, [*flags, f"--micro-tokens={64 if small else 16384}"], lines.folder)
 
 
 # ---- Benchmarks ----------------------------------------------------------------------------------------------------
@@ -295,8 +294,8 @@ def micro(lines, small: bool) -> None:
 
 def time_update(lines, small: bool) -> None:
     """The update benchmark on ragged rows, what real runs have."""
-    flags = [*SMALL, "--repeats=1", "--minibatches=1", "--micro-rows=8", "--buckets=1", "--peak=0.1"]
-    flags = flags if small else [*BATCH, "--questions=32", "--minibatches=2", "--micro-rows=16", "--kernels"]
+    flags = [*SMALL, "--repeats=1", "--minibatches=1", "--micro-tokens=32", "--peak=0.1"]
+    flags = flags if small else [*BATCH, "--questions=32", "--minibatches=2", "--kernels"]
     ragged = ["--lengths=lognormal", "--useful=0.5"] if small else [*RAGGED, "--useful=0.6", "--repeats=2"]
     lines("ragged", update.main, flags + ragged)
 
@@ -333,8 +332,7 @@ _TINY = {
     "rollout.max_tokens": 8,
     "rollout.chunk": 7,
     "learner.minibatches": 1,
-    "learner.micro_rows": 8,
-    "learner.length_buckets": 1,
+    "learner.micro_tokens": 64,
 }
 _FULL = {"train.steps": 20, "train.eval_every": 20, "train.checkpoint_every": 5}
 

@@ -11,8 +11,8 @@ out=--output=benchmarks/results/cpu.jsonl
 tiny="--shape=tiny --questions=32 --group=8 --prompt=16 --max-tokens=32 $out"
 $python benchmarks/rollout.py $tiny --chunk=32
 $python benchmarks/rollout.py $tiny --chunk=32 --lengths=lognormal --mean=13
-$python benchmarks/update.py $tiny --micro-rows=32 --buckets=3
-$python benchmarks/update.py $tiny --micro-rows=32 --buckets=3 --lengths=lognormal --mean=13 --useful=0.3
+$python benchmarks/update.py $tiny --micro-tokens=256
+$python benchmarks/update.py $tiny --micro-tokens=256 --lengths=lognormal --mean=13 --useful=0.3
 
 # The shape of Qwen2.5-0.5B, very few rows.
 small="--shape=0.5b --questions=2 --group=2 --prompt=32 --repeats=3 $out"

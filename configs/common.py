@@ -202,8 +202,8 @@ def tiny(c: ConfigDict) -> None:
     c.rollout.max_tokens, c.rollout.chunk = 16, 15
     c.rollout.temperature = c.eval.temperature = 0.1  # random weights make small logits: at 1 little is learned
     c.replay.capacity = 16
-    c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 16, 1, 16
-    c.learner.learning_rate, c.learner.remat = 1.5e-3, False
+    c.learner.minibatches, c.learner.micro_tokens, c.learner.logits_chunk = 2, 512, 512
+    c.learner.learning_rate, c.learner.remat = 1.5e-3, "none"
     c.train.steps, c.train.batch_size = 30, 8
     c.eval.questions, c.eval.top_p = 16, 1.0
     _split(c)

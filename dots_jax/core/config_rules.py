@@ -133,6 +133,8 @@ RUN = {  # configs/common.py
     "eval.greedy": flag,
 }
 RENAMED = {  # what fields of RUN were called before
+    "learner.micro_rows": "learner.micro_tokens",
+    "learner.length_buckets": "learner.micro_tokens",
     "data.label": "data.difficulty_column",
     "selection.every": "selection.interval",
     "selection.reuse": "selection.reuse_references",

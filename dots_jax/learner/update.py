@@ -80,10 +80,11 @@ def update(
     advantages = losses.advantages(batch.rewards, spec.advantage_std)
     if buffer is not None and replay_spec.positive_only:
         advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
-    is_first = jnp.arange(spec.minibatches) == 0
-    data, scored = _scored(state.params, _batch(batch.rollouts, advantages, age), order, reference, *static)
     # Group by group in random order, a minibatch each.
+    data = _batch(batch.rollouts, advantages, age)
     data = jax.tree.map(lambda x: x[order].reshape(spec.minibatches, -1, *x.shape[1:]), data)
+    is_first = jnp.arange(spec.minibatches) == 0
+    data, scored = jax.lax.map(lambda x: _scored(state.params, *x, reference, *static), (data, is_first))
     optimizer = spec.optimizer()
 
     def optimizer_step(carry: tuple, inputs: tuple[jax.Array, Batch]):
@@ -103,7 +104,7 @@ def update(
     carry = state.params, state.master, state.opt_state
     carry, stats = jax.lax.scan(optimizer_step, carry, (is_first, data))
     entropy = -groups.rollouts.logprobs.sum() / groups.rollouts.lengths.sum()
-    info = diagnostics.summary(stats, spec, batch.rewards.size) | {"entropy": entropy, "scored": scored}
+    info = diagnostics.summary(stats, spec, batch.rewards.size) | {"entropy": entropy, "scored": scored.sum()}
     if buffer is not None:
         # That insertion waits for the loss is what keeps XLA from copying the buffer: it must read before it writes.
         valid = is_fresh & jnp.isfinite(info["loss"])
@@ -123,10 +124,10 @@ def _batch(rollouts: Rollouts, advantages: jax.Array, age: jax.Array) -> Batch:
 
 
 def _scored(
-    params: dict, batch: Batch, order: jax.Array, reference: dict | None, model_config: ModelConfig, spec: UpdateSpec,
-    mesh: jax.sharding.Mesh,
+    params: dict, batch: Batch, is_first: jax.Array, reference: dict | None, model_config: ModelConfig,
+    spec: UpdateSpec, mesh: jax.sharding.Mesh,
 ) -> tuple[Batch, jax.Array]:  # fmt: skip
-    """The batch with the log-probs of the policy as it is, and of the KL penalty's; how many tokens the first took.
+    """A minibatch with the log-probs of the policy as it is, and of the KL penalty's; how many tokens the first took.
 
     Computed for rows that have a gradient, if the policy as it is has not generated them, or not with the same
     numbers. The first minibatch's are those of its own forward pass.
@@ -137,8 +138,7 @@ def _scored(
         batch = dataclasses.replace(batch, reference=reference)
     replayed = losses.needs_proximal(spec.loss)
     if (replayed or spec.recompute) and spec.minibatches > 1:
-        wanted = jnp.where(batch.age > 0, replayed, spec.recompute)
-        wanted = wanted.at[order[: len(order) // spec.minibatches]].set(False)
+        wanted = jnp.where(batch.age > 0, replayed, spec.recompute) & ~is_first
         active = wanted[:, None] & (batch.advantages != 0) & (batch.lengths > 0)
         logp = gradients.logprobs(params, batch, active, model_config, spec, mesh)
         proximal = jnp.where(active[..., None], logp, proximal)

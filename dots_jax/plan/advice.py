@@ -54,7 +54,7 @@ def lines(config, made, attempt) -> Iterator[str]:
         except UserError:
             return None
         changes, sampling = base, (_SAMPLING, _slots(config, shards, made))
-        for phases, choices in ((_UPDATE, _micro_rows(config, shards)), (_UPDATE, _chunks(config)), sampling):
+        for phases, choices in ((_UPDATE, _micro_tokens(config)), (_UPDATE, _chunks(config)), sampling):
             if fit(attempt(changes, devices), phases):
                 continue
             candidates = [changes | more for more in choices]
@@ -89,10 +89,10 @@ def _singles(config, made, phases):
     if phases == _SAMPLING:
         yield _slots(config, shards, made)
     if phases == _UPDATE:
-        yield _micro_rows(config, shards)
+        yield _micro_tokens(config)
         yield _chunks(config)
-        if not config.learner.remat:
-            yield [{"learner.remat": True}]
+        kinds = ["none", "named", "full"]
+        yield [{"learner.remat": kind} for kind in kinds[kinds.index(config.learner.remat) + 1 :]]
     yield _capacities(config, shards)
     for axis in ("fsdp", "tensor"):
         yield [changes for changes in _meshes(mesh) if changes[f"mesh.{axis}"] > mesh[axis]]
@@ -104,15 +104,18 @@ def _slots(config, shards: int, made) -> list[dict]:
     return [{"rollout.slots": n} for n in range(made.slots - shards, 0, -shards)]
 
 
-def _micro_rows(config, shards: int) -> list[dict]:
-    rows = config.train.batch_size // config.learner.minibatches * config.rollout.group_size
-    below = range(config.learner.micro_rows - 1, 0, -1)
-    return [{"learner.micro_rows": n} for n in below if rows % n == 0 and n % shards == 0]
+def _micro_tokens(config) -> list[dict]:
+    return [{"learner.micro_tokens": n} for n in _halves(config.learner.micro_tokens) if n >= 256]
 
 
 def _chunks(config) -> list[dict]:
-    chunk = 2 ** ((config.learner.logits_chunk - 1).bit_length() - 1)
-    return [{"learner.logits_chunk": chunk >> i} for i in range(chunk.bit_length()) if chunk >> i >= 8]
+    return [{"learner.logits_chunk": n} for n in _halves(config.learner.logits_chunk) if n >= 64]
+
+
+def _halves(size: int) -> list[int]:
+    """Powers of two below it, the largest first."""
+    first = 2 ** ((size - 1).bit_length() - 1)
+    return [first >> i for i in range(first.bit_length())]
 
 
 def _capacities(config, shards: int) -> list[dict]:

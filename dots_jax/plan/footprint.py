@@ -15,8 +15,7 @@ from dots_jax.data import sources
 from dots_jax.difficulty import embed
 from dots_jax.learner import losses, replay
 from dots_jax.learner.types import Groups
-from dots_jax.learner.update import row_length
-from dots_jax.policy import attention, shapes, transformer
+from dots_jax.policy import attention, packed, shapes, transformer
 from dots_jax.rollout.layout import SamplerSpec, default_slots
 
 UNKNOWN = 1000  # questions of a set or pool that is only read when the run begins
@@ -214,39 +213,61 @@ class Footprint:
         decode = {"prompt KV": block * spec.prompt_slots(width) * token, "chunk KV": 2 * slots * spec.chunk * token}
         return {"prefill": held | prefill, "decode": held | decode | _largest(passes, draws)}
 
+    @property
+    def _pack_specs(self) -> tuple[packed.PackSpec, packed.PackSpec]:
+        """Of the completions' micro-batches, and of the prompts'."""
+        c, groups = self.config, self._minibatch_groups
+        budget, longest = c.learner.micro_tokens, max(c.data.max_prompt_tokens - 1, 1)
+        rows = packed.PackSpec.of(budget, groups * c.rollout.group_size, c.rollout.max_tokens, longest, self.platform)
+        return rows, packed.PackSpec.of(budget // 4, groups, longest, 0, self.platform)
+
+    @property
+    def _minibatch_groups(self) -> int:
+        """Groups of a minibatch on one device."""
+        return ceil_div(self.replay_spec.batch_size // self.config.learner.minibatches, self._shards)
+
     def _update(self) -> dict[str, dict[str, int]]:
         """The two moments of a micro-batch that need most: its loss, and the backward pass of a layer."""
         c, m, spec = self.config, self.model_config, self.replay_spec
         S, T, G = c.data.max_prompt_tokens, c.rollout.max_tokens, c.rollout.group_size
         V, D = m.vocab_size, m.width
-        rows, length = c.learner.micro_rows // self._shards, row_length(S, T, self.platform)
-        tokens = rows * length * self.itemsize
-        numbers = self._numbers()
-        saved = m.num_layers * tokens * D
-        if not c.learner.remat:
-            scores = 4 * rows * self._heads * length**2 if length <= attention.QUERY_BLOCK and not self._fused else 0
-            saved = m.num_layers * (tokens * (14 * D + 5 * self._split(m.mlp_width)) + scores)
+        rows, prompts = self._pack_specs
+        tokens, numbers, size = rows.tokens * self.itemsize, self._numbers(), self.itemsize
+        heads, kv_heads = self._heads * m.head_width, self._split(m.num_kv_heads) * m.head_width
+        products = 2 * heads + 2 * kv_heads + D + 2 * self._split(m.mlp_width)  # of a token in a layer
+        saved = m.num_layers * tokens * (D + {"none": products + 8 * D, "named": products, "full": 0}[c.learner.remat])
         # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
-        batch = spec.batch_size * G * 4 * (length + 4 * T)
+        batch = spec.batch_size * G * 4 * (S + 4 * T)
         head = self._numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
-        shared = {
+        shared = self._minibatch_groups * prompts.widths[-1] * 2 * m.num_layers * kv_heads
+        side = self._numbers(names=["layers"]) * size if self.mesh.shape["tensor"] == 1 else 0  # q/k/v, gate/up
+        held = {
             "rows": batch + (self._groups(spec.batch_size) if spec.num_replayed else 0),
-            "gradients": numbers * (4 + self.itemsize),  # the sum over micro-batches, and one's own
+            "gradients": numbers * (4 + size) + side,  # the sum over micro-batches, and one's own
+            "prompt KV": shared * (4 + 2 * size),  # with the sum of its gradients, and one's own
         }
-        # Log-probs, probabilities and gradient; and again the parts brought together.
-        copies = 3 + (self.mesh.shape["tensor"] > 1)
-        head_copies = 4 * (self.itemsize < 4)  # the loss is in float32
-        head_copies += self.itemsize * (2 * (self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)  # with its own gradient
         loss = {
-            "gathered": head * head_copies,
+            "gathered": head * (4 + size * ((self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)),  # with its gradient
             "activations": saved + 3 * tokens * D,
-            "logits": copies * 4 * rows * min(c.learner.logits_chunk, T) * V,
+            "logits": 3 * 4 * min(c.learner.logits_chunk, rows.tokens) * V,  # log-probs, what is hit, and the slope
         }
         backward = {
-            "gathered": self._gathered(self.itemsize),
-            "activations": saved + self._layer(rows, length, True, self.itemsize),
+            "gathered": self._gathered(size),
+            "activations": saved + self._packed_layer(rows),
         }
-        return {"loss": shared | loss, "backward": shared | backward}
+        return {"loss": held | loss, "backward": held | backward}
+
+    def _packed_layer(self, spec: packed.PackSpec) -> int:
+        """The most that the backward pass of a layer holds beside what is saved of it."""
+        m, size, S = self.model_config, self.itemsize, spec.prompt_widths[-1]
+        wide = spec.tokens * size * (8 * m.width + 3 * self._split(m.mlp_width))
+
+        def attention_bytes(width: int) -> int:
+            rows, width = spec.slots(width), width + S
+            block = 0 if self._fused else 4 * 4 * self._heads * min(width - S, packed.QUERY_BLOCK) * width
+            return rows * (block + size * width * 4 * (self._heads + 2 * self._split(m.num_kv_heads)) * m.head_width)
+
+        return wide + max(map(attention_bytes, spec.widths))
 
     def tokens(self) -> dict[str, float]:
         """Tokens of a training step at most, all completions being as long as they may be."""
@@ -274,10 +295,10 @@ class Footprint:
             decode = body * T + key * (seen(S + T - 1) - seen(S - 1)) + head * T  # the prompt's last token again
             return body * S + key * seen(S) + G * decode
 
-        forward = body * (S + T) + key * seen(S + T) + head * T
         rows = spec.batch_size * G
-        # Forward 1, backward 2; layers again where they are recomputed, and the head always.
-        trained = rows * (3 * forward + (forward if c.learner.remat else head * T))
+        prompts, forward = spec.batch_size * (body * S + key * seen(S)), body * T + key * (seen(S + T) - seen(S)) + head * T
+        # Forward 1, backward 2; layers again where they are recomputed, the head always, and a group's prompt once.
+        trained = rows * (3 * forward + (forward if c.learner.remat == "full" else head * T)) + 4 * prompts
         if spec.num_replayed and losses.needs_proximal(losses.find(c.learner.loss)) and c.learner.minibatches > 1:
             trained += spec.num_replayed * G * forward
         evaluated = question(c.eval.samples) + question(1) * bool(c.eval.greedy)

@@ -32,7 +32,8 @@ def config(**changes):
     c.data.name = "arithmetic"
     c.train.batch_size, c.replay.capacity, c.data.num_heldout = 32, 48, 8
     c.selection.name, c.policy.dtype = "uniform", "float32"
-    c.learner.minibatches, c.learner.micro_rows, c.learner.length_buckets, c.learner.logits_chunk = 2, 32, 1, 64
+    c.learner.minibatches, c.learner.micro_tokens, c.learner.logits_chunk, c.learner.remat = 2, 1024, 512, "full"
+    c.learner.recompute = False
     return change(c, **changes)
 
 
@@ -120,7 +121,9 @@ def compile_update(c, mesh):
     "sizes, changes",
     [
         ((1, 1, 1), {}),
-        ((1, 1, 1), {"policy_dtype": "bfloat16", "learner_logits_chunk": 16}),
+        ((1, 1, 1), {"policy_dtype": "bfloat16", "learner_logits_chunk": 128}),
+        ((1, 1, 1), {"learner_remat": "named"}),
+        ((1, 1, 1), {"learner_remat": "none"}),
         ((2, 2, 2), {}),
         ((1, 8, 1), {"replay_fresh_fraction": 1.0}),
     ],
@@ -135,11 +138,12 @@ def test_update_against_the_compiled_program(sizes, changes, record_property):
         assert made.phases["loss"][name] == held[name]
     assert made.phases["loss"]["optimizer"] == pytest.approx(held["optimizer"], abs=64)  # counters
     assert sum(held.values()) == pytest.approx(memory.argument_size_in_bytes, rel=5e-3)
-    kinds = ("rows", "gradients", "gathered", "activations", "logits")
+    kinds = ("rows", "gradients", "prompt KV", "gathered", "activations", "logits")
     planned = max(sum(made.phases[phase].get(kind, 0) for kind in kinds) for phase in ("loss", "backward"))
     ratio = planned / memory.temp_size_in_bytes
     record_property("ratio", ratio)
     print(sizes, changes, f"plan / XLA {ratio:.2f}")
+    print({p: made.phases[p] for p in ("loss","backward")}, memory.temp_size_in_bytes)
     assert 0.65 < ratio < 1.5
 
 
@@ -268,7 +272,7 @@ def test_buffer_moves_as_computed():
 
 def test_tokens_and_flops_by_hand():
     model = dataclasses.replace(MODEL, num_layers=1)
-    c = config(replay_fresh_fraction=1.0, learner_remat=False, eval_greedy=False)
+    c = config(replay_fresh_fraction=1.0, learner_remat="none", eval_greedy=False)
     made = plan.plan(c, model, 1, H100)
     assert made.tokens["generated"] == made.tokens["trained"] == 32 * 8 * 193
     # As the benchmark has it, but that the loss' head is computed once more.
@@ -278,7 +282,7 @@ def test_tokens_and_flops_by_hand():
     keys = 64 * 65 // 2 + 8 * sum(range(64, 64 + 193))
     question = body * (64 + 8 * 193) + 4 * 128 * keys + 2 * 128 * 4224 * 8 * 193
     assert made.flops["sampling"] == 32 * question
-    change(c, selection_name="dots", selection_references=16, selection_interval=4, learner_remat=True)
+    change(c, selection_name="dots", selection_references=16, selection_interval=4, learner_remat="full")
     dots = plan.plan(c, model, 1, H100)
     assert dots.tokens["generated for references"] == 16 / 4 * 8 * 193
     assert dots.flops["references"] == 16 / 4 * question
@@ -418,7 +422,6 @@ def test_command(elsewhere, tmp_path, capsys):
         (["--plan", "--devices=x"], "--devices=x"),
         (["--plan", "--config.mesh.fsdp=3"], "does not fit 8 device(s)"),
         (["--plan", "--config.mesh.data=2", "--devices=3"], "does not fit 3 device(s)"),
-        (["--plan", "--devices=64"], "config.learner.micro_rows=32 does not divide"),
         (["--plan", "--config=paper.py:Qwen/Qwen3-8B"], "no shape is known for the policy 'Qwen/Qwen3-8B'"),
         (["--plan", "--config.policy.path="], "config.policy.path is empty"),
         (["--devices=2"], "--devices is for --plan"),

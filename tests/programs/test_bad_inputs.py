@@ -38,7 +38,7 @@ RUN = {
     "selection.references": 4, "selection.reuse_references": 0, "replay.capacity": 8,
     "predictor.width": 8, "predictor.window": 64, "predictor.steps": 2,
     "predictor.batch": 16, "rollout.max_tokens": 8, "rollout.group_size": 4, "learner.minibatches": 1,
-    "learner.micro_rows": 8, "learner.length_buckets": 1, "eval.samples": 1, "eval.greedy": False,
+    "learner.micro_tokens": 64, "eval.samples": 1, "eval.greedy": False,
 }
 BASE = {
     "main": RUN,
@@ -173,8 +173,8 @@ FIELDS = {  # by program; what a run would never end on, or that no array can ho
             "data__num_questions", "data__num_heldout", "rollout__group_size", "rollout__max_tokens",
             "selection__interval",
             "selection__references", "predictor__width", "predictor__window", "predictor__steps", "predictor__batch",
-            "train__steps", "train__batch_size", "replay__capacity", "learner__minibatches", "learner__micro_rows",
-            "learner__length_buckets", "eval__samples", "predictor__references",
+            "train__steps", "train__batch_size", "replay__capacity", "learner__minibatches", "learner__micro_tokens",
+            "eval__samples", "predictor__references",
         )),
         *({name: 10**30} for name in (
             "seed", "data__seed", "learner__warmup", "train__eval_every", "rollout__chunk", "learner__logits_chunk",

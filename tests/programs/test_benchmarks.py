@@ -141,8 +141,8 @@ def test_rollout_of_full_length(model, monkeypatch, capsys, tmp_path):
 
 
 def test_update(model, capsys):
-    flags = ["--questions=4", "--group=4", "--prompt=3", "--max-tokens=6", "--minibatches=1", "--micro-rows=8"]
-    flags += ["--no-remat", "--buckets=1", "--repeats=1", "--useful=0.5", "--peak=0.1"]
+    flags = ["--questions=4", "--group=4", "--prompt=3", "--max-tokens=6", "--minibatches=1", "--micro-tokens=32"]
+    flags += ["--remat=none", "--repeats=1", "--useful=0.5", "--peak=0.1"]
     record = update.main(model + flags)
     _check(record, capsys)
     assert record["trained_rows"]["median"] == 8
@@ -173,7 +173,7 @@ def test_mistakes_are_named(model):
 
     with pytest.raises(UserError, match="--mesh"):
         rollout.main(["--mesh=1,1"])
-    with pytest.raises(UserError, match="--micro-rows"):
+    with pytest.raises(UserError, match="--minibatches"):
         update.main(model + ["--questions=3", "--minibatches=2"])
 
 

@@ -68,13 +68,13 @@ def test_the_main_job(check, tmp_path):
 
 
 def test_the_plan_of_an_update():
-    """A micro-batch more or less changes little; four times the rows of one, nearly four times the activations."""
+    """Four times the tokens of a micro-batch are nearly four times the activations."""
     sizes = {}
-    for micro_rows in (4, 16):
-        args = update.parse([*gpu_sections.BATCH, "--questions=4", "--minibatches=1", f"--micro-rows={micro_rows}"])
+    for micro_tokens in (2048, 8192):
+        args = update.parse([*gpu_sections.BATCH, "--questions=4", "--minibatches=1", f"--micro-tokens={micro_tokens}"])
         planned = gpu_sections._planned(args, common.SHAPES["1.5b"], update.hyper_of(args))
-        sizes[micro_rows] = planned["planned_bytes"] - 6 * common.count(common.SHAPES["1.5b"])  # without gradients
-    assert 2 < sizes[16] / sizes[4] < 4
+        sizes[micro_tokens] = planned["planned_bytes"] - 6 * common.count(common.SHAPES["1.5b"])  # without gradients
+    assert 2 < sizes[8192] / sizes[2048] < 4
 
 
 def test_deadlines_and_crashes(tmp_path, capsys):

@@ -68,7 +68,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.group_size=4"], "did you mean config.rollout.group_size?"),
         (["--config.train=4"], "group of fields"),
         (["--config.train.steps=abc"], "--config.train.steps=abc must be a whole number"),
-        (["--config.learner.remat=perhaps"], "true or false"),
+        (["--config.learner.remat=perhaps"], "none, named"),
         (["--config.train.steps"], "config.train.steps"),
         (["--config.train.steps=0"], "from 1 to 1,000,000"),
         (["--config.train.batch_size=33"], "does not divide"),

@@ -317,7 +317,6 @@ def test_a_workdir_has_one_run_at_a_time(whole, start, tmp_path):
     [
         ({"data.max_prompt_tokens": 7}, "question"),
         ({"train.batch_size": 7}, "train.batch_size=7"),
-        ({"learner.micro_rows": 5}, "micro_rows=5"),
         ({"rollout.max_tokens": 120}, "positions"),
         ({"policy.path": "nowhere"}, "nowhere"),
         ({"selection.name": "best"}, "uniform"),
@@ -392,7 +391,7 @@ def emptied(whole, start, tmp_path_factory):
     more = {"train.steps": STEPS + 2, "replay.capacity": 16}
     _, err = finish(start(workdir, **more), 2)
     assert err.count("\n") == 1 and "config.replay.capacity=8, not 16" in err and "train.empty_buffer=True" in err
-    _, err = finish(start(workdir, **more | {"rollout.group_size": 2, "learner.micro_rows": 8}), 2)
+    _, err = finish(start(workdir, **more | {"rollout.group_size": 2}), 2)
     assert err.count("\n") == 1 and "train.empty_buffer=True" in err
     out, _ = finish(start(workdir, **more, **{"train.empty_buffer": True}))
     assert "starts with an empty buffer" in out

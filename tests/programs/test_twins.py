@@ -25,7 +25,7 @@ FIELDS = {
     "rollout.max_tokens": 9,
     "rollout.chunk": 4,
     "replay.capacity": 8,
-    "learner.micro_rows": 8,
+    "learner.micro_tokens": 64,
     "predictor.width": 8,
     "predictor.steps": 2,
     "predictor.batch": 8,
