@@ -93,7 +93,9 @@ if jax.default_backend() == "gpu":
 
 
 def inputs(R: int, C: tuple[int, ...], W: int, H: int, K: int, E: int, mean: float, dead: float) -> Decode:
-    """Random ones in bfloat16, the cache in pieces of C slots: rows on their way to log-normal lengths, a share `dead` of them 0."""
+    """Random ones in bfloat16, the cache in pieces of C slots: rows on their way to log-normal lengths, a share
+    `dead` of them 0.
+    """
     rng, keys = np.random.default_rng(0), iter(jax.random.split(jax.random.key(0), 2 * len(C) + 3))
 
     def normal(*shape: int) -> jax.Array:

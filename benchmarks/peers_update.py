@@ -104,9 +104,8 @@ def main(argv=None) -> dict:
         if i:
             for name, (taken, _) in found.items():
                 seconds[name].append(taken)
-            rows = (advantages != 0).any(1)
-            n = np.asarray(rollouts.lengths)[rows].ravel()
-            tokens.append(int(n.sum()) + args.prompt * int(rows.sum()))
+            n = np.asarray(rollouts.lengths)[(advantages != 0).any(1)]
+            tokens.append(int(n.sum()) + args.prompt * len(n))
             flops.append(update.useful_flops(config, np.full(len(n), args.prompt), n))
     peak = args.peak * 1e12 if args.peak else common.measure_matmul(jnp.float32)
     record = {

@@ -22,18 +22,18 @@ from dots_jax.rollout import Rollouts
 
 
 def useful_flops(config: transformer.ModelConfig, prompt_lengths, lengths) -> int:
-    """FLOPs that training on these rows needs, for prompt and completion lengths [R].
+    """FLOPs that training on these groups needs, for prompt lengths [P] and completion lengths [P, G].
 
-    With s = prompt + completion tokens of a row: 6 per token and parameter outside the embeddings; causal attention,
-    where the token at place t sees t keys: 4 H E t for scores and values, three times that with the backward pass,
-    hence 12 L H E s (s + 1) / 2; the output matrix, 6 D V, at completion tokens alone. Nothing for padding,
-    recomputation, rows without a gradient, softmax, entropy and the optimizer.
+    A prompt counts once for its group. 6 per token and parameter outside the embeddings; attention, where a token sees
+    all before it and itself: 4 H E for scores and values of each key, three times that with the backward pass; the
+    output matrix, 6 D V, at completion tokens alone. Nothing for padding, recomputation, rows without a gradient,
+    softmax, entropy and the optimizer.
     """
-    n = np.asarray(lengths, np.int64)
-    s = np.asarray(prompt_lengths, np.int64) + n
-    body = 6 * common.count(config, embeddings=False) * s
-    attention = 6 * config.num_layers * config.num_heads * config.head_width * s * (s + 1)
-    return int((body + attention + 6 * config.width * config.vocab_size * n).sum())
+    s, n = np.asarray(prompt_lengths, np.int64), np.asarray(lengths, np.int64)
+    keys = (s * (s + 1) // 2).sum() + (n * s[:, None] + n * (n + 1) // 2).sum()
+    body = 6 * common.count(config, embeddings=False) * (s.sum() + n.sum())
+    attention = 12 * config.num_layers * config.num_heads * config.head_width * keys
+    return int(body + attention + 6 * config.width * config.vocab_size * n.sum())
 
 
 def synthetic(rng: np.random.Generator, args, config: transformer.ModelConfig, mesh) -> tuple[Rollouts, jax.Array]:
@@ -61,7 +61,9 @@ def parser(description: str):
     p = common.parser(description)
     p.add_argument("--lengths", choices=("full", "lognormal"), default="full")
     p.add_argument("--minibatches", type=int, default=2, help="optimizer steps per update")
-    p.add_argument("--micro-tokens", type=int, default=8192, help="tokens per forward and backward pass, on each device")
+    p.add_argument(
+        "--micro-tokens", type=int, default=8192, help="tokens per forward and backward pass, on each device"
+    )
     p.add_argument("--logits-chunk", type=int, default=2048, help="of them whose logits exist at once")
     p.add_argument("--remat", choices=("none", "named", "full"), default="named", help="recomputed when going back")
     p.add_argument("--useful", type=float, default=1.0, help="share of groups whose rewards differ")
@@ -140,9 +142,8 @@ def main(argv=None) -> dict:
         rollouts, rewards = groups.rollouts, np.asarray(groups.rewards)
         lengths = np.asarray(rollouts.lengths)
         trained = (rewards != rewards[:, :1]).any(1)  # groups with a gradient
-        completion = lengths[trained].ravel()
-        prompt = np.repeat(np.asarray(rollouts.prompt_lengths)[trained], G)
-        rows.append(len(completion))
+        completion, prompt = lengths[trained], np.asarray(rollouts.prompt_lengths)[trained]
+        rows.append(completion.size)
         tokens.append(int(prompt.sum() + completion.sum()))
         flops.append(useful_flops(config, prompt, completion))
         metrics.append({k: float(v) for k, v in out.items()})

@@ -107,12 +107,7 @@ class _Device:
     ):  # fmt: skip
         self.model_config, self.spec, self.mesh, self.batch = model_config, spec, mesh, batch
         U, self.group_size, T = batch.completions.shape
-        is_fused = mesh.shape["tensor"] == 1
-        self.fuse = functools.partial(transformer.fuse, model_config=model_config) if is_fused else lambda x: x
-        self.unfuse = functools.partial(transformer.unfuse, model_config=model_config) if is_fused else lambda x: x
-        self.params = self.fuse(params)
-        self.split = sharding.split_axes(params, transformer.declare(model_config))
-        self.fused_split = sharding.split_axes(self.params, jax.eval_shape(self.fuse, transformer.structs(model_config)))
+        self.params, self.split = params, sharding.split_axes(params, transformer.declare(model_config))
         self.prompt_lengths = jnp.where(active.any(1), jnp.maximum(batch.prompt_lengths - 1, 0), 0)
         self.lengths = jnp.where(active, batch.lengths, 0).ravel()
         longest = batch.prompts.shape[1] - 1
@@ -125,21 +120,19 @@ class _Device:
 
     def loop(self, lengths: jax.Array, spec: packed.PackSpec, body, carry):
         """`body(pack, carry) -> carry` for micro-batches of all rows that have a length."""
-        order, before = packed.order_of(lengths)
 
-        def left(first: jax.Array) -> jax.Array:
-            some = before[first] < before[-1]
+        def left(waiting: packed.Waiting) -> jax.Array:
+            some = waiting.some
             if self.mesh.shape["fsdp"] * self.mesh.shape["tensor"] > 1:  # collectives within: all devices, or none
                 some = jax.lax.pmax(some.astype(jnp.int32), sharding.BATCH) > 0
             return some
 
         def step(state):
-            first, _, carry = state
-            pack, first = packed.pack(order, before, first, spec)
-            return first, left(first), body(pack, carry)
+            pack, waiting = packed.pack(state[0], spec)
+            return waiting, left(waiting), body(pack, state[2])
 
-        first = jnp.int32(0)
-        return jax.lax.while_loop(lambda state: state[1], step, (first, left(first), carry))[2]
+        waiting = packed.Waiting.of(lengths)
+        return jax.lax.while_loop(lambda state: state[1], step, (waiting, left(waiting), carry))[2]
 
     def gradients(self, is_first: jax.Array) -> tuple[dict, dict]:
         shared = self.shared()
@@ -150,7 +143,11 @@ class _Device:
             (loss, new), (g, b) = function(self.params, shared, pack, is_first)
             grads, back = _plus(grads, g), _plus(back, b)
             new |= {"loss": loss, "computed": jnp.float32(self.rows.tokens)}
-            return grads, back, {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()}
+            return (
+                grads,
+                back,
+                {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()},
+            )
 
         stats = dict.fromkeys(_SUMS, jnp.float32(0)) | dict.fromkeys(
             diagnostics.BY_AGE, jnp.zeros(diagnostics.AGES + 1)
@@ -161,7 +158,7 @@ class _Device:
             grads, computed = self.back_through_prompts(grads, back)
             real = self.prompt_lengths.sum().astype(jnp.float32)
             stats |= {"computed": stats["computed"] + computed, "real": stats["real"] + real}
-        return self.unfuse(grads), stats
+        return grads, stats
 
     def logprobs(self) -> jax.Array:
         shared, out = self.shared(), jnp.zeros(self.batch.completions.shape, jnp.float32)
@@ -204,7 +201,9 @@ class _Device:
             grads, computed = carry
             kv, pull = jax.vjp(lambda params: self.prompt_kv(params, pack), self.params)
             index = (slice(None), pack.token_row, pack.place)
-            cotangent = tuple(x.at[index].get(mode="fill", fill_value=0).astype(y.dtype) for x, y in zip(back, kv, strict=True))
+            cotangent = tuple(
+                x.at[index].get(mode="fill", fill_value=0).astype(y.dtype) for x, y in zip(back, kv, strict=True)
+            )
             return _plus(grads, pull(cotangent)[0]), computed + self.prompts.tokens
 
         return self.loop(self.prompt_lengths, self.prompts, body, (grads, jnp.float32(0)))
@@ -212,17 +211,15 @@ class _Device:
     def gathered(self, params: dict) -> dict:
         """The parameters, those outside the layers whole."""
         top = {name: x for name, x in params.items() if name != "layers"}
-        return params | sharding.gather(top, {name: self.fused_split[name] for name in top})
+        return params | sharding.gather(top, {name: self.split[name] for name in top})
 
     # ---- Completions -----------------------------------------------------------------------------------------------
 
     def run(self, params: dict, tokens: jax.Array, positions: jax.Array, attend, given=None):
         """Hidden states [N, D] of packed tokens, and over layers what `attend` kept."""
-        whole = functools.partial(sharding.gather, axes=self.fused_split["layers"], without=1)
+        whole = functools.partial(sharding.gather, axes=self.split["layers"], without=1)
         x = transformer.embed(params, tokens)
-        return transformer.layers(
-            params, self.model_config, x, positions, attend, given, self.spec.remat, whole
-        )
+        return transformer.layers(params, self.model_config, x, positions, attend, given, self.spec.remat, whole)
 
     def score(self, params: dict, shared, pack: packed.Pack) -> tuple[jax.Array, jax.Array]:
         """Log-probs and entropies, float32 [N], of the completions' tokens."""
@@ -265,7 +262,12 @@ class _Device:
             logp, behaviour, proximal, advantages, mask, spec.clip, spec.loss, spec.ratio_cap
         )
         far, k3 = jnp.abs(jnp.expm1(diff)) > spec.clip, jnp.expm1(diff) - diff
-        info |= {"diff": jnp.abs(diff).sum(1), "diff_max": jnp.abs(diff).max(1), "diff_far": far.sum(1), "diff_k3": k3.sum(1)}
+        info |= {
+            "diff": jnp.abs(diff).sum(1),
+            "diff_max": jnp.abs(diff).max(1),
+            "diff_far": far.sum(1),
+            "diff_k3": k3.sum(1),
+        }
         info = diagnostics.by_age(age, info) | {
             "real": pack.length.sum(),
             "rows": (pack.length > 0).sum(),

@@ -240,10 +240,9 @@ class Footprint:
         batch = spec.batch_size * G * 4 * (S + 4 * T)
         head = self._numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
         shared = self._minibatch_groups * prompts.widths[-1] * 2 * m.num_layers * kv_heads
-        side = self._numbers(names=["layers"]) * size if self.mesh.shape["tensor"] == 1 else 0  # q/k/v, gate/up
         held = {
             "rows": batch + (self._groups(spec.batch_size) if spec.num_replayed else 0),
-            "gradients": numbers * (4 + size) + side,  # the sum over micro-batches, and one's own
+            "gradients": numbers * (4 + size),  # the sum over micro-batches, and one's own
             "prompt KV": shared * (4 + 2 * size),  # with the sum of its gradients, and one's own
         }
         loss = {
@@ -296,7 +295,10 @@ class Footprint:
             return body * S + key * seen(S) + G * decode
 
         rows = spec.batch_size * G
-        prompts, forward = spec.batch_size * (body * S + key * seen(S)), body * T + key * (seen(S + T) - seen(S)) + head * T
+        prompts, forward = (
+            spec.batch_size * (body * S + key * seen(S)),
+            body * T + key * (seen(S + T) - seen(S)) + head * T,
+        )
         # Forward 1, backward 2; layers again where they are recomputed, the head always, and a group's prompt once.
         trained = rows * (3 * forward + (forward if c.learner.remat == "full" else head * T)) + 4 * prompts
         if spec.num_replayed and losses.needs_proximal(losses.find(c.learner.loss)) and c.learner.minibatches > 1:

@@ -38,8 +38,8 @@ class PackSpec:
         return cls(tokens, widths, prompt_widths[-2:] if prompt_widths[-1] >= 128 else prompt_widths[-1:], platform)
 
     def slots(self, width: int) -> int:
-        """Rows of a micro-batch at most, where the longest has `width` tokens: most are half as long or longer."""
-        return ceil_div(3 * self.tokens, 2 * width)
+        """Rows of a micro-batch at most, where the longest has `width` tokens."""
+        return ceil_div(2 * self.tokens, width)
 
 
 def _widths(longest: int, unit: int) -> tuple[int, ...]:
@@ -71,32 +71,50 @@ class Pack:
         return jnp.where(self.is_real, self.row[self.slot], jnp.iinfo(jnp.int32).max)
 
 
-def order_of(lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The rows from the longest on, int32 [R], and the tokens before each and after all, int32 [R + 1]."""
-    order = jnp.argsort(-lengths)
-    return order, jnp.pad(jnp.cumsum(lengths[order]), (1, 0))
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """The rows that no micro-batch has had: the longest are taken first, the shortest to fill up."""
+
+    order: jax.Array  # int32 [R], rows from the longest on
+    before: jax.Array  # int32 [R + 1], tokens before each of them and after all
+    first: jax.Array  # int32 [], the longest that waits
+    end: jax.Array  # int32 [], behind the shortest that waits
+
+    @classmethod
+    def of(cls, lengths: jax.Array) -> "Waiting":
+        """All rows of length [R] at least 1."""
+        order = jnp.argsort(-lengths)
+        return cls(order, jnp.pad(jnp.cumsum(lengths[order]), (1, 0)), jnp.int32(0), (lengths > 0).sum(dtype=jnp.int32))
+
+    @property
+    def some(self) -> jax.Array:
+        """bool []."""
+        return self.first < self.end
 
 
-def pack(order: jax.Array, before: jax.Array, first: jax.Array, spec: PackSpec) -> tuple[Pack, jax.Array]:
-    """The micro-batch of rows that begins with `order[first]`, and where the next one begins.
+def pack(waiting: Waiting, spec: PackSpec) -> tuple[Pack, Waiting]:
+    """The next micro-batch, and the rows that wait then. A row of every length must fit: N is at least the last width."""
+    order, before, first, end = waiting.order, waiting.before, waiting.first, waiting.end
+    lengths, R = jnp.diff(before), len(waiting.order)
+    width = jnp.searchsorted(jnp.array(spec.widths), lengths[jnp.minimum(first, R - 1)])
+    most = jnp.array([spec.slots(w) for w in spec.widths])[width]
+    long = jnp.searchsorted(before, before[first] + spec.tokens, side="right") - 1
+    long = jnp.clip(long, first, jnp.minimum(first + most, end))
+    left = spec.tokens - (before[long] - before[first])
+    short = jnp.searchsorted(before, before[end] - left)
+    short = jnp.clip(short, jnp.maximum(long, end - (most - (long - first))), end)
 
-    Rows of length 0 come last and are in none: once `before[first]` is `before[-1]`, all is done.
-    """
-    R, longest = len(order), jnp.diff(before)[first]
-    width = jnp.searchsorted(jnp.array(spec.widths), longest)
-    limits = jnp.array([spec.slots(w) for w in spec.widths])
-    end = jnp.searchsorted(before, before[first] + spec.tokens, side="right") - 1
-    end = jnp.minimum(jnp.minimum(end, first + limits[width]), R)
-    index = first + jnp.arange(spec.slots(spec.widths[0]))
-    taken, index = index < end, jnp.minimum(index, R - 1)
-    length = jnp.where(taken, jnp.diff(before)[index], 0)
-    start = jnp.minimum(before[index], before[end]) - before[first]
-    token = jnp.arange(spec.tokens)
-    begins = jnp.zeros(spec.tokens, jnp.int32).at[jnp.where(length > 0, start, spec.tokens)].add(1, mode="drop")
-    slot = jnp.cumsum(begins) - 1
-    row = jnp.where(length > 0, order[index], R).astype(jnp.int32)
-    place = token - start[slot]
-    return Pack(row, length, start, slot, place, token < before[end] - before[first], width), end
+    index = jnp.arange(spec.slots(spec.widths[0]))
+    index = jnp.where(index < long - first, first + index, short + index - (long - first))
+    taken, index = index < jnp.where(index < long, long, end), jnp.minimum(index, R - 1)
+    length = jnp.where(taken, lengths[index], 0)
+    start = jnp.cumsum(length) - length
+    begins = jnp.zeros(spec.tokens, jnp.int32).at[jnp.where(taken, start, spec.tokens)].add(1, mode="drop")
+    slot, token = jnp.cumsum(begins) - 1, jnp.arange(spec.tokens)
+    row = jnp.where(taken, order[index], R).astype(jnp.int32)
+    packed = Pack(row, length, start, slot, token - start[slot], token < length.sum(), width)
+    return packed, dataclasses.replace(waiting, first=long, end=short)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -131,7 +149,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, shared, pack: Pack, prompts
     if shared is None:
         shared = tuple(jnp.zeros((1, 0, *x.shape[1:]), x.dtype) for x in (k, v))
         prompts = Prompts(jnp.zeros_like(pack.row), jnp.zeros_like(pack.row))
-    return _attend(spec, pack, prompts, q, k, v, shared)
+    return _attend(spec, pack, prompts, q, k, v, tuple(shared))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

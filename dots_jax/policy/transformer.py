@@ -116,11 +116,6 @@ def shardings(model_config: ModelConfig, mesh: jax.sharding.Mesh, rules=sharding
     return jax.tree.map(place, declare(model_config))
 
 
-def structs(model_config: ModelConfig) -> dict:
-    """The tree of shapes of the parameters."""
-    return jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, _F32), declare(model_config))
-
-
 def init(model_config: ModelConfig, key: jax.Array, dtype=jnp.float32, mesh: jax.sharding.Mesh | None = None) -> dict:
     """Random parameters of any shape, made where they will lie."""
     leaves, treedef = jax.tree.flatten(declare(model_config))
@@ -182,11 +177,6 @@ def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
     return out.reshape(len(x), 1, *w.shape[:-1])
 
 
-def _times(x: jax.Array, w: jax.Array) -> jax.Array:
-    """The states [N, ..] times a matrix [D, ..] of `fuse`, D numbers a state: [N, ..]."""
-    return (x.reshape(len(x), -1) @ w.reshape(len(w), -1)).reshape(len(x), *w.shape[1:])
-
-
 def _block(
     x: jax.Array,
     w: dict,
@@ -194,21 +184,18 @@ def _block(
     rotary: tuple,
     attend: Callable,
     on_rows: Callable | None = None,
-    multiply: Callable = _times,
 ):
     """One layer on x [.., D]; `attend(q, k, v) -> (values [.., H, E], anything)`.
 
     `on_rows(function, *arrays)` applies a function of arrays whose first axis is x's; by default it calls it.
-    `multiply(states, matrix)` is for weights that stand side by side, as `fuse` and `decode_weights` lay them.
     """
 
     def project(x: jax.Array, *rotary):
         y = _norm(x, w["attn_norm"], model_config.norm_eps)
         if "qkv" in w:
             heads = model_config.num_heads, model_config.num_heads + model_config.num_kv_heads
-            qkv = multiply(y, w["qkv"])
-            qkv = checkpoint_name(qkv + w["qkv_bias"] if "qkv_bias" in w else qkv, "qkv")
-            q, k, v = jnp.split(qkv, heads, axis=-2)
+            qkv = _multiply(y, w["qkv"])
+            q, k, v = jnp.split(qkv + w["qkv_bias"] if "qkv_bias" in w else qkv, heads, axis=2)
         else:
             q, k, v = (checkpoint_name(_project(y, w, name), "qkv") for name in "qkv")
         if model_config.family.qk_norm:
@@ -216,12 +203,12 @@ def _block(
         return _rotate(q, rotary), _rotate(k, rotary), v
 
     def combine(x: jax.Array, values: jax.Array):
-        values = checkpoint_name(values, "attention")
         if "qkv" in w:
-            x = checkpoint_name(x + multiply(values, w["o"]), "residual")
+            x = x + _multiply(values, w["o"])
             y = _norm(x, w["mlp_norm"], model_config.norm_eps)
-            gate, up = jnp.split(checkpoint_name(multiply(y, w["gate_up"]), "gate_up"), 2, axis=-1)
-            return x + multiply(jax.nn.silu(gate) * up, w["down"])
+            gate, up = jnp.split(_multiply(y, w["gate_up"]), 2, axis=-1)
+            return x + _multiply(jax.nn.silu(gate) * up, w["down"])
+        values = checkpoint_name(values, "attention")
         x = checkpoint_name(x + jnp.einsum("...he,hed->...d", values, w["o"]), "residual")
         y = _norm(x, w["mlp_norm"], model_config.norm_eps)
         gate, up = checkpoint_name(y @ w["gate"], "gate_up"), checkpoint_name(y @ w["up"], "gate_up")
@@ -300,28 +287,6 @@ def hidden(params: dict, model_config: ModelConfig, tokens: jax.Array, *, keep_k
     return (x, kept) if keep_kv else x
 
 
-def fuse(params: dict, model_config: ModelConfig) -> dict:
-    """Parameters with q/k/v and gate/up of each layer side by side in one matrix."""
-    stack, L = dict(params["layers"]), model_config.num_layers
-    stack["qkv"] = jnp.concatenate([stack.pop(n) for n in "qkv"], axis=2)
-    if model_config.family.qkv_bias:
-        stack["qkv_bias"] = jnp.concatenate([stack.pop(f"{n}_bias") for n in "qkv"], axis=1)
-    stack["gate_up"] = jnp.concatenate([stack.pop("gate"), stack.pop("up")], axis=2)
-    stack["o"] = stack["o"].reshape(L, -1, stack["o"].shape[-1])
-    return {**params, "layers": stack}
-
-
-def unfuse(fused: dict, model_config: ModelConfig) -> dict:
-    """What `fuse` has laid side by side, apart again."""
-    stack, heads = dict(fused["layers"]), (model_config.num_heads, model_config.num_heads + model_config.num_kv_heads)
-    stack |= zip("qkv", jnp.split(stack.pop("qkv"), heads, axis=2), strict=True)
-    if model_config.family.qkv_bias:
-        stack |= zip((f"{n}_bias" for n in "qkv"), jnp.split(stack.pop("qkv_bias"), heads, axis=1), strict=True)
-    stack |= zip(("gate", "up"), jnp.split(stack.pop("gate_up"), 2, axis=2), strict=True)
-    stack["o"] = stack["o"].reshape(len(stack["o"]), model_config.num_heads, -1, stack["o"].shape[-1])
-    return {**fused, "layers": stack}
-
-
 def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.Mesh) -> tuple[dict, dict]:
     """Parameters as the decode step reads them, and where they lie: whole on every device but for the tensor axis.
 
@@ -331,7 +296,11 @@ def decode_weights(params: dict, model_config: ModelConfig, mesh: jax.sharding.M
     stack, places = dict(params["layers"]), shardings(model_config, mesh, sharding.RULES | {"embed": None})
     place = {key: p.update(spec=PartitionSpec(*p.spec[1:])) for key, p in places["layers"].items()}
     if mesh.shape["tensor"] == 1:
-        stack = fuse(params, model_config)["layers"]
+        stack["qkv"] = jnp.concatenate([stack.pop(n) for n in "qkv"], axis=2)
+        if model_config.family.qkv_bias:
+            stack["qkv_bias"] = jnp.concatenate([stack.pop(f"{n}_bias") for n in "qkv"], axis=1)
+        stack["gate_up"] = jnp.concatenate([stack.pop("gate"), stack.pop("up")], axis=2)
+        stack["o"] = stack["o"].reshape(model_config.num_layers, -1, model_config.width)
         stack |= {name: jnp.moveaxis(stack[name], 1, -1) for name in ("qkv", "o", "gate_up", "down")}
         place = dict.fromkeys(stack, sharding.replicated(mesh))
     layers = [{key: x[i] for key, x in stack.items()} for i in range(model_config.num_layers)]
@@ -398,6 +367,6 @@ def decode_step(
             rv = jax.lax.dynamic_update_slice_in_dim(rv, v.swapaxes(1, 2), step, axis=2)
             return attention.decode(q[:, 0], keys, values, starts, lengths, rk, rv, step)[:, None], (rk, rv)
 
-        x, kept = _block(x, w, model_config, rotary, attend, on_rows, _multiply)
+        x, kept = _block(x, w, model_config, rotary, attend, on_rows)
         new_recent.append(kept)
     return _norm(x, weights["norm"], model_config.norm_eps)[:, 0], new_recent

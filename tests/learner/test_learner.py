@@ -11,13 +11,14 @@ from configs import common
 from dots_jax import learner, policy
 from dots_jax.core import plugins, rng, sharding
 from dots_jax.core.errors import UserError
-from dots_jax.learner import losses, replay
+from dots_jax.learner import gradients, losses, replay
 from dots_jax.rollout import Rollouts
 
 P, G, S, T = 8, 4, 5, 9
 SPEC = dataclasses.replace(
     learner.UpdateSpec.from_config(common.get_config()), minibatches=2, micro_tokens=24, logits_chunk=10,
-    loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat="none", recompute=False, temperature=0.8,
+    loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat="none",
+    recompute=False, temperature=0.8,
 )  # fmt: skip
 REPLAY = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
 STILL = dataclasses.replace(SPEC, learning_rate=1e-6, weight_decay=0.0)
@@ -119,7 +120,7 @@ def _logp(params, config, tokens, lengths):
     return policy.token_logprobs(params, config, tokens, lengths, SPEC.temperature)[0]
 
 
-def step(config, params, batch, spec=SPEC, sizes=(1, 1, 1), reference=None, dtype=np.float32):
+def step(config, params, batch, spec=SPEC, sizes=(1, 1, 1), reference=None, dtype=np.float32, scored=False):
     """Parameters and metrics after one update, on the host."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     place = policy.transformer.shardings(config, mesh)
@@ -129,8 +130,7 @@ def step(config, params, batch, spec=SPEC, sizes=(1, 1, 1), reference=None, dtyp
     state, _, info = learner.update(
         state, None, given, jnp.int32(P), jax.random.key(0), config, spec, mesh, reference=reference
     )
-    scored = info.pop("scored")
-    assert scored == 0 and "replay" not in info
+    assert (info.pop("scored") > 0) == scored and "replay" not in info
     for leaf, where in zip(jax.tree.leaves(state.params), jax.tree.leaves(place), strict=True):
         assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
     return jax.tree.map(np.asarray, state), {k: float(v) for k, v in info.items()}
@@ -493,3 +493,84 @@ def test_a_loss_of_ones_own_that_is_none(tmp_path, monkeypatch, source, said):
     plugins._file.cache_clear()
     with pytest.raises(UserError, match=f"config.learner.loss=loss.py:loss {said}"):
         losses.find("loss.py:loss")
+
+
+def test_a_learner_with_other_numbers_than_the_sampler(tiny_config, tiny_params, batch):
+    """With `recompute` ratios begin at 1 however far the sampler's log-probs are, and weights stop at the cap."""
+    rollouts, rewards = batch
+    off = 0.5 * np.random.default_rng(1).standard_normal(rollouts.logprobs.shape).astype(np.float32)
+    other = dataclasses.replace(rollouts, logprobs=rollouts.logprobs + off * (rollouts.logprobs != 0))
+    spec = dataclasses.replace(SPEC, minibatches=1, recompute=True)
+    _, info = step(tiny_config, tiny_params, (other, rewards), spec)
+    assert info["clip_fraction"] == 0 and info["ratio_max"] == 1
+    assert info["logprob_diff_clipped"] > 0.3 and info["logprob_diff_k3"] > 0.1 and info["logprob_diff_max"] > 1
+    plain = step(tiny_config, tiny_params, (other, rewards), dataclasses.replace(spec, recompute=False))[1]
+    assert plain["clip_fraction"] > 0.1 and plain["ratio_max"] > spec.ratio_cap > 1
+    assert plain["grad_norm"] != info["grad_norm"]
+    # Where the sampler's numbers are the learner's, nothing changes: in the first minibatch and in later ones.
+    logp, behaviour = _exact(tiny_config, tiny_params, rollouts), rollouts
+    exact = dataclasses.replace(behaviour, logprobs=logp)
+    two = dataclasses.replace(SPEC, learning_rate=1e-3)
+    want, _ = step(tiny_config, tiny_params, (exact, rewards), two)
+    got, _ = step(tiny_config, tiny_params, (exact, rewards), dataclasses.replace(two, recompute=True), scored=True)
+    for x, y in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def _exact(config, params, rollouts):
+    """The policy's log-probs of the completions, [P, G, T]."""
+    rows, logp = np.zeros((P, G, S + T), np.int32), np.zeros((P, G, T), np.float32)
+    n, m = rollouts.prompt_lengths, rollouts.lengths
+    for p, g in np.ndindex(P, G):
+        rows[p, g, : n[p]] = rollouts.prompts[p, : n[p]]
+        rows[p, g, n[p] : n[p] + m[p, g]] = rollouts.tokens[p, g, : m[p, g]]
+    whole = np.asarray(_logp(params, config, rows.reshape(P * G, -1), (n[:, None] + m).ravel())).reshape(rows.shape)
+    for p, g in np.ndindex(P, G):
+        logp[p, g, : m[p, g]] = whole[p, g, n[p] : n[p] + m[p, g]]
+    return logp
+
+
+def test_the_heads_products_take_the_policys_dtype(tiny_config):
+    """In bfloat16 no product with the vocabulary takes float32 operands, forward or backward."""
+    config = dataclasses.replace(tiny_config, vocab_size=1031, num_tokens=1031)
+
+    def loss(hidden, head):
+        return policy.scoring.score(hidden, head, jnp.zeros(6, jnp.int32), 0.8, 1031, 4)[0].sum()
+
+    args = jax.ShapeDtypeStruct((6, 16), jnp.bfloat16), jax.ShapeDtypeStruct((config.vocab_size, 16), jnp.bfloat16)
+    text = jax.jit(jax.grad(loss, (0, 1))).lower(*args).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line and "1031" in line]
+    assert len(products) == 4  # logits twice, and the gradients of states and head
+    for line in products:
+        taken, given = line.rsplit(":", 1)[1].split("->")
+        assert "f32" in given and taken.count("bf16") == 2, line
+
+
+def test_gradients_are_added_up_once_for_all_micro_batches(tiny_config, batch):
+    """Over `data` no device hears of another within the loop over micro-batches."""
+    mesh = sharding.make_mesh(8, 1, 1)
+    params = jax.eval_shape(lambda: policy.init(tiny_config, jax.random.key(0)))
+    rollouts, rewards = batch
+    a, weights = learner.advantages(rewards), np.ones((P, G), np.float32)
+    data = gradients.Batch(
+        rollouts.prompts, rollouts.prompt_lengths, rollouts.tokens, rollouts.lengths, rollouts.logprobs,
+        rollouts.logprobs, None, np.zeros(P, np.int32), a, weights,
+    )  # fmt: skip
+    traced = jax.make_jaxpr(lambda p, d: gradients.gradients(p, d, jnp.bool(True), tiny_config, SPEC, mesh))(
+        params, data
+    )
+    found = []
+
+    def walk(jaxpr, inside):
+        for equation in jaxpr.eqns:
+            name = equation.primitive.name
+            if name.startswith(("psum", "all_reduce", "reduce_scatter", "all_gather")):
+                found.append((inside, sum(x.aval.size for x in equation.invars)))
+            for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    walk(inner, inside or name == "while")
+
+    walk(traced.jaxpr, False)
+    assert not any(inside for inside, _ in found)
+    assert sum(size for _, size in found) >= sum(x.size for x in jax.tree.leaves(params))

@@ -143,7 +143,7 @@ def test_update_against_the_compiled_program(sizes, changes, record_property):
     ratio = planned / memory.temp_size_in_bytes
     record_property("ratio", ratio)
     print(sizes, changes, f"plan / XLA {ratio:.2f}")
-    print({p: made.phases[p] for p in ("loss","backward")}, memory.temp_size_in_bytes)
+    print({p: made.phases[p] for p in ("loss", "backward")}, memory.temp_size_in_bytes)
     assert 0.65 < ratio < 1.5
 
 
@@ -275,9 +275,10 @@ def test_tokens_and_flops_by_hand():
     c = config(replay_fresh_fraction=1.0, learner_remat="none", eval_greedy=False)
     made = plan.plan(c, model, 1, H100)
     assert made.tokens["generated"] == made.tokens["trained"] == 32 * 8 * 193
-    # As the benchmark has it, but that the loss' head is computed once more.
-    useful = update.useful_flops(model, np.full(256, 64), np.full(256, 193))
-    assert made.flops["update"] == useful + 256 * 193 * 2 * 128 * 4224
+    # As the benchmark has it, but that the loss' head and the prompts are computed once more.
+    useful = update.useful_flops(model, np.full(32, 64), np.full((32, 8), 193))
+    again = 32 * (2 * shapes.count(model, embeddings=False) * 64 + 4 * 128 * 64 * 65 // 2)
+    assert made.flops["update"] == useful + 256 * 193 * 2 * 128 * 4224 + again
     body = 2 * shapes.count(model, embeddings=False)
     keys = 64 * 65 // 2 + 8 * sum(range(64, 64 + 193))
     question = body * (64 + 8 * 193) + 4 * 128 * keys + 2 * 128 * 4224 * 8 * 193
@@ -293,7 +294,8 @@ def test_tokens_and_flops_by_hand():
 
 
 def advised(line):
-    return {name: int(value) for name, value in re.findall(r"--config\.([\w.]+)=(\d+)", line)}
+    found = re.findall(r"--config\.([\w.]+)=(\w+)", line)
+    return {name: int(value) if value.isdecimal() else value for name, value in found}
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def advised(line):
     [
         ("qwen2.5-math-7b", 8, H100, {}),
         ("qwen2.5-math-7b", 2, H100, {}),
-        ("qwen2.5-math-1.5b", 1, H100, {}),
+        ("qwen2.5-3b", 1, H100, {}),
         ("qwen2.5-3b", 4, 40 * GB, {"learner_kl_coef": 0.1}),
         ("qwen2.5-0.5b", 1, 24 * GB, {}),
     ],

@@ -37,8 +37,10 @@ def test_useful_flops_by_hand():
     # for the value, in 2 layers; the head at one token.
     attention = (1 + 2 + 3) * (4 * 4) * 2
     forward = 2 * BODY * 3 + attention + 2 * 4 * 10 * 1
-    assert update.useful_flops(CONFIG, [2], [1]) == 3 * forward
-    assert update.useful_flops(CONFIG, [2, 2], [1, 1]) == 2 * 3 * forward
+    assert update.useful_flops(CONFIG, [2], [[1]]) == 3 * forward
+    assert update.useful_flops(CONFIG, [2, 2], [[1], [1]]) == 2 * 3 * forward
+    both = update.useful_flops(CONFIG, [2], [[1, 1]])
+    assert both < 2 * 3 * forward  # the prompt counts once
 
 
 def test_decode_bytes_by_hand():
@@ -147,9 +149,9 @@ def test_update(model, capsys):
     _check(record, capsys)
     assert record["trained_rows"]["median"] == 8
     assert record["trained_tokens"]["median"] == 8 * (3 + 6)
-    assert record["skipped"]["median"] == 0.5 and record["padding"]["median"] == 0
+    assert record["skipped"]["median"] == 0.5 and 0 <= record["padding"]["median"] < 0.5
     assert record["useful_tflops"]["median"] == pytest.approx(
-        update.useful_flops(dataclasses.replace(CONFIG, num_layers=1), [3] * 8, [6] * 8)
+        update.useful_flops(dataclasses.replace(CONFIG, num_layers=1), [3] * 2, [[6] * 4] * 2)
         / record["seconds"]["median"]
         / 1e12,
         rel=0.01,

@@ -53,7 +53,7 @@ def test_all_sections_without_what_is_not_needed(check, tmp_path):
     assert found["micro"][0]["planned"] == "needs ml-collections" and (tmp_path / "update.hlo.gz").exists()
     assert {x["what"] for x in found["attention"]} == set(decode_attention.BODIES)
     for name in ("update", "sampler"):
-        assert [x["what"] for x in found[name]] == ["ragged", "full"]
+        assert [x["what"] for x in found[name]] == ["ragged"]
     # Of 4 x 4 rows all live to the end, in one program.
     assert found["sampler"][1]["alive_share"]["median"] == 1 and found["sampler"][1]["decode_steps"]["median"] == 12
     table = gpu.table(lines)
@@ -74,7 +74,7 @@ def test_the_plan_of_an_update():
         args = update.parse([*gpu_sections.BATCH, "--questions=4", "--minibatches=1", f"--micro-tokens={micro_tokens}"])
         planned = gpu_sections._planned(args, common.SHAPES["1.5b"], update.hyper_of(args))
         sizes[micro_tokens] = planned["planned_bytes"] - 6 * common.count(common.SHAPES["1.5b"])  # without gradients
-    assert 2 < sizes[8192] / sizes[2048] < 4
+    assert 1.5 < sizes[8192] / sizes[2048] < 4
 
 
 def test_deadlines_and_crashes(tmp_path, capsys):
