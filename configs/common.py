@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     c.policy.random.norm_eps = 1e-6
     c.policy.random.tie_embeddings = True
     c.policy.random.max_positions = 2048
-    c.policy.dtype = "bfloat16"  # parameters and activations; the optimizer's state is always float32
+    c.policy.dtype = "bfloat16"  # parameters and activations, or float16, float32; the optimizer's are always float32
 
     c.mesh = ConfigDict()  # devices along each axis; -1 takes what the others leave
     c.mesh.data = -1  # rows split, parameters copied

@@ -39,8 +39,8 @@ def get_config(which: str = "dots_rr"):
     c.replay.last_step = 40  # a third of the run: replay speeds up the beginning and harms the end
 
     c.learner.minibatches = 2
-    c.learner.micro_tokens = 256
-    c.learner.logits_chunk = 256
+    c.learner.micro_tokens = 128
+    c.learner.logits_chunk = 128
     c.learner.learning_rate = 1e-4  # the best of 5e-5, 1e-4 and 2e-4 for uniform and for dots
     c.learner.warmup = 10
     c.learner.remat = "none"

@@ -26,7 +26,7 @@ dropout = real(lambda x: 0 <= x < 1, "from 0 to below 1")
 or_greedy = real(lambda x: x >= 0, "0 (greedy) or above")
 rate = real(lambda x: 0 < x <= 10, "above 0 and at most 10")
 seed = whole(0, 2**32 - 1)
-dtype = one_of("float32", "bfloat16")
+dtype = one_of("float32", "bfloat16", "float16")
 calibration = one_of("code", "paper", "none")
 betas = some(real(lambda x: 0 <= x < 1, "from 0 to below 1"), 2)
 levels = some(number(0, 1000), 6)  # of arithmetic, a weight for each

@@ -21,20 +21,21 @@ _SUMS = ("loss", "computed", "real", "rows", "entropy", "kl")
 
 
 def gradients(
-    params: dict, batch: Batch, is_first: jax.Array, model_config: ModelConfig, spec: UpdateSpec,
-    mesh: jax.sharding.Mesh,
+    params: dict, batch: Batch, is_first: jax.Array, scale: jax.Array | None, model_config: ModelConfig,
+    spec: UpdateSpec, mesh: jax.sharding.Mesh,
 ) -> tuple[dict, dict]:  # fmt: skip
     """Float32 gradients of a minibatch's loss, and sums for the metrics.
 
-    `is_first` says that no optimizer step has been taken since `batch.proximal` would have been computed.
+    `is_first` says that no optimizer step has been taken since `batch.proximal` would have been computed. `scale` is what
+    the loss is multiplied by on the way back, so that small gradients are no zeros in float16.
     """
     active = batch.lengths > 0
     if not spec.kl_coef:
         active &= batch.advantages != 0
 
-    def local(params: dict, is_first: jax.Array, batch: Batch, active: jax.Array):
+    def local(params: dict, is_first: jax.Array, scale: jax.Array | None, batch: Batch, active: jax.Array):
         device = _Device(params, batch, active, model_config, spec, mesh)
-        grads, stats = device.gradients(is_first)
+        grads, stats = device.gradients(is_first, scale)
         return sharding.add_up(grads, device.split), {
             k: jax.lax.pmax(v, sharding.BATCH) if k.endswith("_max") else jax.lax.psum(v, sharding.BATCH)
             for k, v in stats.items()
@@ -42,8 +43,8 @@ def gradients(
 
     deal = _Deal(active, batch, mesh)
     places = sharding.batch_specs(transformer.shardings(model_config, mesh))
-    run = _per_device(local, mesh, (places, PartitionSpec()), (places, PartitionSpec()))
-    return run(params, is_first, *deal(batch, active))
+    run = _per_device(local, mesh, (places, PartitionSpec(), PartitionSpec()), (places, PartitionSpec()))
+    return run(params, is_first, scale, *deal(batch, active))
 
 
 def logprobs(
@@ -134,15 +135,15 @@ class _Device:
         waiting = packed.Waiting.of(lengths)
         return jax.lax.while_loop(lambda state: state[1], step, (waiting, left(waiting), carry))[2]
 
-    def gradients(self, is_first: jax.Array) -> tuple[dict, dict]:
+    def gradients(self, is_first: jax.Array, scale: jax.Array | None) -> tuple[dict, dict]:
         shared = self.shared()
 
         def body(pack: packed.Pack, carry: tuple):
             grads, back, stats = carry
             function = jax.value_and_grad(self.loss, argnums=(0, 1), has_aux=True)
-            (loss, new), (g, b) = function(self.params, shared, pack, is_first)
+            (_, new), (g, b) = function(self.params, shared, pack, is_first, scale)
             grads, back = _plus(grads, g), _plus(back, b)
-            new |= {"loss": loss, "computed": jnp.float32(self.rows.tokens)}
+            new |= {"computed": jnp.float32(self.rows.tokens)}
             return (
                 grads,
                 back,
@@ -158,6 +159,8 @@ class _Device:
             grads, computed = self.back_through_prompts(grads, back)
             real = self.prompt_lengths.sum().astype(jnp.float32)
             stats |= {"computed": stats["computed"] + computed, "real": stats["real"] + real}
+        if scale is not None:
+            grads = jax.tree.map(lambda x: x / scale, grads)
         return grads, stats
 
     def logprobs(self) -> jax.Array:
@@ -239,8 +242,8 @@ class _Device:
         num_tokens, chunk = self.model_config.num_tokens, self.spec.logits_chunk
         return scoring.score(x, transformer.head(params), targets, self.spec.temperature, num_tokens, chunk)
 
-    def loss(self, params: dict, shared, pack: packed.Pack, is_first: jax.Array):
-        """The part of the loss that these rows give, and sums for the metrics."""
+    def loss(self, params: dict, shared, pack: packed.Pack, is_first: jax.Array, scale: jax.Array | None):
+        """The part of the loss that these rows give, times `scale`, and sums for the metrics."""
         batch, spec = self.batch, self.spec
         T = batch.completions.shape[2]
         logp, entropy = (packed.side_by_side(x, pack, T) for x in self.score(params, shared, pack))
@@ -278,7 +281,10 @@ class _Device:
             kl = losses.kl_penalty(logp, jnp.where(real, rows(batch.reference), logp))
             loss += spec.kl_coef * (mask * kl).sum()
             info["kl"] = kl.sum()
-        return loss, {k: jax.lax.stop_gradient(jnp.float32(v)) for k, v in info.items()}
+        info["loss"] = loss
+        return loss if scale is None else loss * scale, {
+            k: jax.lax.stop_gradient(jnp.float32(v)) for k, v in info.items()
+        }
 
 
 def _plus(total, new):

@@ -92,13 +92,35 @@ class UpdateSpec:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class LossScale:
+    """What the loss is multiplied by so that no gradient is too small for float16, as large as none overflows."""
+
+    scale: jax.Array  # float32 []
+    steps: jax.Array  # int32 [], optimizer steps since it changed
+
+    @classmethod
+    def start(cls) -> "LossScale":
+        """The scale before the first step."""
+        return cls(jnp.float32(2**15), jnp.int32(0))
+
+    def after(self, is_finite: jax.Array) -> "LossScale":
+        """Half of it where a gradient has overflowed; twice it after so many steps in which none has."""
+        steps = jnp.where(is_finite, self.steps + 1, 0)
+        grown = steps == 500
+        scale = jnp.where(is_finite, jnp.where(grown, 2 * self.scale, self.scale), self.scale / 2)
+        return LossScale(jnp.clip(scale, 1.0, 2.0**24), jnp.where(grown, 0, steps))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """The policy and its optimizer."""
 
-    params: dict  # what sampler and learner read, float32 or bfloat16
+    params: dict  # what sampler and learner read, float32, bfloat16 or float16
     master: dict | None  # float32 copy that the optimizer moves; None where params are float32
     opt_state: optax.OptState  # float32 moments
     step: jax.Array  # int32 [], training steps done
+    loss_scale: LossScale | None = None  # where params are float16
 
 
 @jax.tree_util.register_dataclass

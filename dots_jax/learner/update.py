@@ -14,7 +14,7 @@ import optax
 
 from dots_jax.core import rng, sharding
 from dots_jax.learner import diagnostics, gradients, losses, replay
-from dots_jax.learner.types import Batch, Groups, TrainState, UpdateSpec
+from dots_jax.learner.types import Batch, Groups, LossScale, TrainState, UpdateSpec
 from dots_jax.policy import transformer
 from dots_jax.policy.transformer import ModelConfig
 from dots_jax.rollout.types import Rollouts
@@ -33,7 +33,9 @@ def init_state(params: dict, model_config: ModelConfig, spec: UpdateSpec, mesh: 
         transform_non_params=lambda _: everywhere,
     )
     opt_state = jax.jit(optimizer.init, out_shardings=shardings)(target)
-    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), everywhere))
+    is_float16 = any(x.dtype == jnp.float16 for x in jax.tree.leaves(params))
+    loss_scale = jax.device_put(LossScale.start(), everywhere) if is_float16 else None
+    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), everywhere), loss_scale)
 
 
 @functools.partial(
@@ -88,21 +90,27 @@ def update(
     optimizer = spec.optimizer()
 
     def optimizer_step(carry: tuple, inputs: tuple[jax.Array, Batch]):
-        (params, master, opt_state), (is_first, data) = carry, inputs
+        (params, master, opt_state, scale), (is_first, data) = carry, inputs
         weights = losses.aggregation_weights(data.lengths.ravel(), spec.aggregation, data.completions.shape[2])
         data = dataclasses.replace(data, weights=weights.reshape(data.lengths.shape))
-        grads, stats = gradients.gradients(params, data, is_first, *static)
-        target = params if master is None else master
-        updates, opt_state = optimizer.update(grads, opt_state, target)
-        target = optax.apply_updates(target, updates)
+        grads, stats = gradients.gradients(params, data, is_first, scale and scale.scale, *static)
+        norm = optax.global_norm(grads)
+        before = params if master is None else master, opt_state
+        updates, opt_state = optimizer.update(grads, opt_state, before[0])
+        after = optax.apply_updates(before[0], updates), opt_state
+        if scale is not None:  # an overflow costs the step
+            is_finite = jnp.isfinite(norm)
+            after = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), after, before)
+            scale, norm = scale.after(is_finite), jnp.where(is_finite, norm, 0.0)
+        target, opt_state = after
         if master is None:
             params = target
         else:
             params, master = jax.tree.map(lambda p, t: t.astype(p.dtype), params, target), target
-        return (params, master, opt_state), stats | {"grad_norm": optax.global_norm(grads)}
+        return (params, master, opt_state, scale), stats | {"grad_norm": norm}
 
-    carry = state.params, state.master, state.opt_state
-    carry, stats = jax.lax.scan(optimizer_step, carry, (is_first, data))
+    carry = state.params, state.master, state.opt_state, state.loss_scale
+    (*carry, loss_scale), stats = jax.lax.scan(optimizer_step, carry, (is_first, data))
     entropy = -groups.rollouts.logprobs.sum() / groups.rollouts.lengths.sum()
     info = diagnostics.summary(stats, spec, batch.rewards.size) | {"entropy": entropy, "scored": scored.sum()}
     if buffer is not None:
@@ -112,7 +120,9 @@ def update(
         buffer = replay.add(buffer, groups, valid, mesh, replay_spec.num_kept)
         info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, is_drawn)
         info["replay"]["size"] = replay.size(buffer)
-    return TrainState(*carry, state.step + 1), buffer, info
+    if loss_scale is not None:
+        info["loss_scale"] = loss_scale.scale
+    return TrainState(*carry, state.step + 1, loss_scale), buffer, info
 
 
 def _batch(rollouts: Rollouts, advantages: jax.Array, age: jax.Array) -> Batch:

@@ -556,7 +556,7 @@ def test_gradients_are_added_up_once_for_all_micro_batches(tiny_config, batch):
         rollouts.prompts, rollouts.prompt_lengths, rollouts.tokens, rollouts.lengths, rollouts.logprobs,
         rollouts.logprobs, None, np.zeros(P, np.int32), a, weights,
     )  # fmt: skip
-    traced = jax.make_jaxpr(lambda p, d: gradients.gradients(p, d, jnp.bool(True), tiny_config, SPEC, mesh))(
+    traced = jax.make_jaxpr(lambda p, d: gradients.gradients(p, d, jnp.bool(True), None, tiny_config, SPEC, mesh))(
         params, data
     )
     found = []
@@ -574,3 +574,17 @@ def test_gradients_are_added_up_once_for_all_micro_batches(tiny_config, batch):
     walk(traced.jaxpr, False)
     assert not any(inside for inside, _ in found)
     assert sum(size for _, size in found) >= sum(x.size for x in jax.tree.leaves(params))
+
+
+def test_float16_scales_its_loss(tiny_config, tiny_params, batch):
+    """Gradients are float32's within 2%; one that overflows costs its step and halves the scale."""
+    _, want = step(tiny_config, tiny_params, batch, STILL)
+    state, info = step(tiny_config, tiny_params, batch, STILL, dtype=jnp.float16)
+    assert info["grad_norm"] == pytest.approx(want["grad_norm"], rel=0.02) and info["loss_scale"] == 2**15
+    assert state.loss_scale.steps == STILL.minibatches
+    rollouts, rewards = batch
+    huge = dataclasses.replace(STILL, advantage_std=False)  # times 1e6, more than float16 holds
+    state, info = step(tiny_config, tiny_params, (rollouts, 1e6 * rewards), huge, dtype=jnp.float16)
+    assert info["loss_scale"] == 2**13 and info["grad_norm"] == 0
+    start = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, jnp.float16), np.float32), tiny_params)
+    jax.tree.map(np.testing.assert_array_equal, state.master, start)
