@@ -26,8 +26,8 @@ def gradients(
 ) -> tuple[dict, dict]:  # fmt: skip
     """Float32 gradients of a minibatch's loss, and sums for the metrics.
 
-    `is_first` says that no optimizer step has been taken since `batch.proximal` would have been computed. `scale` is what
-    the loss is multiplied by on the way back, so that small gradients are no zeros in float16.
+    `is_first` says that no optimizer step has been taken since `batch.proximal` would have been computed. On the way
+    back the loss is multiplied by `scale`, so that small gradients are no zeros in float16.
     """
     active = batch.lengths > 0
     if not spec.kl_coef:

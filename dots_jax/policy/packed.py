@@ -89,12 +89,12 @@ class Waiting:
 
     @property
     def some(self) -> jax.Array:
-        """bool []."""
+        """Whether there are any, bool []."""
         return self.first < self.end
 
 
 def pack(waiting: Waiting, spec: PackSpec) -> tuple[Pack, Waiting]:
-    """The next micro-batch, and the rows that wait then. A row of every length must fit: N is at least the last width."""
+    """The next micro-batch, and the rows that wait then."""
     order, before, first, end = waiting.order, waiting.before, waiting.first, waiting.end
     lengths, R = jnp.diff(before), len(waiting.order)
     width = jnp.searchsorted(jnp.array(spec.widths), lengths[jnp.minimum(first, R - 1)])

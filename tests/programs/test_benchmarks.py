@@ -148,7 +148,7 @@ def test_update(model, capsys):
     record = update.main(model + flags)
     _check(record, capsys)
     assert record["trained_rows"]["median"] == 8
-    assert record["trained_tokens"]["median"] == 8 * (3 + 6)
+    assert record["trained_tokens"]["median"] == 2 * (3 + 4 * 6)  # a prompt once for its group
     assert record["skipped"]["median"] == 0.5 and 0 <= record["padding"]["median"] < 0.5
     assert record["useful_tflops"]["median"] == pytest.approx(
         update.useful_flops(dataclasses.replace(CONFIG, num_layers=1), [3] * 2, [[6] * 4] * 2)
