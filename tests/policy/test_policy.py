@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dots_jax import policy
+from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
 from dots_jax.policy import attention, scoring, transformer
 
@@ -125,6 +126,7 @@ def test_causal_blocks_equal_plain_attention(monkeypatch):
         return kernel(q, *args, implementation="xla", **how)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", xla)
+    monkeypatch.setattr(sharding, "current_platform", lambda: "gpu")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), value_and_grad(attention._fused), expected)
     assert set(shapes) == {("cudnn", 128)}
 
