@@ -15,8 +15,8 @@ TOLERANCE = 0.02  # of the norm, for attention in bfloat16: eps is 0.004
 
 def apart(x, y) -> float:
     """|x - y| / |y|, of float32 norms."""
-    x, y = (jnp.asarray(v, jnp.float32) for v in (x, y))
-    return float(f"{float(jnp.linalg.norm(x - y) / jnp.linalg.norm(y)):.3g}")
+    x, y = (np.asarray(v, np.float32) for v in (x, y))
+    return float(f"{np.linalg.norm(x - y) / np.linalg.norm(y):.3g}")
 
 
 class Decode(NamedTuple):
@@ -65,7 +65,10 @@ BODIES = {"pieces": Body(_decode), "one piece": Body(_decode, _joined), "fused":
 
 
 def inputs(R: int, C: tuple[int, ...], W: int, H: int, K: int, E: int, mean: float, dead: float) -> Decode:
-    """Random ones in bfloat16, the cache in pieces of C slots: rows on their way to log-normal lengths, a share `dead` of them 0."""
+    """Random ones in bfloat16, the cache in pieces of C slots.
+
+    Rows are on their way to log-normal lengths; a share `dead` of them has length 0.
+    """
     rng, keys = np.random.default_rng(0), iter(jax.random.split(jax.random.key(0), 2 * len(C) + 3))
 
     def normal(*shape: int) -> jax.Array:

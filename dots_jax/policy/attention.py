@@ -48,7 +48,7 @@ def _fused(q: jax.Array, k: jax.Array, v: jax.Array):
 
 
 def _kernel(q: jax.Array, k: jax.Array, v: jax.Array, **how) -> jax.Array:
-    """cuDNN's on a GPU; elsewhere what equals it."""
+    """By cuDNN on a GPU; elsewhere what equals it, for tests."""
     implementation = "cudnn" if sharding.current_platform() == "gpu" else "xla"
     return jax.nn.dot_product_attention(q, k, v, implementation=implementation, **how)
 

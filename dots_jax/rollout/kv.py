@@ -55,9 +55,7 @@ def of_prompts(keys: jax.Array, values: jax.Array, lengths: jax.Array, spec: Sam
         return jax.lax.dynamic_slice_in_dim(x, W - start, width, axis=1)
 
     def cut(*layer: jax.Array):
-        return tuple(
-            tuple(jnp.split(x, bounds, axis)) for x, axis in zip(_lay(*layer, spec), _axes(spec), strict=True)
-        )
+        return tuple(tuple(jnp.split(x, bounds, axis)) for x, axis in zip(_lay(*layer, spec), _axes(spec), strict=True))
 
     keys, values = (jax.vmap(shift, (1, 0), 1)(x, spec.first_slot(lengths - 1)) for x in (keys, values))
     return place([cut(*layer) for layer in zip(keys, values, strict=True)], spec)
