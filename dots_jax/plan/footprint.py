@@ -206,14 +206,15 @@ class Footprint:
             "gathered": max(self._table(self.itemsize), self._gathered(self.itemsize)),
             "activations": self._layer(block, width, False, self.itemsize),
         }
-        apart = 0 if spec.fused else spec.chunk  # slots of a chunk that lie beside the cache
-        scores = 0 if spec.fused else 4 * self._heads * (sum(spec.pieces) + apart)
+        scores, chunk = 4 * self._heads * (sum(spec.pieces) + spec.chunk), 2 * slots * spec.chunk * token
+        if spec.fused:
+            scores = chunk = 0
         inner = self.itemsize * self._split(m.mlp_width)
         passes = {"activations": slots * (self.itemsize * 4 * m.width + 3 * max(scores, inner))}
         # Unnormalised log-probs and weights; once more where parts of a split vocabulary are brought together. A
         # chunk's keys and values are turned on their way into the cache.
         draws = {"logits": (2 + (self.mesh.shape["tensor"] > 1)) * 4 * slots * m.vocab_size}
-        decode = {"prompt KV": block * spec.prompt_slots(width) * token, "chunk KV": 2 * slots * apart * token}
+        decode = {"prompt KV": block * spec.prompt_slots(width) * token, "chunk KV": chunk}
         return {"prefill": held | prefill, "decode": held | decode | _largest(passes, draws)}
 
     def _update(self) -> dict[str, dict[str, int]]:

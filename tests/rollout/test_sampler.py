@@ -183,6 +183,28 @@ def test_a_whole_cache_does_not_depend_on_padding_and_neighbours(draw, base, pro
     assert_same(a, b)
 
 
+@pytest.mark.parametrize(
+    "platform, dtype, head_dim, tensor, expected",
+    [
+        ("gpu", "bfloat16", 128, 1, True),
+        ("gpu", "float16", 64, 1, True),
+        ("gpu", "float32", 64, 1, False),
+        ("gpu", "bfloat16", 60, 1, False),
+        ("gpu", "bfloat16", 256, 1, False),
+        ("gpu", "bfloat16", 64, 2, False),
+        ("tpu", "bfloat16", 64, 1, False),
+        ("cpu", "bfloat16", 64, 1, False),
+    ],
+)
+def test_which_runs_have_a_whole_cache(tiny_config, platform, dtype, head_dim, tensor, expected):
+    mesh = jax.sharding.AbstractMesh((1, 1, tensor), sharding.AXES)
+    config = dataclasses.replace(tiny_config, head_dim=head_dim)
+    spec = layout.SamplerSpec(config, mesh, platform, jnp.dtype(dtype), 8, 100, 200, 16)
+    assert spec.fused == expected
+    assert (spec.pieces == (384,)) == expected
+    assert (spec.first_slot(99) == 0) == expected
+
+
 @pytest.mark.parametrize("how", [{"chunk": 14}, {"chunk": 4, "slots": 6}], ids=str)
 def test_a_whole_cache_in_16_bits(tiny_config, tiny_params, prompts, monkeypatch, how):
     """Log-probs are the learner's, as `benchmarks/gpu_sections.py` asks for it."""
