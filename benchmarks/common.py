@@ -50,9 +50,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument("--temperature", type=float, default=1.0)
     p.add_argument("--repeats", type=int, default=5, help="timed runs, after the warm-up")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument(
-        "--kernels", action="store_true", help="also trace a call and say which kernels of a GPU took the time"
-    )
+    p.add_argument("--kernels", action="store_true", help="trace a call, too: which kernels of a GPU took the time")
     p.add_argument("--output", metavar="FILE", help="also append the JSON line here")
     return p
 

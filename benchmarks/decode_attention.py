@@ -1,6 +1,5 @@
 """Decode attention of one layer: inputs as a sampler has them, the bodies that there are, their times and errors."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,8 +15,8 @@ TOLERANCE = 0.02  # of the norm, for attention in bfloat16: eps is 0.004
 
 def apart(x, y) -> float:
     """|x - y| / |y|, of float32 norms."""
-    x, y = (jnp.asarray(v, jnp.float32) for v in (x, y))
-    return float(f"{float(jnp.linalg.norm(x - y) / jnp.linalg.norm(y)):.3g}")
+    x, y = (np.asarray(v, np.float32) for v in (x, y))
+    return float(f"{np.linalg.norm(x - y) / np.linalg.norm(y):.3g}")
 
 
 class Decode(NamedTuple):
@@ -59,42 +58,16 @@ def _sorted(x: Decode) -> Decode:
 
 
 def _fused(x: Decode) -> jax.Array:
-    """JAX's attention with key and value lengths, cuDNN's kernel on a GPU."""
-    kind = "cudnn" if jax.default_backend() == "gpu" else "xla"
-    return jax.nn.dot_product_attention(
-        x.q[:, None], x.keys[0], x.values[0], query_seq_lengths=jnp.ones_like(x.lengths),
-        key_value_seq_lengths=x.lengths, implementation=kind,
-    )[:, 0]  # fmt: skip
-
-
-def _rows(x: Decode) -> Decode:
-    """In one cache of [R, K, C, E], a row's recent tokens behind those of its past."""
-    x = _sorted(x)
-    return x._replace(keys=(x.keys[0].swapaxes(1, 2),), values=(x.values[0].swapaxes(1, 2),))
-
-
-def _pallas(x: Decode, splits: int) -> jax.Array:
-    """JAX's own kernel, in Triton: every split of the keys by a program of its own."""
-    from jax.experimental.pallas.ops.gpu import decode_attention as kernel
-
-    (R, H, E), K = x.q.shape, x.keys[0].shape[1]
-    one = functools.partial(
-        kernel.decode_attn_unbatched, start_idx=None, sm_scale=E**-0.5, block_h=16, block_k=64, k_splits=splits,
-        num_warps=None, num_stages=2, grid=None, interpret=False, debug=False, return_residuals=False,
-        normalize_output=True,
-    )  # fmt: skip
-    heads = jax.vmap(lambda q, k, v, n: one(q, k, v, kv_seq_len=n), (0, 0, 0, None))
-    return jax.vmap(heads)(x.q.reshape(R, K, -1, E), x.keys[0], x.values[0], x.lengths).reshape(R, H, E)
+    return attention.decode_fused(x.q, x.keys[0], x.values[0], x.lengths)
 
 
 BODIES = {"pieces": Body(_decode), "one piece": Body(_decode, _joined), "fused": Body(_fused, _sorted)}
-if jax.default_backend() == "gpu":
-    BODIES |= {f"pallas {n}": Body(functools.partial(_pallas, splits=n), _rows) for n in (1, 3, 9)}
 
 
 def inputs(R: int, C: tuple[int, ...], W: int, H: int, K: int, E: int, mean: float, dead: float) -> Decode:
-    """Random ones in bfloat16, the cache in pieces of C slots: rows on their way to log-normal lengths, a share
-    `dead` of them 0.
+    """Random ones in bfloat16, the cache in pieces of C slots.
+
+    Rows are on their way to log-normal lengths; a share `dead` of them has length 0.
     """
     rng, keys = np.random.default_rng(0), iter(jax.random.split(jax.random.key(0), 2 * len(C) + 3))
 

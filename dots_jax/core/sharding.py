@@ -92,6 +92,15 @@ def platform(mesh: Mesh) -> str:
     return mesh.devices.flat[0].platform
 
 
+def current_platform() -> str:
+    """`platform` of the mesh that a program is traced for, by `jax.sharding.use_abstract_mesh` or `per_device`.
+
+    Where nothing names a mesh, JAX's default.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
 def length_unit(platform: str) -> int:
     """Returns the number that padded lengths are multiples of: 128 on accelerators, for cuDNN and TPU tiles, else 1."""
     return 1 if platform == "cpu" else 128
@@ -110,6 +119,8 @@ def constrain(x: jax.Array, *axes) -> jax.Array:
 
 def per_device(function, mesh: Mesh, replicated: int = 0):
     """`function` on each device's own rows; its first `replicated` arguments are whole on every device."""
+    # Over all axes where that is the same: cuDNN's attention is no longer split by XLA then.
+    axes = BATCH if mesh.shape["tensor"] > 1 else AXES
 
     def wrapped(*args):
         specs = [PartitionSpec()] * replicated + [PartitionSpec(BATCH)] * (len(args) - replicated)
@@ -118,7 +129,7 @@ def per_device(function, mesh: Mesh, replicated: int = 0):
             mesh=mesh,
             in_specs=tuple(specs),
             out_specs=PartitionSpec(BATCH),
-            axis_names=set(BATCH),
+            axis_names=set(axes),
             check_vma=False,
         )(*args)
 

@@ -56,7 +56,7 @@ class Footprint:
     @property
     def _fused(self) -> bool:
         """Whether attention never holds scores."""
-        return self.platform == "gpu" and self.itemsize == 2
+        return attention.is_fused(self.platform, self.config.policy.dtype, self.model_config.head_width)
 
     @property
     def _unit(self) -> int:
@@ -205,12 +205,15 @@ class Footprint:
             "gathered": max(self._table(self.itemsize), self._gathered(self.itemsize)),
             "activations": self._layer(block, width, False, self.itemsize),
         }
-        scores, inner = 4 * self._heads * (sum(spec.pieces) + spec.chunk), self.itemsize * self._split(m.mlp_width)
+        scores, chunk = 4 * self._heads * (sum(spec.pieces) + spec.chunk), 2 * slots * spec.chunk * token
+        if spec.fused:
+            scores = chunk = 0
+        inner = self.itemsize * self._split(m.mlp_width)
         passes = {"activations": slots * (self.itemsize * 4 * m.width + 3 * max(scores, inner))}
         # Unnormalised log-probs and weights; once more where parts of a split vocabulary are brought together. A
         # chunk's keys and values are turned on their way into the cache.
         draws = {"logits": (2 + (self.mesh.shape["tensor"] > 1)) * 4 * slots * m.vocab_size}
-        decode = {"prompt KV": block * spec.prompt_slots(width) * token, "chunk KV": 2 * slots * spec.chunk * token}
+        decode = {"prompt KV": block * spec.prompt_slots(width) * token, "chunk KV": chunk}
         return {"prefill": held | prefill, "decode": held | decode | _largest(passes, draws)}
 
     @property
@@ -263,7 +266,7 @@ class Footprint:
 
         def attention_bytes(width: int) -> int:
             rows, width = spec.slots(width), width + S
-            block = 0 if self._fused else 4 * 4 * self._heads * min(width - S, packed.QUERY_BLOCK) * width
+            block = 0 if self._fused else 4 * 4 * self._heads * min(width - S, attention.QUERY_BLOCK) * width
             return rows * (block + size * width * 4 * (self._heads + 2 * self._split(m.num_kv_heads)) * m.head_width)
 
         return wide + max(map(attention_bytes, spec.widths))

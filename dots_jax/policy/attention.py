@@ -15,14 +15,19 @@ _F32 = jnp.float32
 QUERY_BLOCK = 512  # rows of scores that exist at once where no fused kernel is used
 
 
+def is_fused(platform: str, dtype: jnp.dtype, head_width: int) -> bool:
+    """Whether cuDNN's kernel attends, which never holds scores: on NVIDIA GPUs in 16 bits."""
+    return platform == "gpu" and jnp.dtype(dtype).itemsize == 2 and head_width % 8 == 0 and head_width <= 128
+
+
 def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Grouped-query causal attention: q [B, T, H, E], k and v [B, T, K, E] -> [B, T, H, E].
 
-    On NVIDIA GPUs in 16 bits the fused cuDNN kernel; elsewhere blocks of queries, so that the scores never
-    hold T x T values at once for long rows.
+    By the kernel where `is_fused`; elsewhere in blocks of queries, so that the scores never hold T x T values at once
+    for long rows.
     """
     B, T, H, E = q.shape
-    if q.dtype in (jnp.bfloat16, jnp.float16) and E % 8 == 0 and E <= 128 and jax.default_backend() == "gpu":
+    if is_fused(sharding.current_platform(), q.dtype, E):
         return _fused(q, k, v)
     if T <= QUERY_BLOCK:
         return _causal_block(q, k, v, 0)
@@ -39,7 +44,13 @@ def _fused(q: jax.Array, k: jax.Array, v: jax.Array):
     T = q.shape[1]
     pad = ((0, 0), (0, -T % sharding.length_unit("gpu")), (0, 0), (0, 0))
     q, k, v = (jnp.pad(x, pad) for x in (q, k, v))
-    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")[:, :T]
+    return kernel(q, k, v, is_causal=True)[:, :T]
+
+
+def kernel(q: jax.Array, k: jax.Array, v: jax.Array, **how) -> jax.Array:
+    """By cuDNN on a GPU; elsewhere what equals it, for tests."""
+    implementation = "cudnn" if sharding.current_platform() == "gpu" else "xla"
+    return jax.nn.dot_product_attention(q, k, v, implementation=implementation, **how)
 
 
 def _causal_block(q: jax.Array, k: jax.Array, v: jax.Array, start):
@@ -51,6 +62,14 @@ def _causal_block(q: jax.Array, k: jax.Array, v: jax.Array, start):
     seen = jnp.arange(k.shape[1])[None, :] <= start + jnp.arange(Q)[:, None]
     weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1).astype(v.dtype)
     return jnp.einsum("bkmqs,bske->bqkme", weights, v).reshape(B, Q, H, E)
+
+
+def decode_fused(q: jax.Array, keys: jax.Array, values: jax.Array, lengths: jax.Array) -> jax.Array:
+    """One query for each row, q [R, H, E], against the first `lengths` slots of its cache, by the kernel.
+
+    keys and values [R, C, K, E], lengths int32 [R], at least 1 -> [R, H, E].
+    """
+    return kernel(q[:, None], keys, values, key_value_seq_lengths=lengths)[:, 0]
 
 
 def decode(
@@ -105,27 +124,3 @@ def decode(
 
     count = jnp.searchsorted(ends, lengths.max()) + (lengths.max() > 0)
     return jax.lax.switch(count, [functools.partial(attend, n) for n in range(len(keys) + 1)])
-
-
-def write_chunk(
-    pieces: Sequence[jax.Array], recent: jax.Array, at: jax.Array, axis: int, platform: str
-) -> tuple[jax.Array, ...]:
-    """The pieces of a cache, as in `decode`, with a chunk [.., W, ..] of each row at its slot `at` int32 [R].
-
-    W slots along `axis`; pieces and `at` are whole numbers of chunks, and what lies past the last piece is dropped.
-    """
-    W, out, first = recent.shape[axis], [], 0
-    for piece in pieces:
-        count = piece.shape[axis] // W
-        chunk = at // W - first
-        if platform == "tpu":  # a scatter would copy the keys, to lie as it wants them and back
-            own = jnp.arange(piece.shape[axis]) // W == chunk[:, None]
-            own = own.reshape(len(own), *(-1 if i == axis else 1 for i in range(1, piece.ndim)))
-            out.append(jnp.where(own, jnp.concatenate([recent] * count, axis), piece) if count else piece)
-        else:
-            chunk = jnp.where(chunk < 0, count, chunk)  # past the end, as in a later piece: dropped
-            blocks = piece.reshape(*piece.shape[:axis], count, W, *piece.shape[axis + 1 :])
-            index = (jnp.arange(len(piece)), *[slice(None)] * (axis - 1), chunk)
-            out.append(blocks.at[index].set(recent, mode="drop").reshape(piece.shape))
-        first += count
-    return tuple(out)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div, round_up
+from dots_jax.policy import attention
 
 _F32 = jnp.float32
 _LEAST = 16  # the narrowest width on a CPU
@@ -223,8 +224,7 @@ class _Layout:
 
 
 def _layout(spec: PackSpec, width: int, prompt_width: int, pack: Pack, prompts: Prompts, q: jax.Array) -> _Layout:
-    E = q.shape[-1]
-    is_fused = spec.platform == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and E % 8 == 0 and E <= 128
+    is_fused = attention.is_fused(spec.platform, q.dtype, q.shape[-1])
     columns = width + (prompt_width if is_fused else 0)
     return _Layout(pack, prompts, is_fused, min(spec.slots(width), len(pack.row)), columns, prompt_width)
 
@@ -250,17 +250,14 @@ def _lay_before(prompt: jax.Array, own: jax.Array, length: jax.Array) -> jax.Arr
 def _fused(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array) -> jax.Array:
     """By cuDNN, which spares what lies past a row's length and wants no row empty."""
     lengths = jnp.maximum(lengths, 1)
-    return jax.nn.dot_product_attention(
-        q, k, v, is_causal=True, query_seq_lengths=lengths, key_value_seq_lengths=lengths,
-        implementation="cudnn" if jax.default_backend() == "gpu" else "xla",
-    )  # fmt: skip
+    return attention.kernel(q, k, v, is_causal=True, query_seq_lengths=lengths, key_value_seq_lengths=lengths)
 
 
 def _in_blocks(q, k, v, shared_k, shared_v, after: jax.Array) -> jax.Array:
     """In blocks of queries, so that the scores of few exist at once."""
     n, C, H, E = q.shape
     K, S = k.shape[2], shared_k.shape[1]
-    block = min(C, QUERY_BLOCK)
+    block = min(C, attention.QUERY_BLOCK)
     k, v = jnp.concatenate([shared_k, k], 1), jnp.concatenate([shared_v, v], 1)
     slot = jnp.arange(S + C)
 
@@ -281,6 +278,3 @@ def _in_blocks(q, k, v, shared_k, shared_v, after: jax.Array) -> jax.Array:
     q = q.reshape(n, blocks, block, H, E).swapaxes(0, 1)
     out = jax.lax.map(lambda x: jax.checkpoint(attend)(*x), (q, jnp.arange(blocks) * block))
     return out.swapaxes(0, 1).reshape(n, blocks * block, H, E)[:, :C]
-
-
-QUERY_BLOCK = 512

@@ -273,14 +273,13 @@ def hidden(params: dict, model_config: ModelConfig, tokens: jax.Array, *, keep_k
     """Hidden states [B, T, D] after the final norm of right-padded tokens [B, T].
 
     Causal, so that what stands right of a row's last token never reaches it; states there mean nothing.
-    With `keep_kv` also the keys and values of all layers, each [L, B, K, T, E], keys rotated.
+    With `keep_kv` also the keys and values of all layers, each [L, B, T, K, E], keys rotated.
     """
     # Rows and the table's width are split over the same mesh axis: gather the table, not its rows' states.
     x = embed({"embed": sharding.constrain(params["embed"])}, tokens)
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, _):
-        kept = (k.swapaxes(1, 2), v.swapaxes(1, 2)) if keep_kv else None
-        return attention.causal(q, k, v), kept
+        return attention.causal(q, k, v), (k, v) if keep_kv else None
 
     x = sharding.constrain(x, sharding.BATCH)
     x, kept = layers(params, model_config, x, jnp.arange(tokens.shape[1])[None], attend)
@@ -336,37 +335,24 @@ def decode_step(
     tokens: jax.Array,
     positions: jax.Array,
     cache: list,
-    starts: jax.Array,
-    lengths: jax.Array,
-    recent: list,
-    step: jax.Array,
+    attend: Callable,
     num_live: jax.Array | None,
 ) -> tuple[jax.Array, list]:
-    """One token for every row: hidden states [R, D] after the final norm, and `recent` with the token in it.
+    """One token for every row: hidden states [R, D] after the final norm, and the cache with the token in it.
 
     Args:
       weights: from `decode_weights`.
       model_config: its shape.
       tokens: int32 [R], the latest token of each row.
       positions: int32 [R], its position in the sequence.
-      cache: list over layers of (keys, values), which `attention.decode` describes.
-      starts: int32 [R], the first slot of the cache that is the row's.
-      lengths: int32 [R], the slot after its last.
-      recent: list over layers of this chunk's (keys [R, K, E, W], values [R, K, W, E]).
-      step: int32 [], where among them this token goes.
+      cache: list over layers of what `attend` keeps.
+      attend: of a layer of the cache, q [R, 1, H, E], k and v [R, 1, K, E] -> (values [R, 1, H, E], that layer).
       num_live: as in `on_live_rows`.
     """
     rotary = _rotary(positions[:, None], model_config)
     x = weights["embed"][tokens][:, None]
-    new_recent = []
-    on_rows = functools.partial(on_live_rows, num_live)
-    for w, (keys, values), (recent_keys, recent_values) in zip(weights["layers"], cache, recent, strict=True):
-
-        def attend(q, k, v, keys=keys, values=values, rk=recent_keys, rv=recent_values):
-            rk = jax.lax.dynamic_update_slice_in_dim(rk, k.transpose(0, 2, 3, 1), step, axis=3)
-            rv = jax.lax.dynamic_update_slice_in_dim(rv, v.swapaxes(1, 2), step, axis=2)
-            return attention.decode(q[:, 0], keys, values, starts, lengths, rk, rv, step)[:, None], (rk, rv)
-
-        x, kept = _block(x, w, model_config, rotary, attend, on_rows)
-        new_recent.append(kept)
-    return _norm(x, weights["norm"], model_config.norm_eps)[:, 0], new_recent
+    on_rows, new_cache = functools.partial(on_live_rows, num_live), []
+    for w, layer in zip(weights["layers"], cache, strict=True):
+        x, layer = _block(x, w, model_config, rotary, functools.partial(attend, layer), on_rows)
+        new_cache.append(layer)
+    return _norm(x, weights["norm"], model_config.norm_eps)[:, 0], new_cache

@@ -4,10 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div, round_up
-from dots_jax.policy import transformer
+from dots_jax.policy import attention, transformer
 
 
 def default_slots(platform: str) -> int:
@@ -61,8 +62,20 @@ class SamplerSpec:
         return (narrow, width) if narrow >= 64 and narrow < width else (width,)
 
     @property
+    def fused(self) -> bool:
+        """Whether a row's cache is whole and read by cuDNN's kernel; `kv` says what else there is."""
+        kernel = attention.is_fused(self.platform, self.dtype, self.model_config.head_width)
+        return kernel and self.mesh.shape["tensor"] == 1
+
+    def first_slot(self, last: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+        """The slot of its cache where a row begins whose prompt's last token is at `last`, which is decoded."""
+        return 0 * last if self.fused else -last % self.chunk  # chunks begin at whole ones
+
+    @property
     def pieces(self) -> tuple[int, ...]:
-        """Slots of each piece of a row's cache: all tokens but those of its last chunk, in whole chunks."""
+        """Slots of each piece of a row's cache: one for all, or in whole chunks for all but those of its last chunk."""
+        if self.fused:
+            return (round_up(self.prompt_width + self.max_tokens - 1, self.unit),)  # the last one drawn is never read
         capacity = round_up(self.prompt_width - 1, self.chunk) + round_up(self.max_tokens, self.chunk) - self.chunk
         size, pieces = round_up(max(self.unit, 64), self.chunk), []
         while capacity > 0:

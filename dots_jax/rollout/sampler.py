@@ -19,8 +19,8 @@ import numpy as np
 
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div
-from dots_jax.policy import attention, scoring, transformer
-from dots_jax.rollout import draw
+from dots_jax.policy import scoring, transformer
+from dots_jax.rollout import draw, kv
 from dots_jax.rollout.layout import SamplerSpec, default_slots
 from dots_jax.rollout.types import Rollouts
 
@@ -36,7 +36,7 @@ class _Slots:
     limit: jax.Array  # int32 [R], the most tokens of it
     token: jax.Array  # int32 [R], the latest
     position: jax.Array  # int32 [R], where that stands in the row
-    start: jax.Array  # int32 [R], the slot of its cache where the prompt begins, so that chunks begin at whole ones
+    start: jax.Array  # int32 [R], the slot of its cache where the prompt begins
     count: jax.Array  # int32 [R], tokens drawn so far
     done: jax.Array  # bool [R]
 
@@ -218,16 +218,12 @@ class _Batch:
         last = self.lengths[question] - 1
         rows = _Slots(
             row, question, completion, self.limits[question, completion], self.prompts[question, last], last,
-            -last % self.spec.chunk, np.zeros_like(row), row < 0,
+            self.spec.first_slot(last), np.zeros_like(row), row < 0,
         )  # fmt: skip
         source = local % self.spec.prefill_questions
         queue = _Queue(rows, source, count[:, None])
         queue = jax.tree.map(lambda x: x.reshape(-1).astype(bool if x.dtype == bool else np.int32), queue)
         return jax.device_put(queue, sharding.rows(self.spec.mesh))
-
-
-def _kv_sharding(spec: SamplerSpec) -> jax.sharding.NamedSharding:
-    return jax.sharding.NamedSharding(spec.mesh, jax.sharding.PartitionSpec(sharding.BATCH, "tensor"))
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -237,32 +233,10 @@ def _decode_weights(params: dict, spec: SamplerSpec):
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _prefill(params: dict, prompts: jax.Array, lengths: jax.Array, spec: SamplerSpec) -> list:
-    """The caches of prompts [B, S]: over layers (keys, values), as many pieces as prompts reach into."""
+    """The cache of prompts [B, S], as `kv.copy_prompts` takes it."""
     with jax.sharding.use_abstract_mesh(spec.mesh.abstract_mesh):
-        _, kv = transformer.hidden(params, spec.model_config, prompts, keep_kv=True)
-    W, ends = spec.chunk, np.cumsum(spec.pieces)
-    width = spec.prompt_slots(prompts.shape[1])
-
-    def shift(x: jax.Array, start: jax.Array):  # [L, K, S, E] of a question, which then begins at `start`
-        x = jnp.pad(x, ((0, 0), (0, 0), (W, W), (0, 0)))
-        return jax.lax.dynamic_slice_in_dim(x, W - start, width, axis=2)
-
-    def cut(x: jax.Array, axis: int):
-        bounds = [end for end in ends if end < width]
-        return tuple(jnp.split(x, bounds, axis))
-
-    keys, values = (jax.vmap(shift, (1, 0))(x, -(lengths - 1) % W) for x in kv)
-    layers = zip(keys.swapaxes(0, 1), values.swapaxes(0, 1), strict=True)
-    cache = [(cut(k.swapaxes(2, 3), 3), cut(v, 2)) for k, v in layers]
-    return jax.lax.with_sharding_constraint(cache, _kv_sharding(spec))
-
-
-def _empty_cache(slots: int, spec: SamplerSpec) -> list:
-    """Over layers: the pieces of keys [R, K, E, C_i], and of values [R, K, C_i, E]."""
-    c = spec.model_config
-    shape = (slots, c.num_kv_heads)
-    keys = tuple(jnp.zeros((*shape, c.head_width, n), spec.dtype) for n in spec.pieces)
-    return [(keys, tuple(x.swapaxes(2, 3) for x in keys)) for _ in range(c.num_layers)]
+        _, (keys, values) = transformer.hidden(params, spec.model_config, prompts, keep_kv=True)
+    return kv.of_prompts(keys, values, lengths, spec)
 
 
 @functools.partial(jax.jit, static_argnames=("slots", "rows", "max_tokens", "spec"))
@@ -271,10 +245,9 @@ def _start(slots: int, rows: int, max_tokens: int, spec: SamplerSpec) -> tuple[_
     shards = sharding.num_row_shards(spec.mesh)
     zeros, out = jnp.zeros(slots * shards, jnp.int32), jnp.zeros((rows * shards, max_tokens), jnp.int32)
     empty = _Slots(zeros + rows, *[zeros] * 7, zeros == 0)
-    cache = _empty_cache(slots * shards, spec)
     output = _Output(out, out.astype(jnp.float32), out[:, 0], out[:, 0] > 0)
     empty, output = jax.lax.with_sharding_constraint((empty, output), sharding.rows(spec.mesh))
-    return empty, jax.lax.with_sharding_constraint(cache, _kv_sharding(spec)), output
+    return empty, kv.empty(slots * shards, spec), output
 
 
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames=("slots", "cache"))
@@ -286,22 +259,10 @@ def _admit(slots: _Slots, cache: list, block: list, queue: _Queue, spec: Sampler
         taken = jnp.arange(len(free)) < queue.size
         at = jnp.where(taken, free, len(free))
         slots = jax.tree.map(lambda old, new: old.at[at].set(new, mode="drop"), slots, queue.rows)
-
-        def copy(i: jax.Array, cache: list):
-            def place(x, prompts):
-                prompt = jax.lax.dynamic_slice_in_dim(prompts, queue.source[i], 1)
-                return jax.lax.dynamic_update_slice(x, prompt, (free[i], 0, 0, 0))
-
-            def fill(pieces, prompts):
-                n = len(prompts)
-                return (*map(place, pieces[:n], prompts), *pieces[n:])
-
-            return [tuple(map(fill, kv, prompts)) for kv, prompts in zip(cache, block, strict=True)]
-
-        return slots, jax.lax.fori_loop(0, queue.size[0], copy, cache)
+        return slots, kv.copy_prompts(cache, block, queue.source, free, queue.size[0])
 
     slots, cache = sharding.per_device(admit, spec.mesh)(slots, cache, block, queue)
-    return slots, jax.lax.with_sharding_constraint(cache, _kv_sharding(spec))
+    return slots, kv.place(cache, spec)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "spec"))
@@ -335,7 +296,7 @@ def _decode(
     def decode(weights, key, temperature, greedy, top_p, stop_ids, slots: _Slots, cache: list):
         model_config, W = spec.model_config, spec.chunk
         keys = draw.row_keys(key, slots.question, slots.completion)
-        start, length = slots, slots.start + slots.position
+        start = slots
         num_live = jnp.where(slots.done, 0, jnp.arange(1, len(slots.done) + 1)).max() if spec.spares_rows else None
 
         def live(carry):
@@ -347,13 +308,12 @@ def _decode(
             return (step < W) & rows_left
 
         def body(carry):
-            step, slots, recent, tokens, logprobs, finished = carry
+            step, slots, cache, tokens, logprobs, finished = carry
             alive = ~slots.done
-            lengths = jnp.where(alive, length, 0)
-            hidden, recent = transformer.decode_step(
-                weights, model_config, slots.token, start.position + step, cache, start.start, lengths, recent, step,
-                num_live,
-            )  # fmt: skip
+            attend = functools.partial(kv.attend, spec, alive, slots.start, slots.position, step)
+            hidden, cache = transformer.decode_step(
+                weights, model_config, slots.token, slots.position, cache, attend, num_live
+            )
 
             def logits(hidden: jax.Array):
                 head = transformer.head(weights)
@@ -369,29 +329,21 @@ def _decode(
                 done=slots.done | stopped | (count >= slots.limit),
             )  # fmt: skip
             logp = jnp.where(alive, logp, 0.0)
-            return step + 1, slots, recent, tokens.at[step].set(token), logprobs.at[step].set(logp), finished | stopped
+            return step + 1, slots, cache, tokens.at[step].set(token), logprobs.at[step].set(logp), finished | stopped
 
-        R, K, E = len(slots.row), model_config.num_kv_heads, model_config.head_width
-        recent = [(jnp.zeros((R, K, E, W), spec.dtype), jnp.zeros((R, K, W, E), spec.dtype)) for _ in cache]
+        R = len(slots.row)
         carry = (
-            jnp.int32(0), slots, recent, jnp.zeros((W, R), jnp.int32), jnp.zeros((W, R), jnp.float32),
-            jnp.zeros(R, bool),
+            jnp.int32(0), slots, kv.begin_chunk(cache, R, spec), jnp.zeros((W, R), jnp.int32),
+            jnp.zeros((W, R), jnp.float32), jnp.zeros(R, bool),
         )  # fmt: skip
-        _, slots, recent, tokens, logprobs, finished = jax.lax.while_loop(live, body, carry)
-        cache = [
-            (
-                attention.write_chunk(keys, recent_keys, length, 3, spec.platform),
-                attention.write_chunk(values, recent_values, length, 2, spec.platform),
-            )
-            for (keys, values), (recent_keys, recent_values) in zip(cache, recent, strict=True)
-        ]
+        _, slots, cache, tokens, logprobs, finished = jax.lax.while_loop(live, body, carry)
+        cache = kv.end_chunk(cache, start.start + start.position, spec)
         drawn = _Drawn(start.row, start.count, slots.count, tokens.T, logprobs.T, finished, slots.done)
         return slots, cache, drawn, (~slots.done).sum()[None]
 
     decode = sharding.per_device(decode, spec.mesh, 6)
     slots, cache, drawn, alive = decode(weights, key, temperature, greedy, top_p, stop_ids, slots, cache)
-    cache = jax.lax.with_sharding_constraint(cache, _kv_sharding(spec))
-    return slots, cache, drawn, jax.lax.with_sharding_constraint(alive, sharding.replicated(spec.mesh))
+    return slots, kv.place(cache, spec), drawn, jax.lax.with_sharding_constraint(alive, sharding.replicated(spec.mesh))
 
 
 @functools.partial(jax.jit, static_argnames="spec", donate_argnames="output")

@@ -147,13 +147,19 @@ def test_update_against_the_compiled_program(sizes, changes, record_property):
     assert 0.65 < ratio < 1.5
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-def test_sampler_against_the_compiled_programs(sizes):
-    """Weights, caches and outputs exactly; what XLA allocates beside them within 0.6 to 1.5 of the plan."""
-    c = config(replay_fresh_fraction=1.0, rollout_slots=32)
+@pytest.mark.parametrize(
+    "sizes, platform", [((1, 1, 1), "cpu"), ((2, 2, 2), "cpu"), ((1, 1, 1), "gpu"), ((2, 2, 2), "gpu")]
+)
+def test_sampler_against_the_compiled_programs(sizes, platform):
+    """Weights, caches and outputs exactly; what XLA allocates beside them within 0.6 to 1.5 of the plan.
+
+    For a GPU without the latter: it is in bfloat16, which a CPU computes in float32.
+    """
+    dtype = "float32" if platform == "cpu" else "bfloat16"
+    c = config(replay_fresh_fraction=1.0, rollout_slots=32, policy_dtype=dtype)
     mesh, P, G = mesh_of(sizes), c.train.batch_size, c.rollout.group_size
     c.mesh.data, c.mesh.fsdp, c.mesh.tensor = sizes
-    held = plan.footprint(c, MODEL, int(np.prod(sizes)), H100, "cpu")
+    held = plan.footprint(c, MODEL, int(np.prod(sizes)), H100, platform)
     prefill, decode = held.phases()["prefill"], held.phases()["decode"]
     spec, shards = dataclasses.replace(held.sampler_spec, mesh=mesh), sharding.num_row_shards(mesh)
     rows, everywhere = sharding.rows(mesh), sharding.replicated(mesh)
@@ -166,7 +172,7 @@ def test_sampler_against_the_compiled_programs(sizes):
         out = shaped(jax.eval_shape(lambda *x: function(*x, spec), *args), done.output_shardings)
         return done.memory_analysis(), out
 
-    params = params_of(mesh, jnp.float32)
+    params = params_of(mesh, jnp.dtype(dtype))
     _, weights = compiled(sampler._decode_weights, params)
     assert decode["decode weights"] == prefill["decode weights"] == on(mesh, weights)
     block = spec.prefill_questions * shards
@@ -184,10 +190,11 @@ def test_sampler_against_the_compiled_programs(sizes):
     scalars = [array(dtype=dtype, place=everywhere) for dtype in (jnp.float32, bool, jnp.float32)]
     memory, _ = compiled(sampler._decode, weights, slots, cache, key, *scalars, array(1, place=everywhere))
     assert memory.argument_size_in_bytes == pytest.approx(on(mesh, (weights, cache)), rel=0.01)
+    assert bool(decode["chunk KV"]) == (not spec.fused) == (platform == "cpu" or sizes[2] > 1)
     taken = decode["chunk KV"] + decode.get("activations", 0) + decode.get("logits", 0)
     ratios.append(taken / memory.temp_size_in_bytes)
     print(sizes, "plan / XLA", [round(ratio, 2) for ratio in ratios])
-    assert all(0.6 < ratio < 1.5 for ratio in ratios)
+    assert platform == "gpu" or all(0.6 < ratio < 1.5 for ratio in ratios)
 
 
 def test_slots_are_what_fits():
@@ -246,12 +253,14 @@ def test_caches_by_hand():
     """Math-7B: a token's keys and values are 2 x 28 layers x 4 heads x 128 x 2 bytes."""
     token = 2 * 28 * 4 * 128 * 2
     parts = planned(paper(rollout_slots=64, selection_name="uniform"), devices=8).phases["decode"]
-    assert parts["KV cache"] == 8 * token * (1024 + 3072 - 32)  # 8 rows on each device; the last chunk is not kept
-    assert parts["chunk KV"] == 2 * 8 * token * 32
+    assert parts["KV cache"] == 8 * token * (1024 + 3072)  # 8 rows on each device
+    assert parts["chunk KV"] == 0
     assert parts["prompt KV"] == 2 * 1024 * token  # 2,048 tokens of prompts at a time
     assert parts["decode weights"] == 2 * 7_615_616_512
     split = planned(paper(rollout_slots=64, selection_name="uniform", mesh_tensor=4), devices=8).phases["decode"]
-    assert split["KV cache"] == 4 * parts["KV cache"] // 4  # 4 times the rows, a quarter of the heads
+    # 4 times the rows, a quarter of the heads; in pieces, the last chunk is not kept.
+    assert split["KV cache"] == 8 * token * (1024 + 3072 - 32)
+    assert split["chunk KV"] == 2 * 8 * token * 32
     assert split["decode weights"] == pytest.approx(parts["decode weights"] / 4, rel=1e-3)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dots_jax.policy import packed
+from dots_jax.policy import attention, packed
 
 U, G, H, K, E = 3, 4, 4, 2, 8
 SPEC = packed.PackSpec(64, (16, 32), (8, 16), "cpu")
@@ -63,7 +63,7 @@ def dense(q, k, v, shared, lengths, prompt_lengths):
 @pytest.mark.parametrize("platform, dtype", [("cpu", "float32"), ("gpu", "bfloat16")])
 def test_attention_and_its_gradients(after, platform, dtype, monkeypatch):
     """Against rows side by side: within 1e-5, in bfloat16 and as a GPU lays them within 2% of the norm."""
-    monkeypatch.setattr(packed, "QUERY_BLOCK", 24)  # of 32
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 24)  # of 32
     spec = dataclasses.replace(SPEC, platform=platform, prompt_widths=SPEC.prompt_widths if after else (0,))
     random = np.random.default_rng(0)
     lengths = LENGTHS if after else np.where(LENGTHS > 20, 0, LENGTHS)

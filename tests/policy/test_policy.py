@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dots_jax import policy
+from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
 from dots_jax.policy import attention, scoring, transformer
 
@@ -125,8 +126,30 @@ def test_causal_blocks_equal_plain_attention(monkeypatch):
         return kernel(q, *args, implementation="xla", **how)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", xla)
+    monkeypatch.setattr(sharding, "current_platform", lambda: "gpu")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), value_and_grad(attention._fused), expected)
     assert set(shapes) == {("cudnn", 128)}
+
+
+@pytest.mark.parametrize("dtype, calls", [("bfloat16", 1), ("float32", 0)])
+def test_causal_attention_is_chosen_by_the_mesh(monkeypatch, dtype, calls):
+    """Lowered for CUDA, forward and backward, on a machine without it."""
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91000)
+    device = jax.sharding.AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    mesh = jax.sharding.AbstractMesh((1, 1, 1), sharding.AXES, abstract_device=device)
+    q, k = (jax.ShapeDtypeStruct((2, 21, heads, 8), dtype) for heads in (6, 2))
+
+    def loss(q, k, v):
+        with jax.sharding.use_abstract_mesh(mesh):
+            return attention.causal(q, k, v).sum()
+
+    def count(platform):
+        program = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(q, k, k).lower(lowering_platforms=(platform,))
+        return program.as_text().count("custom_call @__cudnn$fmhaSoftmax")
+
+    assert count("cuda") == 2 * calls
+    mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1]).abstract_mesh
+    assert count("cpu") == 0
 
 
 def plain_logprobs(params, config, tokens, lengths, temperature):

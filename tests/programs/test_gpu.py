@@ -36,6 +36,7 @@ def device(monkeypatch):
         monkeypatch.setattr(jax.nn, "dot_product_attention", xla)
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
         monkeypatch.setattr(sharding, "platform", lambda mesh: "gpu")
+        monkeypatch.setattr(sharding, "current_platform", lambda: "gpu")
     elif jax.default_backend() != "gpu":
         pytest.skip("JAX finds no GPU")
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import common, decode_attention, gpu, gpu_sections, update
+from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
 from dots_jax.policy import attention
 
@@ -55,6 +56,7 @@ def test_all_sections_without_what_is_not_needed(check, tmp_path):
     for name in ("update", "sampler"):
         assert [x["what"] for x in found[name]] == ["ragged"]
     assert 0 < found["sampler"][0]["alive_share"]["median"] <= 1 and found["sampler"][0]["decode_steps"]["median"] <= 12
+    assert [x["rows"] for x in found["correctness"][:2]] == ["first", "refilled"]
     table = gpu.table(lines)
     assert all(f"| {name} |" in table for name in gpu.SECTIONS) and "commit abc" in table
 
@@ -101,17 +103,20 @@ def test_deadlines_and_crashes(tmp_path, capsys):
 
 
 def test_checks_see_what_is_wrong(monkeypatch):
-    """Attention in bfloat16 that is off by a tenth; cached decoding that forgets the newest key."""
-    causal, decode = attention.causal, attention.decode
+    """Attention in bfloat16 that is off by a tenth; cached decoding that forgets the newest key, in both caches."""
+    causal, decode, fused = attention.causal, attention.decode, attention.decode_fused
     monkeypatch.setattr(
         attention, "causal", lambda q, k, v: causal(q, k, v) * (1.1 if q.dtype == jnp.bfloat16 else 1.0)
     )
     assert not gpu_sections.check_attention(9, rows=1, heads=2, kv_heads=1, width=8)["ok"]
     monkeypatch.undo()
     monkeypatch.setattr(attention, "decode", lambda *x: decode(*x[:-1], jnp.maximum(x[-1] - 1, 0)))
+    monkeypatch.setattr(attention, "decode_fused", lambda *x: fused(*x[:-1], jnp.maximum(x[-1] - 1, 1)))
     # A shape that no other test compiles.
-    config = dataclasses.replace(common.SHAPES["least"], mlp_width=32)
-    assert not gpu_sections.check_sampler(config, 2, 2, 8, 12, 11, 0)["ok"]
+    config = dataclasses.replace(common.SHAPES["least"], mlp_width=32, head_dim=8)
+    for platform in ("cpu", "gpu"):
+        monkeypatch.setattr(sharding, "platform", lambda mesh, platform=platform: platform)
+        assert not any(line["ok"] for line in gpu_sections.check_sampler(config, 2, 2, 8, 12, 11, 2))
 
 
 @pytest.mark.parametrize("name", decode_attention.BODIES)
