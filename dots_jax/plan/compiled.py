@@ -16,6 +16,13 @@ from dots_jax.plan.programs import Program, programs
 GIB = 2**30
 MEMORY = {"v5e": 15.75 * GIB, "v6e": 31.25 * GIB, "v5p": 95.74 * GIB}  # of a chip, that XLA may use
 _KNOWN = "give v5e, v6e or v5p with its chips along each axis, such as v6e:2x4 or v5p:2x2x2, or cpu:8"
+# Libtpu asks the cloud for what is not set here, and takes a lock as if there were a chip.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 _COLUMNS = ("arguments", "temporaries", "code", "beside", "total", "plan", "seconds")
 
 
@@ -27,7 +34,7 @@ def devices(topology: str) -> tuple[list[jax.Device], float]:
     Raises:
       UserError: there is no such topology, or no compiler for it.
     """
-    match = re.fullmatch(r"(v5e|v6e|v5p):[1-9]\d{0,3}(?:x[1-9]\d{0,3}){1,2}|cpu:([1-9]\d{0,2})", topology)
+    match = re.fullmatch(r"(v5e|v6e|v5p):[1-9]\d?(?:x[1-9]\d?){1,2}|cpu:([1-9]\d?)", topology)
     if match is None:
         raise UserError(f"--compile={topology} is no topology; {_KNOWN}")
     jax.config.update("jax_platforms", "cpu")
@@ -35,7 +42,8 @@ def devices(topology: str) -> tuple[list[jax.Device], float]:
         return _host_devices(int(match[2]))
     if "TPU_LIBRARY_PATH" not in os.environ and importlib.util.find_spec("libtpu") is None:
         raise UserError(f"--compile={topology} needs the TPU's compiler: pip install -e '.[tpu]', on any Linux machine")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or it asks the cloud what machine this is
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # of libtpu and its loader, many kinds

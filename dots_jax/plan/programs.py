@@ -77,7 +77,8 @@ def _embedding(held: Footprint, mesh: jax.sharding.Mesh) -> dict[str, Program]:
 def _sampling(held: Footprint, mesh: jax.sharding.Mesh, params: dict) -> dict[str, Program]:
     """Of the call of the sampler with the most rows; each number of slots has its own program."""
     spec, shards = dataclasses.replace(held.sampler_spec, mesh=mesh), sharding.num_row_shards(mesh)
-    split, everywhere, kv = sharding.rows(mesh), sharding.replicated(mesh), sampler._kv_sharding(spec)
+    split, everywhere = sharding.rows(mesh), sharding.replicated(mesh)
+    kv = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.BATCH, "tensor"))
     found = {"weights": Program(sampler._decode_weights, (params, spec), ("prefill",), _OTHER)}
     places = []
 
@@ -124,7 +125,8 @@ def _update(held: Footprint, mesh: jax.sharding.Mesh, params: dict) -> Program:
     state = learner.TrainState(params, master, moments, _array(everywhere))
     B, sizes = replay_spec.batch_size, (c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens)
     groups = _placed(jax.eval_shape(lambda: learner.Groups.empty((B,), *sizes)), everywhere)
-    groups = dataclasses.replace(groups, rollouts=_placed(groups.rollouts, split))
+    prompts = {"prompts": groups.rollouts.prompts, "prompt_lengths": groups.rollouts.prompt_lengths}
+    groups = dataclasses.replace(groups, rollouts=dataclasses.replace(_placed(groups.rollouts, split), **prompts))
     buffer = None
     if replay_spec.num_replayed:
         shards = sharding.num_row_shards(mesh)

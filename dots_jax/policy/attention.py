@@ -22,8 +22,7 @@ def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     hold T x T values at once for long rows.
     """
     B, T, H, E = q.shape
-    platform = sharding.platform(jax.sharding.get_abstract_mesh())
-    if q.dtype in (jnp.bfloat16, jnp.float16) and E % 8 == 0 and E <= 128 and platform == "gpu":
+    if q.dtype in (jnp.bfloat16, jnp.float16) and E % 8 == 0 and E <= 128 and jax.default_backend() == "gpu":
         return _fused(q, k, v)
     if T <= QUERY_BLOCK:
         return _causal_block(q, k, v, 0)
