@@ -10,11 +10,12 @@ import jax
 from jax.experimental import topologies
 
 from dots_jax.core.errors import UserError, first_line
+from dots_jax.core.text import gib
 from dots_jax.plan.footprint import Footprint
 from dots_jax.plan.programs import Program, programs
 
 GIB = 2**30
-MEMORY = {"v5e": 15.75 * GIB, "v6e": 31.25 * GIB, "v5p": 95.74 * GIB}  # of a chip, that XLA may use
+MEMORY = {"v5e": 15.75 * GIB, "v6e": 31.24 * GIB, "v5p": 95.73 * GIB}  # of a chip, that XLA may use
 _KNOWN = "give v5e, v6e or v5p with its chips along each axis, such as v6e:2x4 or v5p:2x2x2, or cpu:8"
 # Libtpu asks the cloud for what is not set here, and takes a lock as if there were a chip.
 _ENVIRONMENT = {
@@ -62,25 +63,30 @@ def _host_devices(count: int) -> tuple[list[jax.Device], float]:
 
 
 def check(held: Footprint, mesh: jax.sharding.Mesh) -> bool:
-    """Compiles the run's programs for the mesh, prints a line for each; returns whether all compile and fit."""
+    """Compiles the run's programs for the mesh and prints a line for each; returns whether all compile and fit."""
     jax.config.update("jax_enable_compilation_cache", False)  # seconds are those of a first start
-    phases = held.phases()
     print(f"\n{'GiB per device':16}" + "".join(f"{name:>12}" for name in _COLUMNS))
-    good = True
+    phases, lacking = held.phases(), []
     for name, program in programs(held, mesh).items():
         started = time.time()
         try:
             compiled = program.lower().compile()
         except Exception as error:  # of the compiler, many kinds
-            print(f"{name:16}  not compiled: {first_line(error, typed=True)}", flush=True)
-            good = False
+            print(f"{name:16}  not compiled: {_reason(error)}", flush=True)
+            lacking.append(name)
             continue
-        seconds = time.time() - started
-        sizes = _sizes(program, compiled, phases)
+        seconds, sizes = time.time() - started, _sizes(program, compiled, phases)
         print(f"{name:16}" + "".join(f"{size / GIB:12.2f}" for size in sizes) + f"{seconds:12.0f}", flush=True)
-        good &= sizes[4] <= held.device_bytes
-    print(f"{'all programs compile and fit' if good else 'not all programs compile and fit'}")
-    return good
+        if sizes[_COLUMNS.index("total")] > held.device_bytes:
+            lacking.append(name)
+    print(f"on devices of {gib(held.device_bytes)} " + (f"do not fit: {', '.join(lacking)}" if lacking else "all fit"))
+    return not lacking
+
+
+def _reason(error: Exception) -> str:
+    """In one line."""
+    memory = re.search(r"Ran out of memory[^\n]* exceeds [^)\n]*\)", str(error))
+    return memory[0] if memory else first_line(error, typed=True)
 
 
 def _sizes(program: Program, compiled: jax.stages.Compiled, phases: dict[str, dict[str, int]]) -> list[float]:

@@ -1,10 +1,9 @@
-"""A run's programs: what a run really calls, lowered for every platform on any machine, compiled where a compiler is."""
+"""A run's programs: they are what it calls, every platform lowers them, and TPUs' compiler takes them if it is here."""
 
 import importlib.util
 import os
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
@@ -12,8 +11,6 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from configs import common
 from dots_jax import learner, main, plan, train
 from dots_jax.core import command_line, sharding
-from dots_jax.core.errors import UserError
-from dots_jax.difficulty import embed
 from dots_jax.plan import compiled, program, programs
 from dots_jax.policy import transformer
 from dots_jax.rollout import sampler
@@ -77,19 +74,17 @@ def test_they_are_what_a_run_calls(monkeypatch, tmp_path):
     held = plan.footprint(*program._known(config), 8, 1e12, "cpu")
     expected = programs.programs(held, sharding.make_mesh(**config.mesh))
     calls = {one.function: [] for one in expected.values()}
-    for module, name in (
-        (sampler, "_decode_weights"),
-        (sampler, "_prefill"),
-        (sampler, "_admit"),
-        (sampler, "_decode"),
-        (learner, "update"),
-    ):
 
-        def call(*args, function=getattr(module, name)):
+    def record(function):
+        def call(*args):
             calls[function].append(arrays(args))
             return function(*args)
 
-        monkeypatch.setattr(module, name, call)
+        return call
+
+    for name in ("_decode_weights", "_prefill", "_admit", "_decode"):
+        monkeypatch.setattr(sampler, name, record(getattr(sampler, name)))
+    monkeypatch.setattr(learner, "update", record(learner.update))
     train.train(config, workdir)
     assert [name.split()[0] for name in expected] == ["weights", "prefill", "admit", "decode", "update"]
     for name, one in expected.items():
@@ -107,3 +102,38 @@ def arrays(tree):
     kinds = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
     leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, kinds)]
     return [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None)) for x in leaves]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ, reason="needs the extra [tpu]"
+)
+def test_compiled_for_tpus(capsys):
+    """All programs, of two layers; on chips of next to no memory they do not fit."""
+    devices, memory = compiled.devices("v5e:2x4")
+    mesh = sharding.make_mesh(1, 8, 1, devices=devices)
+    held = footprint("bfloat16", (1, 8, 1), sharding.platform(mesh), memory)
+    assert held.platform == "tpu"
+    assert compiled.check(held, mesh), capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("on devices of 15.8 GiB all fit\n")
+
+
+@pytest.mark.parametrize(
+    "flags, code, last",
+    [
+        ([], 3, "do not fit: bad"),
+        (["--device_memory=0.001GB"], 3, "do not fit: good, bad"),
+        (["--config.selection.name=uniform"], 0, "all fit"),
+    ],
+)
+def test_table(flags, code, last, monkeypatch, capsys):
+    """What XLA allocates for an array, and what is there beside it; what does not compile is a line."""
+    numbers = jax.ShapeDtypeStruct((2**27,), "float32")
+    found = {"good": programs.Program(jax.jit(jax.numpy.sin), (numbers,), ("decode",), ("optimizer",))}
+    if code:
+        found["bad"] = programs.Program(jax.jit(lambda x: x.reshape(3)), (numbers,), ("decode",), ())
+    monkeypatch.setattr(compiled, "programs", lambda held, mesh: found)
+    assert main.main(["--plan", "--compile=cpu:8", *flags]) == code
+    head, *lines, end = capsys.readouterr().out.rpartition("\n\n")[2].splitlines()
+    assert head.split()[3:] == list(compiled._COLUMNS) and end.endswith(last)
+    assert lines[0].split()[:3] == ["good", "0.50", "0.50"]
+    assert [line for line in lines[1:] if "not compiled: TypeError: cannot reshape" in line] == lines[1:]
