@@ -265,6 +265,7 @@ def advised(line):
     [
         ("qwen2.5-math-7b", 8, H100, {}),
         ("qwen2.5-math-7b", 2, H100, {}),
+        ("qwen2.5-math-7b", 8, 15.75 * 2**30, {}),
         ("qwen2.5-math-1.5b", 1, H100, {}),
         ("qwen2.5-3b", 4, 40 * GB, {"learner_kl_coef": 0.1}),
         ("qwen2.5-0.5b", 1, 24 * GB, {}),
