@@ -16,7 +16,7 @@ from dots_jax.policy import transformer
 from dots_jax.rollout import sampler
 
 MODEL = transformer.ModelConfig(1024, 256, 2, 4, 2, 512, 1e4, 1e-6, True, 1024, 1000)
-MESHES = {1: (1, 1, 1), 8: (2, 2, 2)}
+ONE, FSDP, ALL = (1, 1, 1), (1, 8, 1), (2, 2, 2)
 
 
 def small(dtype, sizes):
@@ -33,18 +33,24 @@ def small(dtype, sizes):
 
 
 def footprint(dtype, sizes, platform, memory=1e12):
-    return plan.footprint(small(dtype, sizes), MODEL, sizes[0] * sizes[1] * sizes[2], memory, platform)
+    return plan.footprint(small(dtype, sizes), MODEL, int(np.prod(sizes)), memory, platform)
 
 
-@pytest.mark.parametrize("devices", MESHES)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_lowered_for(platform, dtype, devices, monkeypatch):
+@pytest.mark.parametrize(
+    "platform, dtype, sizes",
+    [
+        *(("gpu", "bfloat16", sizes) for sizes in (ONE, FSDP, ALL)),
+        *(("gpu", "float32", sizes) for sizes in (ONE, ALL)),
+        *(("tpu", "bfloat16", sizes) for sizes in (ONE, ALL)),
+        *(("tpu", "float32", sizes) for sizes in (ONE, FSDP)),
+    ],
+)
+def test_lowered_for(platform, dtype, sizes, monkeypatch):
     """No platform refuses a program; GPUs in 16 bits get cuDNN's attention, and nothing else does."""
-    held, mesh = footprint(dtype, MESHES[devices], platform), None
+    held, mesh = footprint(dtype, sizes, platform), None
     is_fused = (platform, dtype) == ("gpu", "bfloat16")
     if is_fused:  # JAX wants devices for cuDNN: those of the host, which then stand for GPUs
-        mesh = sharding.make_mesh(*MESHES[devices], devices=jax.devices()[:devices])
+        mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
         monkeypatch.setattr(sharding, "platform", lambda mesh: "gpu")
         monkeypatch.setattr(sharding, "current_platform", lambda: "gpu", raising=False)
@@ -54,7 +60,7 @@ def test_lowered_for(platform, dtype, devices, monkeypatch):
         texts[name] = one.lower(lowering_platforms=("cuda" if platform == "gpu" else platform,)).as_text()
     assert {name.split()[0] for name in texts} == {"embed", "weights", "prefill", "admit", "decode", "update"}
     # On several devices a partitioner that is called later puts it in.
-    mark = "__cudnn$fmha" if devices == 1 else "CustomSPMDPartitioning"
+    mark = "__cudnn$fmha" if sizes == ONE else "CustomSPMDPartitioning"
     for name in ("embed", "prefill 128", "update"):
         assert (mark in texts[name]) == is_fused, name
 
