@@ -70,7 +70,7 @@ def main(argv=None) -> dict:
     p.add_argument("--micro-rows", type=int, default=16, help="rows of PyTorch's micro-batches")
     p.set_defaults(
         questions=16, prompt=64, max_tokens=128, lengths="lognormal", mean=55, useful=0.25, minibatches=1, remat="none",
-        micro_tokens=1024,
+        micro_tokens=512, logits_chunk=512,
     )  # fmt: skip
     args = p.parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:

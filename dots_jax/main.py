@@ -28,6 +28,9 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           the run would need, and what to change where a device has less; exit code
                           0 if it fits, 3 if not. policy.path may be a published name such as
                           Qwen/Qwen2.5-Math-7B, without weights
+  --compile=v6e:2x4       with --plan: compiles the run's programs too, for TPUs that need not be there
+                          (v5e, v6e or v5p and the chips along each axis; needs the extra [tpu]) or
+                          for cpu:8, so many host devices; prints memory and seconds of each
   --devices=N --device_memory=80GB
                           devices to plan for (default: those of config.mesh, else those here if
                           they are accelerators, else 8), and the memory of each in GB or GiB
@@ -54,14 +57,17 @@ def main(argv: list[str] | None = None) -> int:
     flags.DEFINE_bool("plan", False, "", flag_values=values)
     flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_string("device_memory", None, "", flag_values=values)
+    flags.DEFINE_string("compile", None, "", flag_values=values)
 
     def train(config, workdir):
         nonlocal leave
         if values.plan:
+            if values.compile is not None and values.devices:
+                raise UserError("--compile names the devices itself; leave --devices out")
             from dots_jax.plan import program  # imports jax: wrong flags are reported before
 
-            return program.main(config, values.devices, values.device_memory)
-        for name in ("devices", "device_memory"):
+            return program.main(config, values.devices, values.device_memory, values.compile)
+        for name in ("devices", "device_memory", "compile"):
             if values[name].value is not None:
                 raise UserError(f"--{name} is for --plan; a run takes the devices that JAX finds")
         from dots_jax.core import distributed, runtime

@@ -53,12 +53,13 @@ def compilation_cache() -> str | None:
     return directory if nearest.is_dir() and os.access(nearest, os.W_OK) else None
 
 
-def full_precision(dtype) -> None:
+def full_precision(dtype, platform: str | None = None) -> None:
     """Makes products of a float32 policy exact on accelerators, which round their factors to 8 or 11 bits otherwise.
 
-    To be called before anything is compiled. Products in 16 bits are left as they are.
+    To be called before anything is compiled for the `platform`, None: where JAX runs by default. Products in 16 bits
+    are left as they are.
     """
-    if jnp.dtype(dtype) == jnp.float32 and jax.default_backend() != "cpu":
+    if jnp.dtype(dtype) == jnp.float32 and (platform or jax.default_backend()) != "cpu":
         jax.config.update("jax_default_matmul_precision", "highest")
 
 

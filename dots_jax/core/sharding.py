@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dots_jax.core.errors import UserError
 
@@ -87,9 +87,18 @@ def check_heads(mesh, kv_heads: int) -> None:
         )
 
 
-def platform(mesh: Mesh) -> str:
-    """Returns "cpu", "gpu" or "tpu": where the programs will run, which need not be where they are compiled."""
-    return mesh.devices.flat[0].platform
+def abstract_mesh(sizes: tuple[int, int, int], platform: str) -> AbstractMesh:
+    """The mesh of devices that need not exist, for shapes and for lowering."""
+    return AbstractMesh(sizes, AXES, (AxisType.Auto,) * 3, abstract_device=AbstractDevice(platform, None, platform))
+
+
+def platform(mesh: Mesh | AbstractMesh) -> str:
+    """Returns "cpu", "gpu" or "tpu": where the programs will run, which need not be where they are compiled.
+
+    Of an abstract mesh without devices: where JAX runs by default.
+    """
+    device = mesh.abstract_mesh.abstract_device
+    return device.platform if device else jax.default_backend()
 
 
 def current_platform() -> str:

@@ -10,8 +10,6 @@ Letters as in `transformer`: P questions, G completions of each, S prompt and T 
 
 import dataclasses
 
-import jax
-
 from dots_jax import experiment
 from dots_jax.core import fields, sharding
 from dots_jax.core.errors import UserError
@@ -85,7 +83,7 @@ def footprint(
 ) -> Footprint:
     """What the run holds and computes. Raises UserError as `plan` does."""
     sizes = sharding.axis_sizes(*(config.mesh[axis] for axis in sharding.AXES), devices)
-    mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
+    mesh = sharding.abstract_mesh(sizes, platform)
     sharding.check_heads(mesh, model_config.num_kv_heads)
     spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     experiment.check_loaded(config, spec, sharding.num_row_shards(mesh), model_config, 1, config.data.num_questions)

@@ -75,10 +75,12 @@ def lines(config, made, attempt) -> Iterator[str]:
             return
     count = 2 * devices
     while count <= _MOST_DEVICES:
-        if fitting := together(bases[-1] | {"mesh.data": 1, "mesh.fsdp": count, "mesh.tensor": 1}, count):
-            changes, plan = fitting
-            yield f"{count} such devices are needed: --devices={count} {_flags(changes)} fits: {gib(plan.peak)}"
-            return
+        for tensor in (1, 2, 4, 8):  # its devices share the weights that sampling copies to all others
+            mesh = {"mesh.data": 1, "mesh.fsdp": count // tensor, "mesh.tensor": tensor}
+            if count % tensor == 0 and (fitting := together(bases[-1] | mesh, count)):
+                changes, plan = fitting
+                yield f"{count} such devices are needed: --devices={count} {_flags(changes)} fits: {gib(plan.peak)}"
+                return
         count *= 2
     yield f"nothing that was tried fits, not even {_MOST_DEVICES} such devices"
 

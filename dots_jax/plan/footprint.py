@@ -155,15 +155,26 @@ class Footprint:
         wide = tokens * self.model_config.width
         return 8 * wide + 3 * inner + 4 * block if backward else 3 * wide + 2 * max(inner, block)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the run makes embeddings of its pool."""
+        embeds = selection.find(self.config.selection.name).embeds
+        return embeds and not self.config.embedding.path.endswith(".npy")
+
+    @property
+    def embedding_block(self) -> tuple[int, int]:
+        """Rows of one device and tokens of the longest texts that are embedded at a time."""
+        c = self.config
+        longest = round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self._unit)
+        return ceil_div(max(1, embed.BATCH_TOKENS // longest), self._shards), longest
+
     def _score(self) -> dict[str, int]:
         """Embedding the pool with a frozen model of the policy's shape, and what the predictor reads."""
         c, m = self.config, self.model_config
         held = ceil_div(c.data.num_questions, self._shards) * 4 * (m.width + c.predictor.width)
         if c.embedding.path.endswith(".npy"):
             return {"pool": held}
-        size = jnp.dtype(c.embedding.dtype).itemsize
-        longest = round_up(min(c.embedding.max_tokens, c.data.max_prompt_tokens), self._unit)
-        rows = ceil_div(max(1, embed.BATCH_TOKENS // longest), self._shards)
+        size, (rows, longest) = jnp.dtype(c.embedding.dtype).itemsize, self.embedding_block
         return {
             "pool": held,
             "embedding model": self._numbers() * size,
@@ -188,10 +199,15 @@ class Footprint:
         needed = (max(sum(kinds.values()) for kinds in self._sampling(spec).values()) for spec in specs)
         return next((spec for spec, size in zip(specs, needed, strict=True) if size <= left), specs[-1])
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of one device in the call of the sampler that has the most."""
+        return max(ceil_div(P, self._shards) * G for P, G in self.sampled.values())
+
     def _sampling(self, spec: SamplerSpec) -> dict[str, dict[str, int]]:
         """Prefill and decoding of the call of the sampler that needs most."""
         m = self.model_config
-        rows = max(ceil_div(P, self._shards) * G for P, G in self.sampled.values())  # of a device
+        rows = self.most_rows
         slots = spec.size_for(rows)
         token = 2 * m.num_layers * self._split(m.num_kv_heads) * m.head_width * self.itemsize  # keys and values
         block, width = spec.prefill_questions, spec.prefill_widths[-1]

@@ -13,7 +13,7 @@ from dots_jax.core import distributed, fields, runtime, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import WIDTH, gib, table
 from dots_jax.data import sources
-from dots_jax.plan import Plan, footprint, plan
+from dots_jax.plan import Plan, compiled, footprint, plan
 from dots_jax.plan.footprint import UNKNOWN
 from dots_jax.policy import families, shapes, source
 from dots_jax.policy.transformer import ModelConfig
@@ -23,11 +23,16 @@ UNITS = {"GB": 10**9, "GiB": GIB}
 _DEVICES, _MEMORY = 8, "80GB"  # where neither flags nor JAX say
 
 
-def main(config, devices: int | None, device_memory: str | None) -> int:
-    """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not."""
+def main(config, devices: int | None, device_memory: str | None, topology: str | None = None) -> int:
+    """Prints the report of `--plan`; returns the exit code, 0 where it fits and 3 where not.
+
+    With a `topology` its devices are planned for, and all programs are compiled for them.
+    """
     if not config.policy.path:
         raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
     config, model_config = _known(config)
+    if topology:
+        return _compile(config, model_config, device_memory, topology)
     memory, notes = read_memory(device_memory) if device_memory else None, []
     fixed = [config.mesh[axis] for axis in sharding.AXES]
     known = None if -1 in fixed else math.prod(fixed)
@@ -52,6 +57,16 @@ def main(config, devices: int | None, device_memory: str | None) -> int:
     print(*notes, sep="\n")
     print(report(made), end="")
     return 0 if made.fits else 3
+
+
+def _compile(config, model_config: ModelConfig, device_memory: str | None, topology: str) -> int:
+    found, memory = compiled.devices(topology)
+    mesh = sharding.make_mesh(**config.mesh, devices=found)
+    platform = sharding.platform(mesh)
+    runtime.full_precision(config.policy.dtype, platform)
+    memory = read_memory(device_memory) if device_memory else memory
+    print(report(plan(config, model_config, mesh.size, memory, platform)), end="")
+    return 0 if compiled.check(footprint(config, model_config, mesh.size, memory, platform), mesh) else 3
 
 
 def slots(config) -> int:

@@ -111,3 +111,10 @@ def test_full_precision(environ, backend, dtype, precision):
     environ.setattr(jax, "default_backend", lambda: backend)
     runtime.full_precision(dtype)
     assert jax.config.jax_default_matmul_precision == precision
+
+
+def test_full_precision_where_it_will_run(environ):
+    runtime.full_precision("float32", "cpu")
+    assert jax.config.jax_default_matmul_precision is None
+    runtime.full_precision("float32", "tpu")
+    assert jax.config.jax_default_matmul_precision == "highest"

@@ -30,6 +30,13 @@ def test_a_policy_whose_heads_do_not_divide_is_not_loaded(mesh, tiny_config, tin
         policy.load(tmp_path / "policy", sharding.make_mesh(2, 1, 4))
 
 
+def test_platform():
+    """Of the devices, which an abstract mesh may name too."""
+    assert sharding.platform(one_device()) == sharding.platform(one_device().abstract_mesh) == "cpu"
+    assert sharding.platform(sharding.abstract_mesh((1, 8, 1), "tpu")) == "tpu"
+    assert sharding.platform(jax.sharding.AbstractMesh((8,), ("fsdp",))) == jax.default_backend()
+
+
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (2, 1, 1), (-1, -1, 1), (0, 1, 1), (-2, 1, 1)])
 def test_mesh_that_does_not_fit(mesh, sizes):
     with pytest.raises(UserError, match=f"data={sizes[0]} x fsdp={sizes[1]} x tensor={sizes[2]}"):

@@ -6,18 +6,16 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from benchmarks import update
 from configs import common
-from dots_jax import learner, main, plan
+from dots_jax import main, plan
 from dots_jax.core import command_line, fields, runtime, sharding
 from dots_jax.core.errors import UserError
-from dots_jax.learner import replay
-from dots_jax.plan import program
+from dots_jax.plan import program, programs
 from dots_jax.policy import shapes, transformer
-from dots_jax.rollout import Rollouts, layout, sampler
+from dots_jax.rollout import layout, sampler
 
 # As in the published shapes the vocabulary is an odd number of the sampler's blocks, and some rows have no token.
 MODEL = transformer.ModelConfig(33 * 128, 128, 4, 8, 4, 512, 1e4, 1e-6, True, 4096, 4200)
@@ -77,41 +75,11 @@ def params_of(mesh, dtype):
 
 def compile_update(c, mesh):
     """The update's compiled program, and bytes on a device of its state, buffer and rollouts."""
-    hyper = learner.UpdateSpec.from_config(c)
-    rule = replay.ReplaySpec(c.train.batch_size, c.selection.interval, **c.replay)
-    params = params_of(mesh, jnp.dtype(c.policy.dtype))
-    full = params_of(mesh, jnp.float32)
-    places = optax.tree_utils.tree_map_params(
-        hyper.optimizer(),
-        lambda _, x: x.sharding,
-        jax.eval_shape(hyper.optimizer().init, full),
-        full,
-        transform_non_params=lambda _: sharding.replicated(mesh),
-    )
-    moments = shaped(jax.eval_shape(hyper.optimizer().init, full), places)
-    everywhere, rows = sharding.replicated(mesh), sharding.rows(mesh)
-
-    def array(*shape, dtype=jnp.int32, place=everywhere):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
-    state = learner.TrainState(params, None if c.policy.dtype == "float32" else full, moments, array())
-    B, G, S, T = rule.batch_size, c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens
-    buffer = jax.eval_shape(lambda: replay.init(rule.num_slots, G, S, T, mesh)) if rule.num_replayed else None
-    buffer = buffer and jax.tree.map(lambda x: array(*x.shape, dtype=x.dtype, place=rows), buffer)
-
-    def group(*shape, dtype=jnp.int32):
-        return array(B, *shape, dtype=dtype, place=rows)
-
-    rollouts = Rollouts(
-        group(S), group(), group(G, T), group(G), group(G, T, dtype=jnp.float32), group(G, dtype=jnp.bool)
-    )
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    groups = learner.Groups(rollouts, array(B, G, dtype=jnp.float32), array(B), array(B), array(B))
-    batch = (groups, array(), array(dtype=key.dtype))
-    done = learner.update.lower(state, buffer, *batch, MODEL, hyper, mesh, rule if buffer else None).compile()
-    return done.memory_analysis(), {
-        "parameters": on(mesh, params),
-        "optimizer": on(mesh, (moments, state.master)),
+    program = programs.programs(plan.footprint(c, MODEL, mesh.size, H100, "cpu"), mesh)["update"]
+    state, buffer, *batch = program.args[:5]
+    return program.lower().compile().memory_analysis(), {
+        "parameters": on(mesh, state.params),
+        "optimizer": on(mesh, (state.opt_state, state.master)),
         "replay buffer": on(mesh, buffer),
         "batch": on(mesh, batch),
     }
@@ -131,8 +99,8 @@ def compile_update(c, mesh):
 def test_update_against_the_compiled_program(sizes, changes, record_property):
     """Arguments to 0.5%; what XLA allocates beside them within 0.65 to 1.5 of the plan, at O0 as in all tests."""
     c = config(**changes)
-    memory, held = compile_update(c, mesh_of(sizes))
     c.mesh.data, c.mesh.fsdp, c.mesh.tensor = sizes
+    memory, held = compile_update(c, mesh_of(sizes))
     made = plan.plan(c, MODEL, int(np.prod(sizes)), H100, platform="cpu")
     for name in ("parameters", "replay buffer"):
         assert made.phases["loss"][name] == held[name]
@@ -313,6 +281,7 @@ def advised(line):
         ("qwen2.5-math-7b", 8, H100, {}),
         ("qwen2.5-math-7b", 2, H100, {}),
         ("qwen2.5-3b", 1, H100, {}),
+        ("qwen2.5-math-7b", 8, 15.75 * 2**30, {}),
         ("qwen2.5-3b", 4, 40 * GB, {"learner_kl_coef": 0.1}),
         ("qwen2.5-0.5b", 1, 16 * GB, {}),
     ],
@@ -435,6 +404,10 @@ def test_command(elsewhere, tmp_path, capsys):
         (["--plan", "--config.mesh.data=2", "--devices=3"], "does not fit 3 device(s)"),
         (["--plan", "--config=paper.py:Qwen/Qwen3-8B"], "no shape is known for the policy 'Qwen/Qwen3-8B'"),
         (["--plan", "--config.policy.path="], "config.policy.path is empty"),
+        (["--plan", "--compile=v9:2x4"], "--compile=v9:2x4 is no topology; give v5e, v6e or v5p"),
+        (["--plan", "--compile=cpu:8", "--config.mesh.fsdp=3"], "does not fit 8 device(s)"),
+        (["--plan", "--compile=cpu:8", "--devices=8"], "leave --devices out"),
+        (["--compile=cpu:8"], "--compile is for --plan"),
         (["--devices=2"], "--devices is for --plan"),
         (["--device_memory=2GB"], "--device_memory is for --plan"),
         (["--device=2"], "did you mean --devices?"),
