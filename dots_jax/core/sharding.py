@@ -126,21 +126,24 @@ def constrain(x: jax.Array, *axes) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
-def per_device(function, mesh: Mesh, replicated: int = 0):
-    """`function` on each device's own rows; its first `replicated` arguments are whole on every device."""
+def per_device(function, mesh: Mesh, first: int | tuple = 0, out=None):
+    """`function` on each device's own rows.
+
+    `first`: the arguments before these that are whole on every device, or specs of where they lie; `out`: of the
+    result, where these are not rows too. Specs are of the axes of `BATCH`.
+    """
+    if isinstance(first, int):
+        first = (PartitionSpec(),) * first
+    out = PartitionSpec(BATCH) if out is None else out
     # Over all axes where that is the same: cuDNN's attention is no longer split by XLA then.
     axes = BATCH if mesh.shape["tensor"] > 1 else AXES
 
     def wrapped(*args):
-        specs = [PartitionSpec()] * replicated + [PartitionSpec(BATCH)] * (len(args) - replicated)
-        return jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=tuple(specs),
-            out_specs=PartitionSpec(BATCH),
-            axis_names=set(axes),
-            check_vma=False,
-        )(*args)
+        specs = (*first, *[PartitionSpec(BATCH)] * (len(args) - len(first)))
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=out, axis_names=set(axes), check_vma=False
+        )
+        return mapped(*args)
 
     return wrapped
 

@@ -43,7 +43,7 @@ def gradients(
 
     deal = _Deal(active, batch, mesh)
     places = sharding.batch_specs(transformer.shardings(model_config, mesh))
-    run = _per_device(local, mesh, (places, PartitionSpec(), PartitionSpec()), (places, PartitionSpec()))
+    run = sharding.per_device(local, mesh, (places, PartitionSpec(), PartitionSpec()), (places, PartitionSpec()))
     return run(params, is_first, scale, *deal(batch, active))
 
 
@@ -58,21 +58,8 @@ def logprobs(
 
     deal = _Deal(active, batch, mesh)
     places = sharding.batch_specs(transformer.shardings(model_config, mesh))
-    out = _per_device(local, mesh, (places,), PartitionSpec(sharding.BATCH))(params, *deal(batch, active))
+    out = sharding.per_device(local, mesh, (places,), PartitionSpec(sharding.BATCH))(params, *deal(batch, active))
     return deal.undo(out)
-
-
-def _per_device(function, mesh: jax.sharding.Mesh, first: tuple, out):
-    """`function` on each device's parameters and groups; `first`: specs of the arguments before these."""
-
-    def run(*args):
-        specs = (*first, *[PartitionSpec(sharding.BATCH)] * (len(args) - len(first)))
-        mapped = jax.shard_map(
-            function, mesh=mesh, in_specs=specs, out_specs=out, axis_names=set(sharding.BATCH), check_vma=False
-        )
-        return mapped(*args)
-
-    return run
 
 
 class _Deal:
