@@ -275,4 +275,6 @@ class _Device:
 
 
 def _plus(total, new):
+    # Without the barrier XLA for TPUs fails: it tries to move the sums over fsdp out of the loop.
+    new = jax.lax.optimization_barrier(new)
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, new)
