@@ -31,7 +31,7 @@ SECTIONS = {  # in order, with seconds at most, the start of a process included
     "update": 140,
     "sampler": 150,
     "score": 20,
-    "main": 120,
+    "main": 200,
 }
 TOTAL = 570  # seconds for all of them
 DEVICE = ("device", "backend", "jax")

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import common, decode_attention, rollout, update
+from benchmarks import common, decode_attention, packed_attention, rollout, update
 from dots_jax import learner, policy
 from dots_jax.core import sharding
 from dots_jax.policy import attention, scoring, transformer
@@ -152,12 +152,13 @@ def check_sampler(
 
 
 def correctness(lines, small: bool) -> None:
-    """In bfloat16: cached decoding, and causal attention; lengths that cuDNN takes as they are, and another."""
+    """In bfloat16: cached decoding, causal attention, of packed rows too; one length is none that cuDNN takes as it is."""
     config = dataclasses.replace(common.SHAPES["least" if small else "1.5b"], num_layers=1 if small else 2)
     lines("cached decode", check_sampler, config, *((3, 2, 8, 12, 11, 4) if small else (8, 4, 128, 128, 64, 4)))
     for length, gradients in ((33, True),) if small else ((64, True), (993, True), (1024, False)):
         sizes = {"rows": 1, "heads": 4, "width": 16} if small else {}
         lines("attention", check_attention, length, gradients, **sizes)
+    lines("packed attention", packed_attention.check, small)
 
 
 # ---- Decode attention ----------------------------------------------------------------------------------------------
