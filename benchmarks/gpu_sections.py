@@ -152,7 +152,7 @@ def check_sampler(
 
 
 def correctness(lines, small: bool) -> None:
-    """In bfloat16: cached decoding, causal attention, of packed rows too; one length is none that cuDNN takes as it is."""
+    """In bfloat16: cached decoding, causal attention (one length is none that cuDNN takes), and that of packed rows."""
     config = dataclasses.replace(common.SHAPES["least" if small else "1.5b"], num_layers=1 if small else 2)
     lines("cached decode", check_sampler, config, *((3, 2, 8, 12, 11, 4) if small else (8, 4, 128, 128, 64, 4)))
     for length, gradients in ((33, True),) if small else ((64, True), (993, True), (1024, False)):
