@@ -31,7 +31,7 @@ def main(config, devices: int | None, device_memory: str | None, topology: str |
     if not config.policy.path:
         raise UserError("config.policy.path is empty; name a directory or a model such as Qwen/Qwen2.5-Math-7B")
     config, model_config = _known(config)
-    if topology:
+    if topology is not None:
         return _compile(config, model_config, device_memory, topology)
     memory, notes = read_memory(device_memory) if device_memory else None, []
     fixed = [config.mesh[axis] for axis in sharding.AXES]

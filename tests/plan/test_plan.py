@@ -405,6 +405,7 @@ def test_command(elsewhere, tmp_path, capsys):
         (["--plan", "--config=paper.py:Qwen/Qwen3-8B"], "no shape is known for the policy 'Qwen/Qwen3-8B'"),
         (["--plan", "--config.policy.path="], "config.policy.path is empty"),
         (["--plan", "--compile=v9:2x4"], "--compile=v9:2x4 is no topology; give v5e, v6e or v5p"),
+        (["--plan", "--compile="], "--compile= is no topology"),
         (["--plan", "--compile=cpu:8", "--config.mesh.fsdp=3"], "does not fit 8 device(s)"),
         (["--plan", "--compile=cpu:8", "--devices=8"], "leave --devices out"),
         (["--compile=cpu:8"], "--compile is for --plan"),
