@@ -161,7 +161,7 @@ def test_help_and_mistakes_do_not_load_jax(tmp_path):
         ("learner.aggregation", "mean"),
         ("learner.betas", (0.9,)),
         ("learner.learning_rate", float("nan")),
-        ("policy.dtype", "float16"),
+        ("policy.dtype", "float64"),
         ("mesh.data", 0),
         ("data.num_questions", 8),
         ("train.keep_checkpoints", True),
