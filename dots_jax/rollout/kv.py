@@ -145,9 +145,15 @@ def _write(
         count = piece.shape[axis] // W
         chunk = at // W - first
         if spec.platform == "tpu":  # a scatter would copy the keys, to lie as it wants them and back
-            own = jnp.arange(piece.shape[axis]) // W == chunk[:, None]
-            own = own.reshape(len(own), *(-1 if i == axis else 1 for i in range(1, piece.ndim)))
-            out.append(jnp.where(own, jnp.concatenate([recent] * count, axis), piece) if count else piece)
+            own = jnp.arange(count) == chunk[:, None]
+            if axis == 3:  # the product repeats the chunk: concatenated it is written copy by copy into a second cache
+                slots = jnp.arange(piece.shape[axis])
+                repeat = (slots % W == jnp.arange(W)[:, None]).astype(piece.dtype)
+                repeated = jnp.einsum("rkew,wc->rkec", recent, repeat, precision="highest")
+                out.append(jnp.where(own[:, slots // W][:, None, None], repeated, piece))
+            else:
+                blocks = piece.reshape(*piece.shape[:axis], count, W, -1)
+                out.append(jnp.where(own[:, None, :, None, None], recent[:, :, None], blocks).reshape(piece.shape))
         else:
             chunk = jnp.where(chunk < 0, count, chunk)  # past the end, as in a later piece: dropped
             blocks = piece.reshape(*piece.shape[:axis], count, W, *piece.shape[axis + 1 :])
