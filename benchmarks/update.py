@@ -66,6 +66,7 @@ def parser(description: str):
     )
     p.add_argument("--logits-chunk", type=int, default=2048, help="of them whose logits exist at once")
     p.add_argument("--remat", choices=("none", "named", "full"), default="named", help="recomputed when going back")
+    p.add_argument("--rescore-fresh", action="store_true", help="as a run in 16 bits does by default")
     p.add_argument("--useful", type=float, default=1.0, help="share of groups whose rewards differ")
     p.add_argument("--peak", type=float, help="TFLOP/s of a device's matrix products; measured where not given")
     return p
@@ -94,7 +95,7 @@ def hyper_of(args) -> learner.UpdateSpec:
         weight_decay=0.01,
         max_grad_norm=1.0,
         remat=args.remat,
-        recompute=False,
+        rescore_fresh=args.rescore_fresh,
         temperature=args.temperature,
     )
 
@@ -155,6 +156,7 @@ def main(argv=None) -> dict:
         "micro_tokens": args.micro_tokens,
         "logits_chunk": args.logits_chunk,
         "remat": args.remat,
+        "rescore_fresh": args.rescore_fresh,
         "useful": args.useful,
         "repeats": args.repeats,
         "compile_seconds": round(compile_seconds, 2),

@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     c.learner.logits_chunk = 2048  # of them whose logits exist at once
     c.learner.clip = 0.2  # epsilon, symmetric
     c.learner.loss = "decoupled"  # replayed groups: decoupled (code) | plain (paper) | truncated_is | FILE.py:NAME
-    c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy in "truncated_is"
+    c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy: in "truncated_is", and with rescore_fresh
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
     c.learner.kl_coef = 0.0  # beta of the k3 penalty against the initial policy; 0 runs no reference forward
@@ -112,8 +112,8 @@ def get_config() -> ConfigDict:
     c.learner.betas = (0.9, 0.999)
     c.learner.weight_decay = 0.01  # released code; paper 0
     c.learner.max_grad_norm = 1.0
-    c.learner.remat = "named"  # recomputed of a layer in the backward pass: none | named (all but products) | full
-    c.learner.recompute = True  # log-probs of fresh rows by the learner's own forward pass where it is not in float32
+    c.learner.remat = "named"  # what the backward pass computes again: none | named (all but products) | full
+    c.learner.rescore_fresh = True  # fresh rows' log-probs by the learner's own forward pass, but in float32
 
     c.train = ConfigDict()
     c.train.steps = 60

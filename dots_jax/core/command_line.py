@@ -183,7 +183,8 @@ def same_fields(config: ConfigDict, like: ConfigDict, name: str, rules: Mapping[
 
 def _unknown_field(field: str, names: list[str], name: str) -> str:
     if config_rules.RENAMED.get(field) in names:
-        return f"config.{field} is now called config.{config_rules.RENAMED[field]}"
+        kind = "replaced by" if field in config_rules.REPLACED else "called"
+        return f"config.{field} is now {kind} config.{config_rules.RENAMED[field]}"
     inside = [f for f in names if f.startswith(f"{field}.")]
     if inside:
         return f"config.{field} is a group of fields; set one of them, such as --config.{inside[0]}=VALUE"

@@ -117,7 +117,7 @@ RUN = {  # configs/common.py
     "learner.weight_decay": not_negative,
     "learner.max_grad_norm": positive,
     "learner.remat": one_of("none", "named", "full"),
-    "learner.recompute": flag,
+    "learner.rescore_fresh": flag,
     "train.steps": whole(1, _STEPS),
     "train.batch_size": whole(1, _ROWS),
     "train.eval_every": whole(1),
@@ -132,6 +132,7 @@ RUN = {  # configs/common.py
     "eval.batch": whole(0),
     "eval.greedy": flag,
 }
+REPLACED = ("learner.micro_rows", "learner.length_buckets")  # among these: not only the name is another
 RENAMED = {  # what fields of RUN were called before
     "learner.micro_rows": "learner.micro_tokens",
     "learner.length_buckets": "learner.micro_tokens",

@@ -217,7 +217,7 @@ class _Device:
         completions = batch.completions.reshape(-1, batch.completions.shape[2])
         group = jnp.minimum(pack.row // self.group_size, len(self.prompt_lengths) - 1)
         last = jnp.take_along_axis(batch.prompts, jnp.maximum(batch.prompt_lengths - 1, 0)[:, None], axis=1)[:, 0]
-        prompts = packed.Prompts(group, self.prompt_lengths[group])
+        prompts = packed.Prompts(group, jnp.where(pack.length > 0, self.prompt_lengths[group], 0))
         before = completions.at[pack.token_row, jnp.maximum(pack.place - 1, 0)].get(mode="fill", fill_value=0)
         tokens = jnp.where(pack.place == 0, last[group][pack.slot], before)
         targets = completions.at[pack.token_row, pack.place].get(mode="fill", fill_value=0)
@@ -243,9 +243,9 @@ class _Device:
         real = jnp.arange(T) < pack.length[:, None]
         mask = jnp.where(real, rows(batch.weights)[:, None], 0.0)
         is_fresh = (age == 0)[:, None]
-        proximal = jnp.where((~is_fresh | spec.recompute) & is_first, jax.lax.stop_gradient(logp), proximal)
+        proximal = jnp.where((~is_fresh | spec.rescore_fresh) & is_first, jax.lax.stop_gradient(logp), proximal)
         diff = jnp.where(real, jax.lax.stop_gradient(logp) - behaviour, 0.0)
-        if spec.recompute:  # the sampler's numbers differ: what that makes of a token's chance is its weight
+        if spec.rescore_fresh:  # the sampler's numbers differ: what that makes of a token's chance is its weight
             weight = jnp.minimum(jnp.exp(jnp.where(real, proximal - behaviour, 0.0)), spec.ratio_cap)
             mask, behaviour = jnp.where(is_fresh, mask * weight, mask), jnp.where(is_fresh, proximal, behaviour)
         loss, _, info = losses.policy_loss(

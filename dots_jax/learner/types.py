@@ -69,15 +69,15 @@ class UpdateSpec:
     weight_decay: float
     max_grad_norm: float
     remat: str
-    recompute: bool
+    rescore_fresh: bool
     temperature: float
 
     @classmethod
     def from_config(cls, config: "ConfigDict") -> "UpdateSpec":
         """The spec of a run. Raises UserError where `config.learner.loss` names no loss."""
         loss = losses.find(config.learner.loss)
-        recompute = config.learner.recompute and config.policy.dtype != "float32"
-        fields = {**config.learner, "loss": loss, "recompute": recompute}
+        rescore = config.learner.rescore_fresh and config.policy.dtype != "float32"
+        fields = {**config.learner, "loss": loss, "rescore_fresh": rescore}
         return cls(**fields, temperature=config.rollout.temperature)
 
     def schedule(self, step: jax.Array | int):

@@ -139,17 +139,19 @@ def _scored(
 ) -> tuple[Batch, jax.Array]:  # fmt: skip
     """A minibatch with the log-probs of the policy as it is, and of the KL penalty's; how many tokens the first took.
 
-    Computed for rows that have a gradient, if the policy as it is has not generated them, or not with the same
-    numbers. The first minibatch's are those of its own forward pass.
+    Rows with a gradient are scored if they are replayed, or if `rescore_fresh`. The first minibatch is not: the forward
+    pass of its loss gives the same.
     """
     proximal, count = batch.proximal, jnp.float32(0)
     if spec.kl_coef:
         reference = gradients.logprobs(reference, batch, batch.lengths > 0, model_config, spec, mesh)
         batch = dataclasses.replace(batch, reference=reference)
     replayed = losses.needs_proximal(spec.loss)
-    if (replayed or spec.recompute) and spec.minibatches > 1:
-        wanted = jnp.where(batch.age > 0, replayed, spec.recompute) & ~is_first
-        active = wanted[:, None] & (batch.advantages != 0) & (batch.lengths > 0)
+    if (replayed or spec.rescore_fresh) and spec.minibatches > 1:
+        is_scored = jnp.where(batch.age > 0, replayed, spec.rescore_fresh) & ~is_first
+        active = is_scored[:, None] & (batch.lengths > 0)
+        if not spec.kl_coef:
+            active &= batch.advantages != 0
         logp = gradients.logprobs(params, batch, active, model_config, spec, mesh)
         proximal = jnp.where(active[..., None], logp, proximal)
         count = jnp.where(active, batch.lengths, 0).sum(dtype=jnp.float32)

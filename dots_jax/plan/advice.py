@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dots_jax.core import sharding
 from dots_jax.core.errors import UserError
 from dots_jax.core.text import gib
+from dots_jax.policy import transformer
 
 _MOST_DEVICES = 1024  # that a search for enough of them tries
 _SAMPLING, _UPDATE = ("prefill", "decode"), ("loss", "backward")
@@ -54,7 +55,7 @@ def lines(config, made, attempt) -> Iterator[str]:
         except UserError:
             return None
         changes, sampling = base, (_SAMPLING, _slots(config, shards, made))
-        for phases, choices in ((_UPDATE, _micro_tokens(config)), (_UPDATE, _chunks(config)), sampling):
+        for phases, choices in ((_UPDATE, _remats(config)), (_UPDATE, _micro_tokens(config)), sampling):
             if fit(attempt(changes, devices), phases):
                 continue
             candidates = [changes | more for more in choices]
@@ -93,8 +94,7 @@ def _singles(config, made, phases):
     if phases == _UPDATE:
         yield _micro_tokens(config)
         yield _chunks(config)
-        kinds = ["none", "named", "full"]
-        yield [{"learner.remat": kind} for kind in kinds[kinds.index(config.learner.remat) + 1 :]]
+        yield _remats(config)
     yield _capacities(config, shards)
     for axis in ("fsdp", "tensor"):
         yield [changes for changes in _meshes(mesh) if changes[f"mesh.{axis}"] > mesh[axis]]
@@ -106,8 +106,14 @@ def _slots(config, shards: int, made) -> list[dict]:
     return [{"rollout.slots": n} for n in range(made.slots - shards, 0, -shards)]
 
 
+def _remats(config) -> list[dict]:
+    kinds = list(transformer.REMAT)
+    return [{"learner.remat": kind} for kind in kinds[kinds.index(config.learner.remat) + 1 :]]
+
+
 def _micro_tokens(config) -> list[dict]:
-    return [{"learner.micro_tokens": n} for n in _halves(config.learner.micro_tokens) if n >= 256]
+    row = min(config.rollout.max_tokens, config.learner.micro_tokens)  # less than a row's changes nothing
+    return [{"learner.micro_tokens": n} for n in _halves(config.learner.micro_tokens) if 2 * n > row]
 
 
 def _chunks(config) -> list[dict]:

@@ -256,7 +256,7 @@ class Footprint:
         products = 2 * heads + 2 * kv_heads + D + 2 * self._split(m.mlp_width)  # of a token in a layer
         saved = m.num_layers * tokens * (D + {"none": products + 8 * D, "named": products, "full": 0}[c.learner.remat])
         # Every device holds all rows, cut up and in order: a random permutation of a split axis gathers it.
-        batch = spec.batch_size * G * 4 * (S + 4 * T)
+        batch = spec.batch_size * 4 * (S + 4 * G * T)
         head = self._numbers(sharding.RULES | {"embed": None}, ["embed" if m.tie_embeddings else "head"])
         shared = self._minibatch_groups * prompts.widths[-1] * 2 * m.num_layers * kv_heads
         held = {
@@ -320,8 +320,10 @@ class Footprint:
         )
         # Forward 1, backward 2; layers again where they are recomputed, the head always, and a group's prompt once.
         trained = rows * (3 * forward + (forward if c.learner.remat == "full" else head * T)) + 4 * prompts
-        if spec.num_replayed and losses.needs_proximal(losses.find(c.learner.loss)) and c.learner.minibatches > 1:
-            trained += spec.num_replayed * G * forward
+        scored = spec.num_replayed * losses.needs_proximal(losses.find(c.learner.loss))
+        scored += self.sampled["fresh"][0] * (c.learner.rescore_fresh and c.policy.dtype != "float32")
+        scored *= G * (c.learner.minibatches - 1) / c.learner.minibatches  # all minibatches but the first
+        trained += scored * (forward + prompts / rows)
         evaluated = question(c.eval.samples) + question(1) * bool(c.eval.greedy)
         return {
             "sampling": self.sampled["fresh"][0] * question(G),

@@ -48,8 +48,6 @@ def _widths(longest: int, unit: int) -> tuple[int, ...]:
     widths, least = [round_up(longest, unit)], max(unit, _LEAST)
     while widths[0] > least:
         widths.insert(0, max(least, round_up(ceil_div(widths[0], 2), unit)))
-        if widths[0] == widths[1]:
-            return tuple(widths[1:])
     return tuple(widths)
 
 
@@ -68,7 +66,7 @@ class Pack:
 
     @property
     def token_row(self) -> jax.Array:
-        """int32 [N], the row of each token; R where there is none."""
+        """The row of each token, int32 [N]; past the end of all where there is none."""
         return jnp.where(self.is_real, self.row[self.slot], jnp.iinfo(jnp.int32).max)
 
 
@@ -108,12 +106,12 @@ def pack(waiting: Waiting, spec: PackSpec) -> tuple[Pack, Waiting]:
 
     index = jnp.arange(spec.slots(spec.widths[0]))
     index = jnp.where(index < long - first, first + index, short + index - (long - first))
-    taken, index = index < jnp.where(index < long, long, end), jnp.minimum(index, R - 1)
-    length = jnp.where(taken, lengths[index], 0)
+    is_row, index = index < jnp.where(index < long, long, end), jnp.minimum(index, R - 1)
+    length = jnp.where(is_row, lengths[index], 0)
     start = jnp.cumsum(length) - length
-    begins = jnp.zeros(spec.tokens, jnp.int32).at[jnp.where(taken, start, spec.tokens)].add(1, mode="drop")
+    begins = jnp.zeros(spec.tokens, jnp.int32).at[jnp.where(is_row, start, spec.tokens)].add(1, mode="drop")
     slot, token = jnp.cumsum(begins) - 1, jnp.arange(spec.tokens)
-    row = jnp.where(taken, order[index], R).astype(jnp.int32)
+    row = jnp.where(is_row, order[index], R).astype(jnp.int32)
     packed = Pack(row, length, start, slot, token - start[slot], token < length.sum(), width)
     return packed, dataclasses.replace(waiting, first=long, end=short)
 
@@ -139,7 +137,7 @@ class Prompts:
     """Which prompt each row of a micro-batch comes after."""
 
     index: jax.Array  # int32 [n], among the U prompts
-    length: jax.Array  # int32 [n], its tokens that are not the row's
+    length: jax.Array  # int32 [n], its tokens that are not the row's; 0 past the last row
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, shared, pack: Pack, prompts: Prompts | None, spec: PackSpec):
@@ -172,7 +170,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def _switch(function, spec: PackSpec, pack: Pack, prompts: Prompts, *args):
     """`function` compiled for the widths that this micro-batch has."""
-    narrow = jnp.searchsorted(jnp.array(spec.prompt_widths), jnp.where(pack.length > 0, prompts.length, 0).max())
+    narrow = jnp.searchsorted(jnp.array(spec.prompt_widths), prompts.length.max())
     branches = [functools.partial(function, spec, w, s) for w in spec.widths for s in spec.prompt_widths]
     return jax.lax.switch(pack.width * len(spec.prompt_widths) + narrow, branches, pack, prompts, *args)
 

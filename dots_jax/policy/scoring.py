@@ -1,5 +1,5 @@
 """The distribution over tokens: logits / temperature in float32 over the tokenizer's ids. Sampler and learner both
-use `distribution`, so that a stored log-prob is the learner's log-prob.
+use `distribution`, so that in float32 a stored log-prob is the learner's up to rounding.
 """
 
 import functools
@@ -44,7 +44,7 @@ def score(
 def _score(num_tokens: int, chunk: int, hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float):
     """Log-prob, entropy, and the log of the sum of exponentials."""
 
-    def one(hidden: jax.Array, targets: jax.Array):
+    def score_chunk(hidden: jax.Array, targets: jax.Array):
         x = distribution(hidden, head, temperature, num_tokens)
         norm = jax.nn.logsumexp(x, axis=-1)
         # A masked sum instead of a gather: it fuses, and needs no collective where V is split.
@@ -53,7 +53,7 @@ def _score(num_tokens: int, chunk: int, hidden: jax.Array, head: jax.Array, targ
         entropy = -jnp.where(jnp.isfinite(y), jnp.exp(y) * y, 0.0).sum(-1)
         return jnp.where(hit, x, 0.0).sum(-1) - norm, entropy, norm
 
-    _, out = jax.lax.scan(lambda _, x: (None, one(*x)), None, _chunks(chunk, hidden, targets))
+    _, out = jax.lax.scan(lambda _, x: (None, score_chunk(*x)), None, _chunks(chunk, hidden, targets))
     return tuple(x.ravel()[: len(hidden)] for x in out)
 
 
@@ -66,7 +66,7 @@ def _score_backward(num_tokens, chunk, saved, cotangents):
     # Written out, so that both products take the policy's dtype: by itself XLA would take float32 for them.
     hidden, head, targets, temperature, norm = saved
 
-    def one(total: jax.Array, x: tuple):
+    def add_chunk(total: jax.Array, x: tuple):
         hidden, targets, norm, weight = x
         logits = distribution(hidden, head, temperature, num_tokens)
         hit = jnp.arange(logits.shape[-1]) == targets[:, None]
@@ -76,7 +76,7 @@ def _score_backward(num_tokens, chunk, saved, cotangents):
         return total + jnp.einsum("nv,nd->vd", slope, hidden, preferred_element_type=_F32), back
 
     zeros = jnp.zeros(head.shape, _F32)
-    total, back = jax.lax.scan(one, zeros, _chunks(chunk, hidden, targets, norm, cotangents[0]))
+    total, back = jax.lax.scan(add_chunk, zeros, _chunks(chunk, hidden, targets, norm, cotangents[0]))
     return back.reshape(-1, hidden.shape[1])[: len(hidden)], total.astype(head.dtype), None, None
 
 

@@ -219,8 +219,13 @@ def _block(
     return on_rows(combine, x, values), kept
 
 
-REMAT = {  # what the backward pass finds of a layer: all, what its products gave, or nothing but what went in
-    "none": lambda layer: layer,
+_GATHERED = "gathered"
+REMAT = {  # what the backward pass finds of a layer: all but whole parameters, what products gave, or what went in
+    "none": functools.partial(
+        jax.checkpoint,
+        policy=jax.checkpoint_policies.save_anything_except_these_names(_GATHERED),
+        prevent_cse=False,
+    ),
     "named": functools.partial(
         jax.checkpoint,
         policy=jax.checkpoint_policies.save_only_these_names("qkv", "attention", "residual", "gate_up"),
@@ -262,7 +267,8 @@ def layers(
 
     def layer(x: jax.Array, inputs: tuple):
         w, given = inputs
-        x, kept = _block(x, whole(w), model_config, rotary, lambda *qkv: attend(*qkv, given))
+        w = jax.tree.map(lambda x: checkpoint_name(x, _GATHERED), whole(w))
+        x, kept = _block(x, w, model_config, rotary, lambda *qkv: attend(*qkv, given))
         return sharding.constrain(x, sharding.BATCH), kept
 
     x, kept = jax.lax.scan(REMAT[remat](layer), x, (params["layers"], given))

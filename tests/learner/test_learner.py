@@ -18,7 +18,7 @@ P, G, S, T = 8, 4, 5, 9
 SPEC = dataclasses.replace(
     learner.UpdateSpec.from_config(common.get_config()), minibatches=2, micro_tokens=24, logits_chunk=10,
     loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat="none",
-    recompute=False, temperature=0.8,
+    rescore_fresh=False, temperature=0.8,
 )  # fmt: skip
 REPLAY = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
 STILL = dataclasses.replace(SPEC, learning_rate=1e-6, weight_decay=0.0)
@@ -176,13 +176,15 @@ SMALL = {"micro_tokens": 9, "logits_chunk": 1, "remat": "named"}
     [
         ("token", {"micro_tokens": 200, "logits_chunk": 64, "remat": "full"}, (1, 1, 1)),
         ("token", {}, (2, 2, 2)),
+        ("token", {}, (8, 1, 1)),  # more devices than groups
+        pytest.param("token", {"remat": "named"}, (1, 8, 1), marks=pytest.mark.slow),
         pytest.param("sequence", SMALL, (1, 1, 1), marks=pytest.mark.slow),
         pytest.param("constant", SMALL, (1, 1, 1), marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_update_does_not_depend_on(tiny_config, tiny_params, batch, aggregation, change, sizes):
-    """Micro-batches, buckets, head chunks, remat, device count: parameters within 1e-4 at a learning rate of 1e-2."""
+    """Micro-batches, head chunks, remat, device count: parameters within 1e-4 at a learning rate of 1e-2."""
     spec = dataclasses.replace(SPEC, aggregation=aggregation)
     want, info = step(tiny_config, tiny_params, batch, spec)
     got, other = step(tiny_config, tiny_params, batch, dataclasses.replace(spec, **change), sizes)
@@ -496,15 +498,15 @@ def test_a_loss_of_ones_own_that_is_none(tmp_path, monkeypatch, source, said):
 
 
 def test_a_learner_with_other_numbers_than_the_sampler(tiny_config, tiny_params, batch):
-    """With `recompute` ratios begin at 1 however far the sampler's log-probs are, and weights stop at the cap."""
+    """With `rescore_fresh` ratios begin at 1 however far the sampler's log-probs are, and weights stop at the cap."""
     rollouts, rewards = batch
     off = 0.5 * np.random.default_rng(1).standard_normal(rollouts.logprobs.shape).astype(np.float32)
     other = dataclasses.replace(rollouts, logprobs=rollouts.logprobs + off * (rollouts.logprobs != 0))
-    spec = dataclasses.replace(SPEC, minibatches=1, recompute=True)
+    spec = dataclasses.replace(SPEC, minibatches=1, rescore_fresh=True)
     _, info = step(tiny_config, tiny_params, (other, rewards), spec)
     assert info["clip_fraction"] == 0 and info["ratio_max"] == 1
     assert info["logprob_diff_clipped"] > 0.3 and info["logprob_diff_k3"] > 0.1 and info["logprob_diff_max"] > 1
-    plain = step(tiny_config, tiny_params, (other, rewards), dataclasses.replace(spec, recompute=False))[1]
+    plain = step(tiny_config, tiny_params, (other, rewards), dataclasses.replace(spec, rescore_fresh=False))[1]
     assert plain["clip_fraction"] > 0.1 and plain["ratio_max"] > spec.ratio_cap > 1
     assert plain["grad_norm"] != info["grad_norm"]
     # Where the sampler's numbers are the learner's, nothing changes: in the first minibatch and in later ones.
@@ -512,7 +514,7 @@ def test_a_learner_with_other_numbers_than_the_sampler(tiny_config, tiny_params,
     exact = dataclasses.replace(behaviour, logprobs=logp)
     two = dataclasses.replace(SPEC, learning_rate=1e-3)
     want, _ = step(tiny_config, tiny_params, (exact, rewards), two)
-    got, _ = step(tiny_config, tiny_params, (exact, rewards), dataclasses.replace(two, recompute=True), scored=True)
+    got, _ = step(tiny_config, tiny_params, (exact, rewards), dataclasses.replace(two, rescore_fresh=True), scored=True)
     for x, y in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
 
@@ -588,3 +590,34 @@ def test_float16_scales_its_loss(tiny_config, tiny_params, batch):
     assert info["loss_scale"] == 2**13 and info["grad_norm"] == 0
     start = jax.tree.map(lambda x: np.asarray(jnp.asarray(x, jnp.float16), np.float32), tiny_params)
     jax.tree.map(np.testing.assert_array_equal, state.master, start)
+
+
+def test_a_loss_scale_grows():
+    scale = learner.LossScale.start()
+    for _ in range(499):
+        scale = scale.after(True)
+    assert scale.scale == 2**15 and scale.after(True).scale == 2**16 and scale.after(False).scale == 2**14
+    assert scale.after(True).steps == scale.after(False).steps == 0
+
+
+def test_prompts_of_one_token(tiny_config, tiny_params, batch):
+    """Nothing is shared then; the gradient is that of the same rows with room for longer prompts."""
+    rollouts, rewards = batch
+    short = dataclasses.replace(rollouts, prompt_lengths=np.ones_like(rollouts.prompt_lengths))
+    least = dataclasses.replace(short, prompts=short.prompts[:, :1])
+    (a, info), (b, other) = (step(tiny_config, tiny_params, (x, rewards)) for x in (short, least))
+    for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+    assert other["grad_norm"] == pytest.approx(info["grad_norm"], rel=1e-4)
+
+
+def test_replay_in_bfloat16_rescores_what_is_fresh(tiny_config, tiny_params, batch):
+    """Minibatches after the first need log-probs of fresh and replayed rows alike."""
+    half = jax.tree.map(lambda x: np.asarray(x, jnp.bfloat16), tiny_params)
+    infos = []
+    for rescore in (False, True):
+        spec = dataclasses.replace(REPLAYING, rescore_fresh=rescore)
+        state, _, info = replaying_step(tiny_config, half, batch, spec)
+        assert np.isfinite(info["loss"]) and all(np.isfinite(x).all() for x in jax.tree.leaves(state.master))
+        infos.append(info)
+    assert infos[1]["scored"] > infos[0]["scored"] > 0 and infos[1]["tokens"] == infos[0]["tokens"]

@@ -39,8 +39,8 @@ def test_useful_flops_by_hand():
     forward = 2 * BODY * 3 + attention + 2 * 4 * 10 * 1
     assert update.useful_flops(CONFIG, [2], [[1]]) == 3 * forward
     assert update.useful_flops(CONFIG, [2, 2], [[1], [1]]) == 2 * 3 * forward
-    both = update.useful_flops(CONFIG, [2], [[1, 1]])
-    assert both < 2 * 3 * forward  # the prompt counts once
+    once = 2 * BODY * 2 + (1 + 2) * (4 * 4) * 2  # the prompt counts once
+    assert update.useful_flops(CONFIG, [2], [[1, 1]]) == 3 * (2 * forward - once)
 
 
 def test_decode_bytes_by_hand():

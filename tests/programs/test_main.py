@@ -62,6 +62,10 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.replay.start=soon"], "round, full"),
         (["--config.learner.loss=best"], "plain, decoupled, truncated_is"),
         (["--config.learner.loss=truncated"], "is now called truncated_is"),
+        (
+            ["--config.learner.micro_rows=64"],
+            "config.learner.micro_rows is now replaced by config.learner.micro_tokens",
+        ),
         (["--config.selection.reuse_references=8"], "below the 8 fresh groups"),
         (["--config.seed=99999999999"], "from 0 to 4,294,967,295"),
         (["--config.train.step=4"], "did you mean config.train.steps?"),
