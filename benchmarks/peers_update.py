@@ -7,6 +7,7 @@ the longest of them; it computes the logits of completion tokens alone. `skips` 
 equal, as ours does; `plain` does not. Calls are interleaved: each round calls every step once.
 """
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import numpy as np
 
 from benchmarks import common, peers, update
 from dots_jax import learner, policy
+from dots_jax.core.errors import UserError
 from dots_jax.policy import transformer
 
 
@@ -73,6 +75,8 @@ def main(argv=None) -> dict:
         micro_tokens=512, logits_chunk=512,
     )  # fmt: skip
     args = p.parse_args(argv)
+    if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+        raise UserError("PyTorch is not installed: pip install torch transformers")
     with tempfile.TemporaryDirectory() as directory:
         if args.policy:
             directory = args.policy
