@@ -39,7 +39,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--shape", choices=SHAPES, default="tiny", help="published, the quickstart's, or one layer")
     p.add_argument("--model", metavar="FILE", help="a Hugging Face config.json, instead of --shape")
-    p.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     p.add_argument("--mesh", default="-1,1,1", help="devices along data,fsdp,tensor; -1 takes what is left")
     p.add_argument("--questions", type=int, default=32, help="P")
     p.add_argument("--group", type=int, default=8, help="completions per question, G")

@@ -113,6 +113,9 @@ def main(argv=None) -> dict:
     args = parse(argv)
     config, mesh, record = common.setup(args)
     P, G = args.questions, args.group
+    for name in ("minibatches", "micro_tokens", "logits_chunk"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     if P % args.minibatches:
         raise UserError("--questions must divide by --minibatches")
     if G < 2 or not 0 < args.useful <= 1 or round(args.useful * P) == 0:

@@ -20,6 +20,11 @@ def axis_sizes(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, in
       UserError: they do not multiply to the number of devices.
     """
     sizes = [data, fsdp, tensor]
+    if sizes.count(-1) > 1:
+        axes = ", ".join(f"config.mesh.{axis}" for axis, size in zip(AXES, sizes, strict=True) if size == -1)
+        raise UserError(
+            f"{axes} are all -1: one axis may take what the others leave; set the others, to 1 for instance"
+        )
     mesh = " x ".join(f"{a}={s}" for a, s in zip(AXES, sizes, strict=True))
     fixed = int(np.prod([s for s in sizes if s != -1]))
     if -1 in sizes and devices % fixed == 0:

@@ -1,8 +1,8 @@
 """Gradients and log-probs of a minibatch: each device goes over its own groups in micro-batches of packed tokens.
 
-A prompt is computed once for all completions of its group, forward and backward: first the prompts' keys and values,
-then the completions against them, which gives these a gradient, and with it the prompts once more. A completion's
-first token is drawn from the state of its prompt's last token, which therefore is a row's first.
+A group's completions share their prompt. The prompts' keys and values come first. The completions read them, and give
+them a gradient, which then goes back through the prompts. A row begins with its prompt's last token: the state there
+gives the completion's first.
 """
 
 import functools
@@ -26,8 +26,8 @@ def gradients(
 ) -> tuple[dict, dict]:  # fmt: skip
     """Float32 gradients of a minibatch's loss, and sums for the metrics.
 
-    `is_first` says that no optimizer step has been taken since `batch.proximal` would have been computed. On the way
-    back the loss is multiplied by `scale`, so that small gradients are no zeros in float16.
+    `is_first`: no optimizer step of this update has been taken. `scale` multiplies the loss on the way back, so that
+    small gradients are no zeros in float16.
     """
     active = batch.lengths > 0
     if not spec.kl_coef:
@@ -131,11 +131,8 @@ class _Device:
             (_, new), (g, b) = function(self.params, shared, pack, is_first, scale)
             grads, back = _plus(grads, g), _plus(back, b)
             new |= {"computed": jnp.float32(self.rows.tokens)}
-            return (
-                grads,
-                back,
-                {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()},
-            )
+            stats = {k: (jnp.maximum if k.endswith("_max") else jnp.add)(stats[k], v) for k, v in new.items()}
+            return grads, back, stats
 
         stats = dict.fromkeys(_SUMS, jnp.float32(0)) | dict.fromkeys(
             diagnostics.BY_AGE, jnp.zeros(diagnostics.AGES + 1)

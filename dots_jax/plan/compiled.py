@@ -16,7 +16,7 @@ from dots_jax.plan.programs import Program, programs
 
 GIB = 2**30
 MEMORY = {"v5e": 15.75 * GIB, "v6e": 31.24 * GIB, "v5p": 95.73 * GIB}  # of a chip, that XLA may use
-_KNOWN = "give v5e, v6e or v5p with its chips along each axis, such as v6e:2x4 or v5p:2x2x2, or cpu:8"
+_KNOWN = "give v5e, v6e or v5p with its chips along each axis, such as v6e:2x4 or v5p:2x2x2, or up to 99 devices, cpu:8"
 # Libtpu asks the cloud for what is not set here, and takes a lock as if there were a chip.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",

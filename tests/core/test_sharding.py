@@ -37,7 +37,7 @@ def test_platform():
     assert sharding.platform(jax.sharding.AbstractMesh((8,), ("fsdp",))) == jax.default_backend()
 
 
-@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (2, 1, 1), (-1, -1, 1), (0, 1, 1), (-2, 1, 1)])
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (2, 1, 1), (0, 1, 1), (-2, 1, 1)])
 def test_mesh_that_does_not_fit(mesh, sizes):
     with pytest.raises(UserError, match=f"data={sizes[0]} x fsdp={sizes[1]} x tensor={sizes[2]}"):
         sharding.make_mesh(*sizes)
@@ -85,3 +85,9 @@ def test_eight_devices_compute_what_one_does(mesh, tiny_config, tiny_params):
             results.append(jax.device_get((logits, step(params, rows))))
     assert np.abs(results[0][0]).max() > 1
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *results)
+
+
+def test_one_axis_takes_what_is_left():
+    assert sharding.axis_sizes(-1, 2, 1, 8) == (4, 2, 1)
+    with pytest.raises(UserError, match=r"config.mesh.data, config.mesh.fsdp are all -1"):
+        sharding.axis_sizes(-1, -1, 1, 8)
