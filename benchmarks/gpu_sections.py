@@ -30,7 +30,6 @@ import optax
 
 from benchmarks import common, decode_attention, packed_attention, rollout, update
 from dots_jax import learner, policy
-from dots_jax.core import sharding
 from dots_jax.policy import attention, scoring, transformer
 from dots_jax.rollout import draw, sampler
 
@@ -41,10 +40,6 @@ BATCH += ["--max-tokens=1024"]
 SMALL = ["--shape=least", "--dtype=float32", "--mesh=1,1,1", "--questions=4", "--group=4", "--prompt=8"]
 SMALL += ["--max-tokens=12"]
 RAGGED = ["--lengths=lognormal", "--mean=384"]
-
-
-def _mesh():
-    return sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
 
 
 # ---- Device --------------------------------------------------------------------------------------------------------
@@ -114,7 +109,7 @@ def check_sampler(
     One line for the rows that fill the slots first, and one for the others, that get the slots of rows that ended. The
     weights are larger than those of `init`, so that attention is no average and a wrong key shows.
     """
-    P, G, mesh, rng = questions, group, _mesh(), np.random.default_rng(0)
+    P, G, mesh, rng = questions, group, common.one_device(), np.random.default_rng(0)
     scale = (1536 / config.width) ** 0.5  # matrices of every width as those of 1,536
 
     @functools.partial(jax.jit, out_shardings=transformer.shardings(config, mesh))

@@ -116,6 +116,32 @@ def tunix(directory: str, config: transformer.ModelConfig, prompts, lengths, sto
     return call
 
 
+def policy_of(args, directory: str) -> tuple[str, transformer.ModelConfig, dict]:
+    """Where the policy lies, its shape and parameters: `--policy`, or random ones, which are saved in `directory`."""
+    if args.policy:
+        return args.policy, *policy.load(args.policy, dtype=jnp.float32)
+    params = transformer.init(SHAPE, jax.random.key(args.seed))
+    policy.save(directory, SHAPE, params)
+    return directory, SHAPE, params
+
+
+def compared(benchmark: str, args, config: transformer.ModelConfig, load: float, speed: dict[str, list]) -> dict:
+    """The fields of a comparison's record: what ran, and `ratio`, our speed to each peer's round by round."""
+    return {
+        "benchmark": benchmark,
+        "device": jax.devices()[0].device_kind,
+        "load": round(load, 2),
+        "model": args.policy and os.path.basename(os.path.normpath(args.policy)) or "11M",
+        "parameters": common.count(config),
+        **{name: getattr(args, name) for name in ("questions", "group", "prompt", "max_tokens")},
+        "ratio": {
+            name: common.spread(a / b for a, b in zip(speed["dots_jax"], x, strict=True))
+            for name, x in speed.items()
+            if name != "dots_jax"
+        },
+    }
+
+
 def main(argv=None) -> dict:
     """Measures, prints and returns the record."""
     p = common.parser(__doc__.splitlines()[0])
@@ -129,14 +155,11 @@ def main(argv=None) -> dict:
     args.mean = args.mean or args.max_tokens / 2
     rng = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as directory:
+        directory, config, params = policy_of(args, directory)
         if args.policy:
-            directory = args.policy
-            config, params = policy.load(directory, dtype=jnp.float32)
             tokenizer = tok.load(directory)
             stop_ids = tok.stop_ids(directory, tokenizer)
         else:
-            config, params = SHAPE, transformer.init(SHAPE, jax.random.key(args.seed))
-            policy.save(directory, config, params)
             # Random weights give nearly uniform distributions: a share of 1 / mean of the ids ends a row as often.
             stop_ids = rng.choice(config.vocab_size, round(config.vocab_size / args.mean), replace=False)
             stop_ids = tuple(int(i) for i in stop_ids)
@@ -162,24 +185,11 @@ def main(argv=None) -> dict:
                 if i:
                     found[name].append((seconds, int(tokens.sum())))
     speed = {name: [n / s for s, n in x] for name, x in found.items()}
-    record = {
-        "benchmark": "peers",
-        "device": jax.devices()[0].device_kind,
-        "load": round(load, 2),
-        "model": args.policy and os.path.basename(os.path.normpath(args.policy)) or "11M",
-        "parameters": common.count(config),
-        "questions": args.questions,
-        "group": args.group,
+    record = compared("peers", args, config, load, speed) | {
         "prompt": int(lengths.mean()),
-        "max_tokens": args.max_tokens,
         "mean_length": {name: round(np.mean(x, 0)[1] / args.questions / args.group, 1) for name, x in found.items()},
         "tokens_per_second": {name: common.spread(x) for name, x in speed.items()},
-        "ratio": {
-            name: common.spread(a / b for a, b in zip(speed["dots_jax"], x, strict=True))
-            for name, x in speed.items()
-            if name != "dots_jax"
-        },
-    }  # fmt: skip
+    }
     return common.emit(record, args.output)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common, peers, update
-from dots_jax import learner, policy
+from dots_jax import learner
 from dots_jax.core.errors import UserError
 from dots_jax.policy import transformer
 
@@ -78,17 +78,12 @@ def main(argv=None) -> dict:
     if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
         raise UserError("PyTorch is not installed: pip install torch transformers")
     with tempfile.TemporaryDirectory() as directory:
-        if args.policy:
-            directory = args.policy
-            config, params = policy.load(directory, dtype=jnp.float32)
-        else:
-            config, params = peers.SHAPE, transformer.init(peers.SHAPE, jax.random.key(args.seed))
-            policy.save(directory, config, params)
+        directory, config, params = peers.policy_of(args, directory)
         spec = update.hyper_of(args)
         theirs = {name: torch_step(directory, name == "skips", args.micro_rows, spec) for name in ("skips", "plain")}
     mesh = common.one_device()
     state = learner.init_state(jax.device_put(params, transformer.shardings(config, mesh)), config, spec, mesh)
-    seconds, tokens, flops, losses = {"dots_jax": []} | {name: [] for name in theirs}, [], [], []
+    seconds, tokens, flops, losses = {"dots_jax": []} | {name: [] for name in theirs}, [], [], {}
 
     def ours(given):
         nonlocal state
@@ -104,7 +99,7 @@ def main(argv=None) -> dict:
         for name, step in theirs.items():
             taken, loss = common.first_call(lambda step=step, r=rollouts, a=advantages: step(r, a))
             found[name] = taken, loss
-        losses.append({name: round(loss, 6) for name, (_, loss) in found.items()})
+        losses = losses or {name: round(loss, 6) for name, (_, loss) in found.items()}  # before anything has moved
         if i:
             for name, (taken, _) in found.items():
                 seconds[name].append(taken)
@@ -112,24 +107,14 @@ def main(argv=None) -> dict:
             tokens.append(int(n.sum()) + args.prompt * len(n))
             flops.append(update.useful_flops(config, np.full(len(n), args.prompt), n))
     peak = args.peak * 1e12 if args.peak else common.measure_matmul(jnp.float32)
-    record = {
-        "benchmark": "peers_update",
-        "device": jax.devices()[0].device_kind,
-        "load": round(load, 2),
-        "model": args.policy and os.path.basename(os.path.normpath(args.policy)) or "11M",
-        "parameters": common.count(config),
-        **{name: getattr(args, name) for name in ("questions", "group", "prompt", "max_tokens", "useful", "remat")},
-        "micro_tokens": args.micro_tokens,
-        "losses": losses[0],  # before anything has moved
+    speed = {name: [1 / s for s in x] for name, x in seconds.items()}
+    record = peers.compared("peers_update", args, config, load, speed) | {
+        **{name: getattr(args, name) for name in ("useful", "remat", "micro_tokens")},
+        "losses": losses,
         "tokens": common.spread(tokens),  # each prompt counted once
         "seconds": {name: common.spread(x) for name, x in seconds.items()},
         "peak_share": common.spread(f / s / peak for f, s in zip(flops, seconds["dots_jax"], strict=True)),
-        "ratio": {
-            name: common.spread(b / a for a, b in zip(seconds["dots_jax"], x, strict=True))
-            for name, x in seconds.items()
-            if name != "dots_jax"
-        },
-    }  # fmt: skip
+    }
     return common.emit(record, args.output)
 
 

@@ -102,8 +102,7 @@ def platform(mesh: Mesh | AbstractMesh) -> str:
 
     Of an abstract mesh without devices: where JAX runs by default.
     """
-    device = mesh.abstract_mesh.abstract_device
-    return device.platform if device else jax.default_backend()
+    return _platform(mesh.abstract_mesh)
 
 
 def current_platform() -> str:
@@ -111,7 +110,11 @@ def current_platform() -> str:
 
     Where nothing names a mesh, JAX's default.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
+    return _platform(jax.sharding.get_abstract_mesh())
+
+
+def _platform(mesh: AbstractMesh) -> str:
+    device = mesh.abstract_device
     return device.platform if device else jax.default_backend()
 
 

@@ -20,6 +20,11 @@ from dots_jax.policy.transformer import ModelConfig
 _SUMS = ("loss", "computed", "real", "rows", "entropy", "kl")
 
 
+def has_gradient(batch: Batch, spec: UpdateSpec) -> jax.Array:
+    """The rows that there are and that move the policy, bool [B, G]."""
+    return (batch.lengths > 0) & ((batch.advantages != 0) | bool(spec.kl_coef))
+
+
 def gradients(
     params: dict, batch: Batch, is_first: jax.Array, scale: jax.Array | None, model_config: ModelConfig,
     spec: UpdateSpec, mesh: jax.sharding.Mesh,
@@ -29,9 +34,7 @@ def gradients(
     `is_first`: no optimizer step of this update has been taken. `scale` multiplies the loss on the way back, so that
     small gradients are no zeros in float16.
     """
-    active = batch.lengths > 0
-    if not spec.kl_coef:
-        active &= batch.advantages != 0
+    active = has_gradient(batch, spec)
 
     def local(params: dict, is_first: jax.Array, scale: jax.Array | None, batch: Batch, active: jax.Array):
         device = _Device(params, batch, active, model_config, spec, mesh)

@@ -149,9 +149,7 @@ def _scored(
     replayed = losses.needs_proximal(spec.loss)
     if (replayed or spec.rescore_fresh) and spec.minibatches > 1:
         is_scored = jnp.where(batch.age > 0, replayed, spec.rescore_fresh) & ~is_first
-        active = is_scored[:, None] & (batch.lengths > 0)
-        if not spec.kl_coef:
-            active &= batch.advantages != 0
+        active = is_scored[:, None] & gradients.has_gradient(batch, spec)
         logp = gradients.logprobs(params, batch, active, model_config, spec, mesh)
         proximal = jnp.where(active[..., None], logp, proximal)
         count = jnp.where(active, batch.lengths, 0).sum(dtype=jnp.float32)

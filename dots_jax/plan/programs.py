@@ -13,7 +13,7 @@ from dots_jax.core import sharding
 from dots_jax.difficulty import embed
 from dots_jax.plan.footprint import Footprint
 from dots_jax.policy import transformer
-from dots_jax.rollout import sampler
+from dots_jax.rollout import kv, sampler
 
 _OTHER = ("optimizer", "reference policy", "replay buffer", "kept rollouts")
 _RESIDENT = ("parameters", *_OTHER)
@@ -78,7 +78,6 @@ def _sampling(held: Footprint, mesh: jax.sharding.Mesh, params: dict) -> dict[st
     """Of the call of the sampler with the most rows; each number of slots has its own program."""
     spec, shards = dataclasses.replace(held.sampler_spec, mesh=mesh), sharding.num_row_shards(mesh)
     split, everywhere = sharding.rows(mesh), sharding.replicated(mesh)
-    kv = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.BATCH, "tensor"))
     found = {"weights": Program(sampler._decode_weights, (params, spec), ("prefill",), _OTHER)}
     places = []
 
@@ -94,13 +93,13 @@ def _sampling(held: Footprint, mesh: jax.sharding.Mesh, params: dict) -> dict[st
         args = params, _array(split, block, width), _array(split, block), spec
         beside = *_OTHER, "decode weights", "rollouts", "KV cache"
         found[f"prefill {width}"] = Program(sampler._prefill, args, ("prefill",), beside)
-    prompts = _placed(sampler._prefill.eval_shape(*args), kv)
+    prompts = _placed(sampler._prefill.eval_shape(*args), kv.split(mesh))
     scalars = [_array(everywhere, dtype=dtype) for dtype in (jnp.float32, bool, jnp.float32)]
     stop_ids = _array(everywhere, 2)
     rows = held.most_rows
     for size in reversed([size for size in spec.sizes if size <= spec.size_for(rows)]):
         slots, cache, _ = jax.eval_shape(lambda size=size: sampler._start(size, rows, spec.max_tokens, spec))
-        slots, cache = _placed(slots, split), _placed(cache, kv)
+        slots, cache = _placed(slots, split), _placed(cache, kv.split(mesh))
         queue = sampler._Queue(slots, slots.row, _array(split, shards))
         beside = *_RESIDENT, "decode weights", "rollouts"
         found[f"admit {size}"] = Program(sampler._admit, (slots, cache, prompts, queue, spec), ("decode",), beside)

@@ -26,17 +26,37 @@ def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     By the kernel where `is_fused`; elsewhere in blocks of queries, so that the scores never hold T x T values at once
     for long rows.
     """
-    B, T, H, E = q.shape
-    if is_fused(sharding.current_platform(), q.dtype, E):
+    if is_fused(sharding.current_platform(), q.dtype, q.shape[-1]):
         return _fused(q, k, v)
-    if T <= QUERY_BLOCK:
-        return _causal_block(q, k, v, 0)
-    blocks = ceil_div(T, QUERY_BLOCK)
-    padded = jnp.pad(q, ((0, 0), (0, blocks * QUERY_BLOCK - T), (0, 0), (0, 0)))
-    padded = padded.reshape(B, blocks, QUERY_BLOCK, H, E).swapaxes(0, 1)
-    block = jax.checkpoint(lambda q, start: _causal_block(q, k, v, start))
-    out = jax.lax.map(lambda x: block(*x), (padded, jnp.arange(blocks) * QUERY_BLOCK))
-    return out.swapaxes(0, 1).reshape(B, blocks * QUERY_BLOCK, H, E)[:, :T]
+    return in_blocks(q, k, v)
+
+
+def in_blocks(q: jax.Array, k: jax.Array, v: jax.Array, after: jax.Array | None = None) -> jax.Array:
+    """Causal attention q [B, T, H, E] -> [B, T, H, E], in blocks of queries: the scores of few exist at once.
+
+    k and v are [B, S + T, K, E]. Of the first S, which stand before all queries, row i sees the first `after[i]`, int32
+    [B]; all where none is given.
+    """
+    B, T, H, E = q.shape
+    K, slot = k.shape[2], jnp.arange(k.shape[1]) - (k.shape[1] - T)  # where it stands among the queries
+    block = min(T, QUERY_BLOCK)
+
+    def attend(q: jax.Array, first):  # [B, block, H, E]
+        q = q.reshape(B, block, K, H // K, E).transpose(0, 2, 3, 1, 4)
+        scores = jnp.einsum("bkmqe,bcke->bkmqc", q, k, preferred_element_type=_F32) / math.sqrt(E)
+        seen = slot <= first + jnp.arange(block)[:, None]
+        if after is not None:
+            seen &= ((slot >= 0) | (slot - slot[0] < after[:, None]))[:, None, None, None]
+        weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1).astype(v.dtype)
+        return jnp.einsum("bkmqc,bcke->bqkme", weights, v).reshape(B, block, H, E)
+
+    if block == T:
+        return attend(q, 0)
+    blocks = ceil_div(T, block)
+    q = jnp.pad(q, ((0, 0), (0, blocks * block - T), (0, 0), (0, 0)))
+    q = q.reshape(B, blocks, block, H, E).swapaxes(0, 1)
+    out = jax.lax.map(lambda x: jax.checkpoint(attend)(*x), (q, jnp.arange(blocks) * block))
+    return out.swapaxes(0, 1).reshape(B, blocks * block, H, E)[:, :T]
 
 
 def _fused(q: jax.Array, k: jax.Array, v: jax.Array):
@@ -51,17 +71,6 @@ def kernel(q: jax.Array, k: jax.Array, v: jax.Array, **how) -> jax.Array:
     """By cuDNN on a GPU; elsewhere what equals it, for tests."""
     implementation = "cudnn" if sharding.current_platform() == "gpu" else "xla"
     return jax.nn.dot_product_attention(q, k, v, implementation=implementation, **how)
-
-
-def _causal_block(q: jax.Array, k: jax.Array, v: jax.Array, start):
-    """Queries at positions start.. against all keys."""
-    B, Q, H, E = q.shape
-    K = k.shape[2]
-    q = q.reshape(B, Q, K, H // K, E)
-    scores = jnp.einsum("bqkme,bske->bkmqs", q, k, preferred_element_type=_F32) / math.sqrt(E)
-    seen = jnp.arange(k.shape[1])[None, :] <= start + jnp.arange(Q)[:, None]
-    weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1).astype(v.dtype)
-    return jnp.einsum("bkmqs,bske->bqkme", weights, v).reshape(B, Q, H, E)
 
 
 def decode_fused(q: jax.Array, keys: jax.Array, values: jax.Array, lengths: jax.Array) -> jax.Array:

@@ -7,7 +7,6 @@ prompts that rows share, W a width, and those of `transformer`.
 
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -218,7 +217,8 @@ class _Layout:
         if self.is_fused:
             whole = after + self.pack.length[: self.slots]
             return _fused(q, *(_lay_before(x, y, after) for x, y in ((shared_k, k), (shared_v, v))), whole)
-        return _in_blocks(q, k, v, shared_k, shared_v, after)
+        k, v = (jnp.concatenate(x, 1) for x in ((shared_k, k), (shared_v, v)))
+        return attention.in_blocks(q, k, v, after)
 
 
 def _layout(spec: PackSpec, width: int, prompt_width: int, pack: Pack, prompts: Prompts, q: jax.Array) -> _Layout:
@@ -249,30 +249,3 @@ def _fused(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array) -> jax.
     """By cuDNN, which spares what lies past a row's length and wants no row empty."""
     lengths = jnp.maximum(lengths, 1)
     return attention.kernel(q, k, v, is_causal=True, query_seq_lengths=lengths, key_value_seq_lengths=lengths)
-
-
-def _in_blocks(q, k, v, shared_k, shared_v, after: jax.Array) -> jax.Array:
-    """In blocks of queries, so that the scores of few exist at once."""
-    n, C, H, E = q.shape
-    K, S = k.shape[2], shared_k.shape[1]
-    block = min(C, attention.QUERY_BLOCK)
-    k, v = jnp.concatenate([shared_k, k], 1), jnp.concatenate([shared_v, v], 1)
-    slot = jnp.arange(S + C)
-
-    def attend(q: jax.Array, first):  # [n, block, H, E]
-        q = q.reshape(n, block, K, H // K, E).transpose(0, 2, 3, 1, 4)
-        scores = jnp.einsum("nkmqe,ncke->nkmqc", q, k, preferred_element_type=_F32) / math.sqrt(E)
-        own = slot[S:] <= S + first + jnp.arange(block)[:, None]
-        seen = jnp.concatenate(
-            [jnp.broadcast_to(slot[:S] < after[:, None, None], (n, block, S)), jnp.broadcast_to(own, (n, block, C))], 2
-        )
-        weights = jax.nn.softmax(jnp.where(seen[:, None, None], scores, -jnp.inf), axis=-1).astype(v.dtype)
-        return jnp.einsum("nkmqc,ncke->nqkme", weights, v).reshape(n, block, H, E)
-
-    if block == C:
-        return attend(q, 0)
-    blocks = ceil_div(C, block)
-    q = jnp.pad(q, ((0, 0), (0, blocks * block - C), (0, 0), (0, 0)))
-    q = q.reshape(n, blocks, block, H, E).swapaxes(0, 1)
-    out = jax.lax.map(lambda x: jax.checkpoint(attend)(*x), (q, jnp.arange(blocks) * block))
-    return out.swapaxes(0, 1).reshape(n, blocks * block, H, E)[:, :C]

@@ -178,12 +178,7 @@ def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _block(
-    x: jax.Array,
-    w: dict,
-    model_config: ModelConfig,
-    rotary: tuple,
-    attend: Callable,
-    on_rows: Callable | None = None,
+    x: jax.Array, w: dict, model_config: ModelConfig, rotary: tuple, attend: Callable, on_rows: Callable | None = None
 ):
     """One layer on x [.., D]; `attend(q, k, v) -> (values [.., H, E], anything)`.
 
@@ -254,7 +249,7 @@ def layers(
     """States [.., D] after all layers and the final norm, and over layers what `attend` kept.
 
     Args:
-      params: as `declare` has them, or as `fuse` lays them.
+      params: as `declare` has them.
       model_config: their shape.
       x: [.., D].
       positions: int32 [..].

@@ -30,10 +30,14 @@ def _axes(spec: SamplerSpec) -> tuple[int, int]:
     return (1, 1) if spec.fused else (3, 2)
 
 
+def split(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Where rows and heads of a cache lie: on the devices that compute them."""
+    return NamedSharding(mesh, PartitionSpec(sharding.BATCH, "tensor"))  # fused: `tensor` is 1
+
+
 def place(cache: list, spec: SamplerSpec) -> list:
-    """The cache with rows and heads, inside jit, on the devices that compute them."""
-    where = NamedSharding(spec.mesh, PartitionSpec(sharding.BATCH, "tensor"))  # fused: `tensor` is 1
-    return jax.lax.with_sharding_constraint(cache, where)
+    """The cache, inside jit, where `split` says."""
+    return jax.lax.with_sharding_constraint(cache, split(spec.mesh))
 
 
 def empty(slots: int, spec: SamplerSpec) -> list:
