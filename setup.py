@@ -26,6 +26,7 @@ setup(
         "orbax-checkpoint>=0.12",
         "pyarrow",
         "safetensors>=0.8",
+        "scipy",
         "tensorboardX",
         "tqdm",
         "transformers>=5",

@@ -50,12 +50,21 @@ def get_config() -> ConfigDict:
     c.reward = "math"
 
     c.selection = ConfigDict()
-    c.selection.name = "dots"  # how questions are chosen: uniform | dots | static | oracle | FILE.py:NAME
+    # uniform | dots | posterior | mopps | bots | greso | pcl | graph | dapo | speed | static | oracle | FILE.py:NAME
+    c.selection.name = "dots"  # how questions are chosen
     c.selection.interval = 2  # steps between selection rounds (mu)
-    c.selection.target = 0.5  # failure rate that dots and oracle draw around (alpha)
+    c.selection.target = 0.5  # failure rate that is drawn around (alpha)
     c.selection.temperature = 1e-3  # of that draw (tau)
     c.selection.references = 256  # questions whose difficulty is measured in each round (M)
     c.selection.reuse_references = 0  # how many, nearest to alpha, a round's first step trains on; released code 0
+    c.selection.decay = 0.95  # in a round, of what has been measured: posterior, mopps, bots, graph
+    c.selection.head = "ridge"  # what predicts from features in posterior: ridge | kernel | adapter
+    c.selection.features = 64  # components of the embedding for ridge, landmarks for kernel
+    c.selection.kappa = 0.0  # completions that this prediction counts for beside those measured; 0: fitted
+    c.selection.per_token = False  # posterior: by the chance of a mixed group per expected token, not near the target
+    c.selection.rates = ""  # bots: .npy [N, 2], success rates of a weak and a strong policy; "": without them
+    c.selection.max_draws = 10  # of a step, until all its groups are mixed: dapo, speed
+    c.selection.screening = 4  # completions that speed looks at before it samples the others
 
     c.embedding = ConfigDict()  # frozen, of the questions' texts
     c.embedding.path = ""  # Hugging Face directory, or a .npy of [N, D]; "": the policy as it starts

@@ -21,7 +21,7 @@ from dots_jax.learner import losses, replay
 from dots_jax.policy import families, huggingface, source
 from dots_jax.policy.source import Policy
 from dots_jax.reward.types import Grader, Question
-from dots_jax.rollout import Rollouts, RolloutSpec
+from dots_jax.rollout import Rollouts, RolloutSpec, concat_completions, concat_groups
 from dots_jax.rollout.grading import sample_graded
 from dots_jax.run import settings
 from dots_jax.run import workdir as workdirs
@@ -43,11 +43,12 @@ class Round:
         rows[np.arange(batch_size) < num_fresh[:, None]] = ids
         return cls(rows, np.full(rows.shape, np.nan, np.float32))
 
-    def with_difficulty(self, step_in_round: int, difficulty: np.ndarray) -> "Round":
-        """The round with the difficulty [P] of a step's first questions."""
-        table = self.difficulty.copy()
-        table[step_in_round, : len(difficulty)] = difficulty
-        return Round(self.ids, table)
+    def with_step(self, step_in_round: int, ids: np.ndarray, difficulty: np.ndarray) -> "Round":
+        """The round with what a step's first [P] questions have become and their difficulty."""
+        rows = self.ids.copy(), self.difficulty.copy()
+        for row, values in zip(rows, (ids, difficulty), strict=True):
+            row[step_in_round, : len(ids)] = values
+        return Round(*rows)
 
 
 @jax.tree_util.register_dataclass
@@ -69,6 +70,30 @@ class GradedGroups(NamedTuple):
     rollouts: Rollouts
     rewards: np.ndarray  # float32 [P, G]
     verdicts: np.ndarray  # int8 [P, G]
+    tokens: np.ndarray  # int32 [P, G]
+
+    @property
+    def mixed(self) -> np.ndarray:
+        """Groups whose rewards differ, bool [P]."""
+        return learner.mixed(self.rewards)
+
+    def measured(self, step: int, is_reference: bool) -> selection.Measured:
+        """What a selector learns of them."""
+        G = self.rewards.shape[1]
+        return selection.Measured(self.ids, self.rewards.sum(1), G, self.tokens.mean(1), step, is_reference)
+
+    def joined(self, other: "GradedGroups", indices: np.ndarray | None = None) -> "GradedGroups":
+        """The groups at `indices` of these and the other's together; None: all."""
+        indices = np.arange(len(self.ids) + len(other.ids)) if indices is None else indices
+        rollouts = concat_groups(self.rollouts, other.rollouts, indices)
+        parts = zip(self, other, strict=True)
+        arrays = [None if isinstance(a, Rollouts) else np.concatenate([a, b])[indices] for a, b in parts]
+        return GradedGroups(*arrays)._replace(rollouts=rollouts)
+
+    def continued(self, other: "GradedGroups") -> "GradedGroups":
+        """The completions of both, of the same questions."""
+        arrays = [np.concatenate([a, b], 1) for a, b in ((self[i], other[i]) for i in (2, 3, 4))]
+        return GradedGroups(self.ids, concat_completions(self.rollouts, other.rollouts), *arrays)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,16 +135,24 @@ class Experiment:
         """The key of a purpose at a step."""
         return rng.stream(self.key, purpose, step)
 
-    def roll_out(self, state: RunState, ids: np.ndarray, purpose: rng.Purpose, step: int, phase: str) -> GradedGroups:
-        """G completions of each question, graded as they end; booked to a phase of the ledger."""
+    def roll_out(
+        self, state: RunState, ids: np.ndarray, purpose: rng.Purpose, step: int, phase: str, draw: int = 0,
+        completions: int = 0,
+    ) -> GradedGroups:  # fmt: skip
+        """G completions of each question, graded as they end; booked to a phase of the ledger.
+
+        `draw`: which of the step's draws of the purpose it is; `completions`: another number of them than G.
+        """
         prompts, questions = (self.prompts[ids], self.lengths[ids]), [self.questions[i] for i in ids]
         sampling = vars(self.rollout_spec) | {"mesh": self.mesh}
+        sampling |= {"group_size": completions} if completions else {}
         with state.ledger.phase(phase):
             params, key = state.learner.params, self.stream(purpose, step)
+            key = jax.random.fold_in(key, draw) if draw else key
             rollouts, wait = sample_graded(params, self.policy, prompts, questions, key, self.grader, **sampling)
             graded = wait()
         state.ledger.add_tokens(phase, generated=graded.lengths.sum())
-        return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts)
+        return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts, graded.lengths)
 
     def evaluate(self, state: RunState, step: int) -> dict[str, Any]:
         """Metrics of the evaluation set; booked to a phase of the ledger."""
@@ -243,6 +276,7 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     main_only(settings.same_inputs)(fingerprints, workdir)
     context = selection.Context(
         num_questions=len(pool),
+        texts=pool.texts,
         difficulty=pool.levels if pool.labels is None else pool.labels,
         lengths=lengths,
         embeddings=lambda: embed.load(embedder, pool.texts, config.embedding, mesh, embedder_family),

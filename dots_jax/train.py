@@ -5,6 +5,7 @@ rewards go back.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,6 @@ from dots_jax.core.distributed import main_only, to_host
 from dots_jax.core.rng import Purpose
 from dots_jax.experiment import Experiment, GradedGroups, Round, RunState
 from dots_jax.learner import replay
-from dots_jax.rollout import concat_groups
 from dots_jax.run import screens, settings
 from dots_jax.run.log import RunLog
 from dots_jax.run.workdir import Claim, resume_point
@@ -53,9 +53,9 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     if len(queries):
         phase = "cost_excluded" if exp.selector.cost_excluded else "reference"
         references = exp.roll_out(state, queries, Purpose.REFERENCE, step, phase)
-        successes, G = references.rewards.sum(1), exp.rollout_spec.group_size
-        selector_state = exp.selector.observe(selector_state, queries, successes, G, step, is_reference=True)
-        log.note_references(step, queries, successes, prediction)
+        measured = references.measured(step, is_reference=True)
+        selector_state = exp.selector.observe(selector_state, measured)
+        log.note_references(measured, prediction)
     with state.ledger.phase("score"):
         num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.replay_spec.interval)])
         ids, selector_state = exp.selector.propose(selector_state, key, num_fresh.sum(), step)
@@ -70,22 +70,20 @@ def train_step(exp: Experiment, state: RunState, step: int, references: GradedGr
 
     # Rollouts: G completions of each question, and their rewards. Some groups may exist already.
     reused = exp.selector.num_reused if references else 0
-    fresh = exp.roll_out(state, ids[reused:], Purpose.ROLLOUT, step, "fresh")
-    rollouts, rewards, G = fresh.rollouts, fresh.rewards, exp.rollout_spec.group_size
-    selector_state = exp.selector.observe(state.selector, fresh.ids, rewards.sum(1), G, step, is_reference=False)
+    fresh, selector_state = roll_out(exp, state, ids[reused:], step, log)
+    verdicts = fresh.verdicts
     if reused:
         indices = np.array([references.ids.tolist().index(i) for i in ids[:reused]])
-        rollouts = concat_groups(references.rollouts, indices, rollouts)
-        rewards = np.concatenate([references.rewards[indices], rewards])
+        fresh = references.joined(fresh, np.append(indices, len(references.ids) + np.arange(len(fresh.ids))))
     # What had been measured before says nothing about the prediction, which was made with it.
-    difficulty = np.where(log.history.is_measured[ids], np.nan, 1 - rewards.mean(1))
-    this_round = state.round.with_difficulty(step_in_round, difficulty)
+    difficulty = np.where(log.history.is_measured[fresh.ids], np.nan, 1 - fresh.rewards.mean(1))
+    this_round = state.round.with_step(step_in_round, fresh.ids, difficulty)
     state = dataclasses.replace(state, selector=selector_state, round=this_round)
-    metrics = log.note_fresh(step, ids, rollouts, rewards, fresh.verdicts, prediction, state.round)
+    metrics = log.note_fresh(step, fresh, verdicts, prediction, state.round)
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
     with state.ledger.phase("update"):
-        groups = learner.Groups.fresh(rollouts, rewards, ids, step, exp.mesh)
+        groups = learner.Groups.fresh(fresh.rollouts, fresh.rewards, fresh.ids, step, exp.mesh)
         count = jax.device_put(np.int32(num_fresh), sharding.replicated(exp.mesh))
         with jax.transfer_guard("disallow"):
             if state.buffer is not None:
@@ -97,3 +95,32 @@ def train_step(exp: Experiment, state: RunState, step: int, references: GradedGr
         info = to_host(info)
     metrics |= log.note_update(step, info)
     return dataclasses.replace(state, learner=learner_state, buffer=buffer), metrics
+
+
+def roll_out(exp: Experiment, state: RunState, ids: np.ndarray, step: int, log: RunLog) -> tuple[GradedGroups, Any]:
+    """G completions of each question, and the selector's state.
+
+    A selector may let others be drawn, up to `max_draws` times, in place of groups whose rewards are all equal; and it
+    may look at `screening` completions of each before the rest of them is sampled.
+    """
+    selector, selector_state, groups = exp.selector, state.selector, None
+    for draw in range(selector.max_draws):
+        if draw:
+            key = jax.random.fold_in(exp.stream(Purpose.SELECTION, step), draw)
+            ids, selector_state = selector.propose(selector_state, key, len(ids), step)
+        phase = "refill" if draw else "fresh"
+        new = exp.roll_out(state, ids, Purpose.ROLLOUT, step, phase, draw, selector.screening)
+        selector_state = selector.observe(selector_state, new.measured(step, is_reference=False))
+        if draw:
+            order = np.argsort(~np.append(groups.mixed, new.mixed), kind="stable")  # the mixed ones first
+            log.note_discarded(groups.joined(new, order[len(ids) :]).measured(step, is_reference=False))
+            new = groups.joined(new, order[: len(ids)])
+        groups = new
+        if groups.mixed.all():
+            break
+    if selector.screening:
+        rest = exp.rollout_spec.group_size - selector.screening
+        new = exp.roll_out(state, groups.ids, Purpose.ROLLOUT, step, "fresh", selector.max_draws, rest)
+        selector_state = selector.observe(selector_state, new.measured(step, is_reference=False))
+        groups = groups.continued(new)
+    return groups, selector_state

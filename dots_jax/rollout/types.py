@@ -32,6 +32,13 @@ class Rollouts:
 
 
 @jax.jit
-def concat_groups(first: Rollouts, indices: jax.Array, second: Rollouts) -> Rollouts:
-    """The groups `indices` int32 [n] of `first`, and then all of `second`; S and T are the same in both."""
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[indices], b]), first, second)
+def concat_groups(first: Rollouts, second: Rollouts, indices: jax.Array) -> Rollouts:
+    """The groups `indices` int32 [n] of `first` and `second` together; G, S and T are the same in both."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[indices], first, second)
+
+
+@jax.jit
+def concat_completions(first: Rollouts, second: Rollouts) -> Rollouts:
+    """The completions of both, of the same prompts; T is the same."""
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1) if a.ndim > 1 else a, first, second)
+    return dataclasses.replace(both, prompts=first.prompts)

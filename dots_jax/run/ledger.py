@@ -7,8 +7,8 @@ import time
 
 import jax
 
-PHASES = ("reference", "fresh", "update", "score", "evaluation", "compile", "other", "cost_excluded")
-SAMPLING = ("reference", "fresh")  # phases whose tokens a method pays for
+PHASES = ("reference", "fresh", "refill", "update", "score", "evaluation", "compile", "other", "cost_excluded")
+SAMPLING = ("reference", "fresh", "refill")  # phases whose tokens a method pays for
 KINDS = ("generated", "trained", "scored")
 
 _COMPILE_EVENTS = {

@@ -11,7 +11,7 @@ import shutil
 import jax
 import numpy as np
 
-from dots_jax import data, learner
+from dots_jax import data
 from dots_jax.core.distributed import barrier, is_main, main_only
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import measures
@@ -22,6 +22,7 @@ from dots_jax.run import metrics, progress, screens, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.checkpoint import Checkpointer, abstract
 from dots_jax.run.ledger import Ledger
+from dots_jax.selection.base import Measured
 from dots_jax.selection.history import History
 
 
@@ -87,20 +88,30 @@ class RunLog(contextlib.ExitStack):
             saved["buffer"] = self._exp.empty_buffer() if emptied else replay.to_shards(buffer, self._exp.mesh)
         return dataclasses.replace(state, **saved), emptied
 
-    def note_references(self, step: int, ids: np.ndarray, successes: np.ndarray, prediction) -> None:
+    def note_references(self, references: Measured, prediction) -> None:
         """Notes the references of a round and judges what had been predicted of them."""
         self._record |= {
-            "rollouts": self._exp.rollout_spec.group_size,
-            "reference_ids": ids,
-            "reference_successes": _whole(successes),
+            "rollouts": references.rollouts,
+            "reference_ids": references.ids,
+            "reference_successes": _whole(references.successes),
         }
-        if prediction and step > 1:  # not yet fitted to them
-            self._record["reference_predicted"] = prediction[0][ids]
+        if prediction and references.step > 1:  # not yet fitted to them
+            self._record["reference_predicted"] = prediction[0][references.ids]
         self.history.add_references(self._record)
 
-    def note_fresh(self, step: int, ids, rollouts, rewards, verdicts, prediction, round) -> dict:
+    def note_discarded(self, groups: Measured) -> None:
+        """Notes groups that were rolled out and are not trained on."""
+        ids, successes = self._record.get("discarded_ids", []), self._record.get("discarded_successes", [])
+        self._record |= {
+            "discarded_ids": [*ids, *groups.ids],
+            "discarded_successes": [*successes, *_whole(groups.successes)],
+            "discarded_rollouts": groups.rollouts,
+        }
+
+    def note_fresh(self, step: int, fresh, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
         exp, step_in_round, measured = self._exp, self._exp.step_in_round(step), {}
+        ids, rollouts, rewards = fresh.ids, fresh.rollouts, fresh.rewards
         if "reference_predicted" in self._record:
             measured |= self._judge("predictor/reference_", *self.history.references())
         self._record |= {"rollouts": exp.rollout_spec.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
@@ -114,7 +125,8 @@ class RunLog(contextlib.ExitStack):
         self.history.add_groups(self._record)
         return measured | {
             "train/reward": rewards.mean(),
-            "train/useful_groups": learner.mixed(rewards).mean(),
+            "train/useful_groups": fresh.mixed.mean(),
+            "train/discarded_groups": len(self._record.get("discarded_ids", ())),
             "train/completion_tokens": float(rollouts.lengths.mean()),
             "train/truncated": 1 - float(rollouts.finished.mean()),
             **{f"verdicts/{name}": share for name, share in shares(verdicts).items()},

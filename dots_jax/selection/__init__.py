@@ -5,16 +5,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dots_jax.core import plugins
-from dots_jax.selection.base import Context, Selector, check_distinct
+from dots_jax.selection.base import Context, Measured, Selector, check_distinct
 from dots_jax.selection.checked import Checked
 
-__all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Selector", "check_distinct", "find", "make"]
+__all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Measured", "Selector", "check_distinct", "find", "make"]
 
-SELECTORS = {  # loaded when named: only DOTS needs Flax
-    "uniform": "dots_jax.selection.uniform:Uniform",
-    "dots": "dots_jax.selection.dots:Dots",
-    "static": "dots_jax.selection.static:Static",
-    "oracle": "dots_jax.selection.oracle:Oracle",
+_CLASSES = (
+    "Uniform", "Dots", "Posterior", "Mopps", "Bots", "Greso", "Pcl", "Graph", "Dapo", "Speed", "Static", "Oracle"
+)  # fmt: skip
+SELECTORS = {  # loaded when named: only some need Flax
+    name.lower(): f"{__name__}.{name.lower()}:{name}" for name in _CLASSES
 }
 BASELINE = "uniform"  # what reports compare with
 FIELDS = ("selection.", "predictor.", "embedding.")  # of a config, that only some selectors read

@@ -1,7 +1,7 @@
 """What a selector can do. A new one overrides `propose` and what else it needs."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,12 +16,35 @@ class Context:
     """What selectors may know of the run."""
 
     num_questions: int  # N
+    texts: Sequence[str]  # [N], without a prompt around them
     difficulty: np.ndarray  # [N], external, larger is harder, NaN: unknown
     lengths: np.ndarray  # int32 [N], prompt tokens
     embeddings: Callable[[], np.ndarray]  # -> float32 [N, D]; computed when called
     steps: int  # of the whole run
     mesh: jax.sharding.Mesh
     key: jax.Array  # for what is drawn once
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What rollouts have shown of P questions."""
+
+    ids: np.ndarray  # int32 [P]
+    successes: np.ndarray  # float [P], sums of rewards
+    rollouts: int  # completions of each
+    tokens: np.ndarray  # float32 [P], mean of their tokens
+    step: int
+    is_reference: bool  # asked for by `queries`; else of the questions proposed
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Share of successes, float [P]."""
+        return self.successes / self.rollouts
+
+    @property
+    def mixed(self) -> np.ndarray:
+        """Neither all nor none succeeded, bool [P]."""
+        return (self.successes > 0) & (self.successes < self.rollouts)
 
 
 class Selector:
@@ -33,6 +56,8 @@ class Selector:
     cost_excluded = False  # what it measures is kept out of the ledger: a bound, not a method
     embeds = False  # it calls `Context.embeddings`
     depends_on_steps = False  # what it proposes depends on the length of the run
+    max_draws = 1  # of a step: beyond the first, `propose` is asked again for as many until all groups are mixed
+    screening = 0  # completions of each question that show whether it is worth the others; 0: all are sampled at once
     num_reused = 0  # how many of the questions just measured are the first that it proposes: their groups exist
 
     @classmethod
@@ -62,10 +87,8 @@ class Selector:
         """
         raise NotImplementedError
 
-    def observe(
-        self, state: Any, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int, is_reference: bool
-    ) -> Any:
-        """The state once `successes` [P] of the `rollouts` completions of each question are known."""
+    def observe(self, state: Any, measured: Measured) -> Any:
+        """The state once these questions have been rolled out."""
         return state
 
     def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
@@ -74,6 +97,19 @@ class Selector:
 
     def save(self, state: Any, workdir: str) -> None:
         """Writes what others may want of the state to the workdir when the run ends."""
+
+
+def check_references(config: ConfigDict) -> None:
+    """Raises UserError where references are more than the pool's questions, or fewer than are trained on."""
+    c, batch, pool = config.selection, config.train.batch_size, config.data.num_questions
+    references, fresh = f"config.selection.references={c.references}", round(config.replay.fresh_fraction * batch)
+    if pool and c.references > pool:
+        raise UserError(f"{references} is more than the pool's config.data.num_questions={pool}; lower it")
+    if c.reuse_references > c.references or (c.reuse_references and c.reuse_references >= fresh):
+        raise UserError(
+            f"config.selection.reuse_references={c.reuse_references} must be at most {references} and below the "
+            f"{fresh} fresh groups of a step (config.replay.fresh_fraction of config.train.batch_size={batch})"
+        )
 
 
 def check_distinct(config: ConfigDict) -> None:

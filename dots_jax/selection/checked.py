@@ -7,7 +7,7 @@ import numpy as np
 
 from dots_jax.core import plugins
 from dots_jax.core.errors import UserError
-from dots_jax.selection.base import Selector
+from dots_jax.selection.base import Measured, Selector
 
 
 class Checked:
@@ -38,9 +38,9 @@ class Checked:
         self._require(is_pair, "propose", "two things, the ids and the state", proposed)
         return self._ids("propose", proposed[0], n), self._state("propose", proposed[1], state)
 
-    def observe(self, state: Any, *groups, is_reference: bool) -> Any:
+    def observe(self, state: Any, measured: Measured) -> Any:
         """As `Selector.observe`."""
-        return self._state("observe", self._call("observe", state, *groups, is_reference=is_reference), state)
+        return self._state("observe", self._call("observe", state, measured), state)
 
     def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """As `Selector.predict`."""

@@ -11,7 +11,7 @@ from dots_jax.core import distributed, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import online, predictor
 from dots_jax.selection import draw
-from dots_jax.selection.base import Context, Selector, check_distinct
+from dots_jax.selection.base import Context, Measured, Selector, check_distinct, check_references
 
 
 class Dots(Selector):
@@ -29,18 +29,14 @@ class Dots(Selector):
     def check(cls, config: ConfigDict):
         """Distinct questions, references that the pool and the window hold, and something that is learned."""
         check_distinct(config)
-        c, p, batch, pool = config.selection, config.predictor, config.train.batch_size, config.data.num_questions
-        references, fresh = f"config.selection.references={c.references}", round(config.replay.fresh_fraction * batch)
-        if pool and c.references > pool:
-            raise UserError(f"{references} is more than the pool's config.data.num_questions={pool}; lower it")
-        if c.reuse_references > c.references or c.reuse_references >= fresh:
-            raise UserError(
-                f"config.selection.reuse_references={c.reuse_references} must be at most {references} and below the "
-                f"{fresh} fresh groups of a step (config.replay.fresh_fraction of config.train.batch_size={batch})"
-            )
+        check_references(config)
+        c, p = config.selection, config.predictor
+        if not c.references:
+            raise UserError("config.selection.references=0 leaves nothing to predict from; raise it")
         if p.window < c.references:
             raise UserError(
-                f"config.predictor.window={p.window} holds less than the {references} of one round; raise it"
+                f"config.predictor.window={p.window} holds less than the config.selection.references={c.references} "
+                "of one round; raise it"
             )
         if p.labels == "none" and not p.path:
             raise UserError(
@@ -84,19 +80,25 @@ class Dots(Selector):
 
     def queries(self, state: dict, key: jax.Array):
         """M reference questions, uniformly without replacement."""
-        ids = jax.random.permutation(jax.random.fold_in(key, 0), self.context.num_questions)
-        return np.asarray(ids[: self._selection.references], np.int32)
+        return draw.references(key, self.context.num_questions, self._selection.references)
 
-    def observe(
-        self, state: dict, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int, is_reference: bool
-    ):
+    def observe(self, state: dict, measured: Measured):
         """Adds the groups to the labels: references, and training groups where the predictor learns from them."""
-        if not (is_reference or self._predictor.labels == "groups"):
+        if not (measured.is_reference or self._predictor.labels == "groups"):
             return state
-        return state | {"labels": online.add_labels(state["labels"], ids, 1 - successes / rollouts, step, is_reference)}
+        where = measured.step, measured.is_reference
+        return state | {"labels": online.add_labels(state["labels"], measured.ids, 1 - measured.rate, *where)}
 
     def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """Trains the predictor on the labels, predicts all N difficulties, draws n distinct questions."""
+        state, labels = self.fitted(state, key, step), state["labels"]
+        now, c = labels["is_reference"] & (labels["step"] == step), self._selection
+        distance = np.abs(state["predicted"] - np.float32(c.target))
+        where = jax.random.fold_in(key, 2), distance, c.temperature, n
+        return draw.near_reusing(*where, labels["ids"][now], c.reuse_references), state
+
+    def fitted(self, state: dict, key: jax.Array, step: int) -> dict:
+        """The state with the predictor trained on the labels and all N difficulties predicted."""
         labels, p = state["labels"], self._predictor
         weights, mask = np.float32(online.weights(labels, step, p.half_life)), online.context(labels, step, p.context)
         window = labels["ids"], labels["difficulty"], weights, mask
@@ -118,22 +120,7 @@ class Dots(Selector):
                 f"step {step}: predicted difficulties are not finite; lower config.predictor.learning_rate="
                 f"{p.learning_rate} in another --workdir"
             )
-        state = state | {"predicted": predicted, "spread": spread}
-        return self._draw(state, jax.random.fold_in(key, 2), n, step), state
-
-    def _draw(self, state: dict, key: jax.Array, n: int, step: int) -> np.ndarray:
-        """Questions near the target, int32 [n]; the first `reuse_references` of them are references of this step."""
-        c, labels, predicted = self._selection, state["labels"], state["predicted"]
-        reused = np.zeros(0, np.int32)
-        if c.reuse_references:
-            difficulty = np.full_like(predicted, np.inf)
-            references = labels["ids"][labels["is_reference"] & (labels["step"] == step)]
-            difficulty[references] = predicted[references]
-            reused = np.asarray(draw.near(key, difficulty, c.target, c.temperature, c.reuse_references))
-        rest = predicted.copy()
-        rest[reused] = np.inf
-        fresh = draw.near(jax.random.fold_in(key, 1), rest, c.target, c.temperature, n - c.reuse_references)
-        return np.concatenate([reused, fresh])
+        return state | {"predicted": predicted, "spread": spread}
 
     def predict(self, state: dict):
         """As of the last round."""

@@ -1,9 +1,10 @@
-"""The draw of questions near the target difficulty."""
+"""The draw of questions near the target difficulty, and of references."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @functools.partial(jax.jit, static_argnames="n")
@@ -15,3 +16,22 @@ def near(key: jax.Array, difficulty: jax.Array, target: float, temperature: floa
     """
     log_weights = -jnp.abs(difficulty - target) / temperature
     return jax.lax.top_k(log_weights + jax.random.gumbel(key, difficulty.shape), n)[1].astype(jnp.int32)
+
+
+def near_reusing(
+    key: jax.Array, distance: np.ndarray, temperature: float, n: int, references: np.ndarray, count: int
+) -> np.ndarray:
+    """As `near` by the distance [N] from the target; the first `count` of them are drawn of `references`, int32 [M]."""
+    reused = np.zeros(0, np.int32)
+    if count:
+        among = np.full_like(distance, np.inf)
+        among[references] = distance[references]
+        reused = np.asarray(near(key, among, 0.0, temperature, count))
+    rest = distance.copy()
+    rest[reused] = np.inf
+    return np.concatenate([reused, near(jax.random.fold_in(key, 1), rest, 0.0, temperature, n - count)])
+
+
+def references(key: jax.Array, num_questions: int, count: int) -> np.ndarray:
+    """So many questions, uniformly without replacement, int32 [count]."""
+    return np.asarray(jax.random.permutation(jax.random.fold_in(key, 0), num_questions)[:count], np.int32)

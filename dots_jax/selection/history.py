@@ -27,7 +27,8 @@ class History:
 
     def add_groups(self, record: dict) -> None:
         """Takes over the questions that were trained on."""
-        self.is_measured[np.asarray(record["ids"], int)] = True
+        for name in ("ids", "discarded_ids"):
+            self.is_measured[np.asarray(record.get(name, ()), int)] = True
 
     def references(self) -> np.ndarray:
         """Predicted and measured difficulty of the last rounds' references that were new, float32 [2, M]."""

@@ -5,7 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dots_jax.selection import draw
-from dots_jax.selection.base import Selector, check_distinct
+from dots_jax.selection.base import Measured, Selector, check_distinct
 
 
 class Oracle(Selector):
@@ -39,13 +39,11 @@ class Oracle(Selector):
         c = self.config.selection
         return np.asarray(draw.near(key, state["difficulty"], c.target, c.temperature, n)), state
 
-    def observe(
-        self, state: dict, ids: np.ndarray, successes: np.ndarray, rollouts: int, step: int, is_reference: bool
-    ):
+    def observe(self, state: dict, measured: Measured):
         """Keeps what it asked for."""
-        if not is_reference:
+        if not measured.is_reference:
             return state
-        return {"difficulty": (1 - successes / rollouts).astype(np.float32), "rollouts": np.int32(rollouts)}
+        return {"difficulty": (1 - measured.rate).astype(np.float32), "rollouts": np.int32(measured.rollouts)}
 
     def predict(self, state: dict):
         """Difficulty as measured and its standard error."""

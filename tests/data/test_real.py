@@ -427,7 +427,7 @@ def test_bad_text_in_parquet_and_labels(root):
 
 def test_static_leaves_out_what_has_no_label(root):
     labels = np.array([3.0, np.nan, 1.0, 2.0, np.nan, 5.0, 4.0, 6.0])
-    context = selection.Context(8, labels, None, None, 3, None, jax.random.key(0))
+    context = selection.Context(8, (), labels, None, None, 3, None, jax.random.key(0))
     c = settings(root)
     c.selection.name, c.train.batch_size = "static", 2
     static = selection.find(c.selection.name)(c, context)
@@ -437,7 +437,7 @@ def test_static_leaves_out_what_has_no_label(root):
         drawn += sorted(labels[ids])
     assert drawn == [1, 2, 3, 4, 5, 6]
     with pytest.raises(UserError, match="which 0 of the pool's 8 have"):
-        selection.find(c.selection.name)(c, selection.Context(8, labels * np.nan, None, None, 3, None, context.key))
+        selection.find(c.selection.name)(c, selection.Context(8, (), labels * np.nan, None, None, 3, None, context.key))
 
 
 @pytest.mark.parametrize(

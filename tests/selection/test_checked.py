@@ -8,12 +8,13 @@ from dots_jax import selection
 from dots_jax.core.errors import UserError
 
 N, IDS = 6, np.arange(2)
+MEASURED = selection.Measured(IDS, IDS, 4, IDS, 1, False)
 
 
 def make(**methods):
     """A selector with the answers given."""
     own = {name: lambda self, *args, answer=answer, **options: answer for name, answer in methods.items()}
-    context = selection.Context(N, None, None, None, 1, None, None)
+    context = selection.Context(N, (), None, None, None, 1, None, None)
     return selection.Checked(type("Mine", (selection.Selector,), own)(None, context))
 
 
@@ -28,7 +29,7 @@ def test_propose(proposed):
 @pytest.mark.parametrize("state", [None, {"count": 1}, IDS])
 def test_observe(state):
     with pytest.raises(UserError, match="Mine.observe must return the state.*it returned"):
-        make(observe=state).observe({}, IDS, IDS, 4, 1, is_reference=False)
+        make(observe=state).observe({}, MEASURED)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_good_answers_pass_and_the_rest_is_the_selectors_own():
     selector = make(propose=(IDS, {}), predict=(np.zeros(N), np.ones(N)))
     ids, state = selector.propose({}, jax.random.key(0), 2, 1)
     assert ids.dtype == np.int32 and state == selector.init() == {}
-    assert selector.observe({}, IDS, IDS, 4, 1, is_reference=True) == {}
+    assert selector.observe({}, MEASURED) == {}
     assert selector.predict({})[1].sum() == N and make().predict({}) is None
     assert selector.num_reused == 0 and not selector.cost_excluded
 
@@ -70,7 +71,7 @@ def test_what_a_users_method_raises_is_one_line(call):
         return self.context.no_such_thing
 
     own = dict.fromkeys(("propose", "predict", "init"), fail)
-    context = selection.Context(N, None, None, None, 1, None, None)
+    context = selection.Context(N, (), None, None, None, 1, None, None)
     with pytest.raises(UserError, match="Mine.* failed; mend it, and start in another --workdir .AttributeError"):
         call(selection.Checked(type("Mine", (selection.Selector,), own)(None, context)))
     ours = type("Ours", (selection.Selector,), own | {"__module__": "dots_jax.selection.ours"})

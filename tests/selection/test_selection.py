@@ -32,8 +32,14 @@ def make(mesh, name, n=N, labels=None, steps=9, embeddings=None, **fields):
     key = jax.device_put(jax.random.key(5), sharding.replicated(mesh))
     embeddings = np.zeros((n, 4), np.float32) if embeddings is None else embeddings
     labels = np.zeros(n) if labels is None else labels
-    context = selection.Context(n, labels, None, lambda: embeddings, steps, mesh, key)
+    texts = [f"What is {i} plus {i % 7}?" for i in range(n)]
+    context = selection.Context(n, texts, labels, None, lambda: embeddings, steps, mesh, key)
     return selection.make(config, context)
+
+
+def measured(ids, successes, step, is_reference=False, tokens=None):
+    tokens = np.full(len(ids), 9.0) if tokens is None else tokens
+    return selection.Measured(ids, successes, G, tokens, step, is_reference)
 
 
 def play(selector, state, steps, n, difficulty=None, seed=0):
@@ -45,10 +51,10 @@ def play(selector, state, steps, n, difficulty=None, seed=0):
         key = jax.random.fold_in(jax.random.key(seed), step)
         queries = selector.queries(state, key)
         if len(queries):
-            state = selector.observe(state, queries, successes[queries], G, step, is_reference=True)
+            state = selector.observe(state, measured(queries, successes[queries], step, True))
         proposed, state = selector.propose(state, key, n, step)
         assert proposed.shape == (n,) and proposed.dtype == np.int32
-        state = selector.observe(state, proposed, successes[proposed], G, step, is_reference=False)
+        state = selector.observe(state, measured(proposed, successes[proposed], step))
         ids.append(proposed)
     return np.array(ids), state
 
@@ -72,7 +78,7 @@ def test_static_goes_from_easy_to_hard(mesh):
         assert len(set(part[:20])) == 20 and len(set(part)) == 20  # an epoch of the third, and half of another
 
 
-@pytest.mark.parametrize("name", ["uniform", "static", "oracle", "dots"])
+@pytest.mark.parametrize("name", selection.SELECTORS)
 def test_continues_from_its_state(mesh, name):
     rng = np.random.default_rng(1)
     labels, embeddings = rng.random(N), rng.standard_normal((N, 4)).astype(np.float32)
@@ -148,7 +154,7 @@ def test_dots_keeps_the_newest_labels(mesh):
     selector = make(mesh, "dots", **{"predictor.window": 10})
     state = selector.init()
     for step in range(1, 5):
-        state = selector.observe(state, np.arange(4) + 4 * step, np.full(4, step), G, step, is_reference=step % 2 == 1)
+        state = selector.observe(state, measured(np.arange(4) + 4 * step, np.full(4, step), step, step % 2 == 1))
     labels = state["labels"]
     assert sorted(labels["ids"]) == list(range(10, 20)) and labels["written"] == 16
     np.testing.assert_array_equal(labels["step"], labels["ids"] // 4)
@@ -156,7 +162,7 @@ def test_dots_keeps_the_newest_labels(mesh):
     np.testing.assert_array_equal(labels["is_reference"], labels["step"] % 2 == 1)
     deaf = make(mesh, "dots", **{"predictor.labels": "reference"})
     state = deaf.init()
-    assert deaf.observe(state, np.arange(4), np.ones(4), G, 1, is_reference=False) is state
+    assert deaf.observe(state, measured(np.arange(4), np.ones(4), 1)) is state
 
 
 def test_references_are_distinct_and_reused_ones_come_first(mesh, plane):
@@ -167,7 +173,7 @@ def test_references_are_distinct_and_reused_ones_come_first(mesh, plane):
         key = jax.random.key(step)
         queries = selector.queries(state, key)
         assert len(set(queries)) == 6
-        state = selector.observe(state, queries, (1 - difficulty[queries]) * G, G, step, is_reference=True)
+        state = selector.observe(state, measured(queries, (1 - difficulty[queries]) * G, step, True))
         ids, state = selector.propose(state, key, 12, step)
         assert len(set(ids)) == 12 and set(ids[:3]) <= set(queries)
 
@@ -238,7 +244,7 @@ class Few(selection.Selector):
     ],
 )
 def test_what_is_proposed_must_be_questions(ids, said):
-    selector = selection.Selector(None, selection.Context(9, None, None, None, 9, None, None))
+    selector = selection.Selector(None, selection.Context(9, (), None, None, None, 9, None, None))
     selector.propose = lambda state, key, n, step: (ids, state)
     with pytest.raises(UserError, match=f"Selector.propose must return an array of 6 ids.*returned .*{said}"):
         Checked(selector).propose({}, None, 6, 1)
@@ -248,4 +254,4 @@ def test_what_is_proposed_must_be_questions(ids, said):
 
 def test_a_selector_asks_for_as_many_as_it_says():
     with pytest.raises(UserError, match=r"Few.queries must return an array of 4 ids.*num_queries says.*int64 \[3\]"):
-        Checked(Few(None, selection.Context(9, None, None, None, 9, None, None))).queries({}, None)
+        Checked(Few(None, selection.Context(9, (), None, None, None, 9, None, None))).queries({}, None)
