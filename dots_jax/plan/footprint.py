@@ -56,7 +56,7 @@ class Footprint:
     @property
     def _fused(self) -> bool:
         """Whether attention never holds scores."""
-        return attention.is_fused(self.platform, self.config.policy.dtype, self.model_config.head_width)
+        return bool(attention.kernel(self.platform, self.config.policy.dtype, self.model_config.head_width))
 
     @property
     def _unit(self) -> int:

@@ -180,7 +180,7 @@ class _Layout:
 
     pack: Pack
     prompts: Prompts
-    is_fused: bool
+    kernel: str  # of `attention`
     slots: int  # n
     width: int  # C
     prompt_width: int  # S
@@ -200,9 +200,9 @@ class _Layout:
 
     @property
     def shift(self) -> jax.Array:
-        """int32 [n], columns before a row's first: the fused kernel wants the prompt in them."""
+        """int32 [n], columns before a row's first: cuDNN wants the prompt in them."""
         length = self.prompts.length[: self.slots]
-        return length if self.is_fused else jnp.zeros_like(length)
+        return length if self.kernel == "cudnn" else jnp.zeros_like(length)
 
     def gather(self, x: jax.Array) -> jax.Array:  # [U, .., K, E] -> [n, S, K, E]
         return x[self.prompts.index[: self.slots], : self.prompt_width]
@@ -214,17 +214,17 @@ class _Layout:
 
     def attend(self, q, k, v, shared_k, shared_v) -> jax.Array:  # [n, C, ..], [n, S, K, E] -> [n, C, H, E]
         after = self.prompts.length[: self.slots]
-        if self.is_fused:
+        if self.kernel == "cudnn":
             whole = after + self.pack.length[: self.slots]
             return _fused(q, *(_lay_before(x, y, after) for x, y in ((shared_k, k), (shared_v, v))), whole)
         k, v = (jnp.concatenate(x, 1) for x in ((shared_k, k), (shared_v, v)))
-        return attention.in_blocks(q, k, v, after)
+        return (attention.splash if self.kernel else attention.in_blocks)(q, k, v, after)
 
 
 def _layout(spec: PackSpec, width: int, prompt_width: int, pack: Pack, prompts: Prompts, q: jax.Array) -> _Layout:
-    is_fused = attention.is_fused(spec.platform, q.dtype, q.shape[-1])
-    columns = width + (prompt_width if is_fused else 0)
-    return _Layout(pack, prompts, is_fused, min(spec.slots(width), len(pack.row)), columns, prompt_width)
+    kernel = attention.kernel(spec.platform, q.dtype, q.shape[-1])
+    columns = width + (prompt_width if kernel == "cudnn" else 0)
+    return _Layout(pack, prompts, kernel, min(spec.slots(width), len(pack.row)), columns, prompt_width)
 
 
 def _forward(spec: PackSpec, width: int, prompt_width: int, pack: Pack, prompts: Prompts, q, k, v, shared):
@@ -248,4 +248,4 @@ def _lay_before(prompt: jax.Array, own: jax.Array, length: jax.Array) -> jax.Arr
 def _fused(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array) -> jax.Array:
     """By cuDNN, which spares what lies past a row's length and wants no row empty."""
     lengths = jnp.maximum(lengths, 1)
-    return attention.kernel(q, k, v, is_causal=True, query_seq_lengths=lengths, key_value_seq_lengths=lengths)
+    return attention.cudnn(q, k, v, is_causal=True, query_seq_lengths=lengths, key_value_seq_lengths=lengths)

@@ -64,8 +64,8 @@ class SamplerSpec:
     @property
     def fused(self) -> bool:
         """Whether a row's cache is whole and read by cuDNN's kernel; `kv` says what else there is."""
-        kernel = attention.is_fused(self.platform, self.dtype, self.model_config.head_width)
-        return kernel and self.mesh.shape["tensor"] == 1
+        kernel = attention.kernel(self.platform, self.dtype, self.model_config.head_width)
+        return kernel == "cudnn" and self.mesh.shape["tensor"] == 1
 
     def first_slot(self, last: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
         """The slot of its cache where a row begins whose prompt's last token is at `last`, which is decoded."""

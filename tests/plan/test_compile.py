@@ -46,7 +46,7 @@ def footprint(dtype, sizes, platform, memory=1e12):
     ],
 )
 def test_lowered_for(platform, dtype, sizes, monkeypatch):
-    """No platform refuses a program; GPUs in 16 bits get cuDNN's attention, and nothing else does."""
+    """No platform refuses a program; in 16 bits GPUs get cuDNN's attention and TPUs splash, and nothing else does."""
     held, mesh = footprint(dtype, sizes, platform), None
     is_fused = (platform, dtype) == ("gpu", "bfloat16")
     if is_fused:  # JAX wants devices for cuDNN: those of the host, which then stand for GPUs
@@ -63,6 +63,7 @@ def test_lowered_for(platform, dtype, sizes, monkeypatch):
         # On several devices a partitioner that is called later puts it in, but where each computes its own rows alone.
         is_in = sizes == ONE or (name == "update" and sizes[2] == 1)
         assert (("__cudnn$fmha" if is_in else "CustomSPMDPartitioning") in texts[name]) == is_fused, name
+        assert ("tpu_custom_call" in texts[name]) == ((platform, dtype) == ("tpu", "bfloat16")), name
 
 
 def test_they_are_what_a_run_calls(monkeypatch, tmp_path):

@@ -127,8 +127,31 @@ def test_causal_blocks_equal_plain_attention(monkeypatch):
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", xla)
     monkeypatch.setattr(sharding, "current_platform", lambda: "gpu")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), value_and_grad(attention._fused), expected)
+    monkeypatch.setattr(attention, "kernel", lambda *_: "cudnn")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), value_and_grad(attention.causal), expected)
     assert set(shapes) == {("cudnn", 128)}
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_splash_attention_equals_blocks(sizes):
+    """After prompts of several lengths and none, with gradients; interpreted, on one device and on eight."""
+    rng, after = np.random.default_rng(0), jnp.array([0, 5, 128, 77])
+    q, k, v, weight = (
+        jnp.asarray(rng.standard_normal((4, n, heads, 64)), jnp.float32)
+        for n, heads in ((256, 4), (384, 2), (384, 2), (256, 4))
+    )
+
+    def value_and_grads(function):
+        out, back = jax.vjp(jax.jit(lambda q, k, v: function(q, k, v, after)), q, k, v)
+        return out, *back(weight)
+
+    expected = value_and_grads(attention.in_blocks)
+    mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
+    q, k, v, weight, after = jax.device_put((q, k, v, weight, after), sharding.rows(mesh))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        found = value_and_grads(attention.splash)
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, atol=2e-5)
 
 
 @pytest.mark.parametrize("dtype, calls", [("bfloat16", 1), ("float32", 0)])

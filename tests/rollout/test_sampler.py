@@ -157,7 +157,7 @@ def fused(monkeypatch):
     Tests with it have slots and chunks that those of a GPU without it do not have: programs are kept by their spec.
     """
     monkeypatch.setattr(sharding, "platform", lambda mesh: "gpu")
-    monkeypatch.setattr(attention, "is_fused", lambda platform, *_: platform == "gpu")
+    monkeypatch.setattr(attention, "kernel", lambda platform, *_: "cudnn" if platform == "gpu" else "")
 
 
 @pytest.mark.parametrize(
