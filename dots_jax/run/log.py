@@ -94,6 +94,7 @@ class RunLog(contextlib.ExitStack):
             "rollouts": references.rollouts,
             "reference_ids": references.ids,
             "reference_successes": _whole(references.successes),
+            "reference_tokens": references.tokens,
         }
         if prediction and references.step > 1:  # not yet fitted to them
             self._record["reference_predicted"] = prediction[0][references.ids]
@@ -115,6 +116,7 @@ class RunLog(contextlib.ExitStack):
         if "reference_predicted" in self._record:
             measured |= self._judge("predictor/reference_", *self.history.references())
         self._record |= {"rollouts": exp.rollout_spec.group_size, "ids": ids, "successes": _whole(rewards.sum(1))}
+        self._record["tokens"] = fresh.tokens.mean(1)
         if prediction:
             self._record["predicted"] = prediction[0][ids]
             if step_in_round == 0:

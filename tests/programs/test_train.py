@@ -259,6 +259,29 @@ def test_other_methods(start, tmp_path, method, fields, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_draws_until_all_groups_are_mixed(start, tmp_path):
+    """By two completions of each question of up to three batches; the others are then sampled of eight questions."""
+    fields = {"selection.name": "speed", "selection.screening": 2, "selection.max_draws": 3, "train.steps": 2}
+    finish(start(tmp_path / "run", "--config=configs/quickstart.py:grpo", **fields))
+    G = FIELDS["rollout.group_size"]
+    log, groups = (
+        [json.loads(line) for line in (tmp_path / "run" / file).read_text().splitlines()]
+        for file in ("metrics.jsonl", "groups.jsonl")
+    )
+    for row, record in zip(log[1:], groups, strict=True):
+        ids, discarded = record["ids"], record.get("discarded_ids", [])
+        assert len(set(ids)) == len(ids) == 8 and not set(ids) & set(discarded)
+        assert len(discarded) in (0, 8, 16) and row["train/discarded_groups"] == len(discarded)
+        drawn = record.get("discarded_successes", [])
+        assert all(0 <= n <= 2 for n in drawn)
+        if len(discarded) < 16:  # there were enough, so that all are mixed
+            assert all(0 < n < G for n in record["successes"])
+        assert len(record["tokens"]) == 8
+    tokens = {name: log[-1][f"ledger/generated_{name}"] for name in ("tokens", "fresh", "refill", "reference")}
+    assert any(record.get("discarded_ids") for record in groups) == (tokens["refill"] > 0)
+    assert tokens.pop("tokens") == sum(tokens.values())
+
+
 def test_started_again(whole, start, tmp_path):
     """On a finished run, with another setting, without its lines, on other files: each says so in a line."""
     workdir = tmp_path / "copy"
