@@ -11,6 +11,7 @@ import os
 import statistics
 
 import numpy as np
+from scipy import stats
 
 from dots_jax import selection
 from dots_jax.core import rules
@@ -21,6 +22,8 @@ from dots_jax.run.ledger import PHASES, SAMPLING
 
 NONE = "–"
 COSTS = ("steps", "tokens", "seconds")
+# Tokens per second of one H100 with 1.5B parameters in bfloat16, as benchmarks/README.md has measured them.
+_H100 = {"generated": 29_410, "trained": 40_700, "scored": 122_000}
 # No part of a method.
 _IDLE = ("seed", "name", "mesh.", "train.keep_checkpoints", "train.checkpoint_every", "embedding.cache")
 _SETTINGS = {  # that a run has, whatever its version
@@ -38,7 +41,7 @@ _METRICS = {  # of metrics.jsonl
     **{f"ledger/generated_{phase}": _COUNTED for phase in (*SAMPLING, "tokens")},
     **{f"ledger/seconds_{phase}": _COUNTED for phase in PHASES},
     "ledger/cost_excluded_tokens": _COUNTED,
-    "train/useful_groups": _MEASURED,
+    **{f"train/{name}": _MEASURED for name in ("useful_groups", "silent_groups", "groups")},
     "predictor/pearson": _MEASURED,
     "predictor/reference_pearson": _MEASURED,
 }
@@ -77,13 +80,28 @@ class MethodRun:
         """What the run had cost at its first evaluation with at least the accuracy `target`, else infinity."""
         least = target - 1e-9  # a mean of equals is rounded
         reached = (row for row in self.evaluations if row["eval/accuracy"] >= least)
-        return next(map(cost, reached), dict.fromkeys(COSTS, math.inf))
+        return next(map(cost, reached), dict.fromkeys((*COSTS, "h100"), math.inf))
+
+    @property
+    def waste(self) -> dict[str, float]:
+        """Groups rolled out that have no gradient: their share, and how many for 1,000 generated tokens."""
+        silent, groups = (sum(metrics.series(self.metrics, f"train/{name}")[1]) for name in ("silent_groups", "groups"))
+        tokens = _number(self.metrics[-1], "ledger/generated_tokens")
+        return {
+            "share": silent / groups if groups else math.nan,
+            "per_token": 1000 * silent / tokens if tokens else math.nan,
+        }
 
 
 def cost(row: dict) -> dict[str, float]:
-    """Steps, generated tokens, and seconds without compilation and evaluation, up to the step of these metrics."""
+    """Steps, generated tokens, and seconds without compilation and evaluation, up to the step of these metrics.
+
+    "h100": the seconds of an H100 for as many tokens, generated, trained on and scored, of a policy of 1.5B parameters.
+    """
     whole, *apart = (_number(row, key) for key in ("seconds", "ledger/seconds_compile", "ledger/seconds_evaluation"))
-    return {"steps": row["step"], "tokens": _number(row, "ledger/generated_tokens"), "seconds": whole - sum(apart)}
+    h100 = sum(_number(row, f"ledger/{kind}_tokens") / rate for kind, rate in _H100.items())
+    tokens = _number(row, "ledger/generated_tokens")
+    return {"steps": row["step"], "tokens": tokens, "seconds": whole - sum(apart), "h100": h100}
 
 
 def load(argument: str) -> MethodRun:
@@ -195,7 +213,8 @@ def compare(methods: dict[str, list[MethodRun]], baseline: str = "") -> dict:
             "cost_excluded_tokens": [_number(end, "ledger/cost_excluded_tokens") for end in ends],
             "tokens_by_phase": {p: [_number(end, f"ledger/generated_{p}") for end in ends] for p in SAMPLING},
             "seconds_by_phase": {p: [_number(end, f"ledger/seconds_{p}") for end in ends] for p in PHASES},
-            "reached": {name: [at[name] for at in reached] for name in COSTS},
+            "reached": {name: [at[name] for at in reached] for name in (*COSTS, "h100")},
+            "claims": _claims(pairs, target),
         }
     return {"baseline": baseline, "target": target, "budget": budget, "methods": table}
 
@@ -213,6 +232,45 @@ def _paired(values: list[list[float]]) -> dict:
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     mean = statistics.fmean(values) if values else math.nan
     return {"seeds": len(values), "mean": mean, "standard_error": error}
+
+
+def _claims(pairs: list[tuple[MethodRun, MethodRun]], target: float) -> dict[str, dict]:
+    """What is claimed of a method against the baseline's runs of the same seeds: estimates with 95% intervals.
+
+    "waste": mean difference in silent groups for 1,000 generated tokens; "accuracy": of the last accuracies; "tokens",
+    "seconds", "h100": median share that is saved on the way to the target.
+    """
+
+    def saved(name: str) -> list[float]:
+        costs = [[run.reach(target)[name] for run in pair] for pair in pairs]
+        return [1 - a / b if a < math.inf else -math.inf for a, b in costs if min(a, b) < math.inf and b]
+
+    waste = [run.waste["per_token"] - base.waste["per_token"] for run, base in pairs]
+    ends = [[run.evaluations[-1]["eval/accuracy"] for run in pair] for pair in pairs]
+    return {
+        "waste": mean_interval(waste),
+        **{name: median_interval(saved(name)) for name in ("tokens", "seconds", "h100")},
+        "accuracy": mean_interval([a - b for a, b in ends]),
+    }
+
+
+def mean_interval(values: list[float]) -> dict[str, float]:
+    """Mean of n values and its 95% interval by Student's t; NaN where there are fewer than two."""
+    values = [x for x in values if not math.isnan(x)]
+    if len(values) < 2:
+        return {"value": values[0] if values else math.nan, "low": math.nan, "high": math.nan, "seeds": len(values)}
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return {"value": mean, "low": mean - half, "high": mean + half, "seeds": len(values)}
+
+
+def median_interval(values: list[float]) -> dict[str, float]:
+    """Median of n values and its interval of at least 95% by their order; NaN where n is below 6."""
+    x = sorted(value for value in values if not math.isnan(value))
+    n = len(x)
+    outside = next((k for k in range(n // 2, 0, -1) if 2 * stats.binom.cdf(k - 1, n, 0.5) <= 0.05), 0)
+    low, high = (x[outside - 1], x[n - outside]) if outside else (math.nan, math.nan)
+    return {"value": statistics.median(x) if x else math.nan, "low": low, "high": high, "seeds": n}
 
 
 def _number(row: dict, key: str) -> float:

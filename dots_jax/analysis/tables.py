@@ -8,6 +8,13 @@ from dots_jax.analysis.compare import COSTS, NONE
 from dots_jax.core.text import short
 from dots_jax.run.ledger import PHASES
 
+_CLAIMS = {
+    "waste": "waste",
+    "tokens": "tokens saved",
+    "seconds": "seconds saved",
+    "h100": "saved as on an H100",
+    "accuracy": "final accuracy",
+}
 DEFINITIONS = """\
 Target: the mean over seeds of the baseline's last held-out accuracy. A run reaches it at its first evaluation with at
 least that accuracy, the baseline's runs too; nothing is interpolated, and a run that never does counts as infinite.
@@ -16,6 +23,10 @@ rollouts counted; seconds: without compilation and evaluation; what an oracle me
 ±: standard deviation over seeds, of the difference the standard error over the seeds that both methods have, at the
 last evaluation that these runs share. At equal tokens: interpolated between evaluations, at what the cheapest run
 generated in all; less baseline's with the standard error over common seeds. Useful groups: mean over all steps;
+waste: silent groups, rolled out and without a gradient, references and discarded ones too, for 1,000 generated tokens;
+saved: median over seeds of 1 - cost / baseline's cost, its interval by order, seeds that neither reaches left out; as
+on an H100: the seconds that benchmarks/README.md's rates for 1.5B parameters give for the tokens generated, trained on
+and scored. "Cannot tell": the interval holds zero.
 Pearson: mean over selection rounds.
 """
 
@@ -23,7 +34,7 @@ Pearson: mean over selection rounds.
 def markdown(report: dict, command: str) -> str:
     """The tables, their definitions and the command that made them."""
     baseline, methods = report["baseline"], report["methods"]
-    ends, equal, savings, phases = [], [], [], []
+    ends, equal, savings, phases, claims = [], [], [], [], []
     for label, m in methods.items():
         ends.append(
             [
@@ -51,6 +62,8 @@ def markdown(report: dict, command: str) -> str:
         cells = [_saving(m["reached"][name], methods[baseline]["reached"][name]) for name in COSTS]
         count = sum(map(math.isfinite, m["reached"]["steps"]))
         savings.append([label, f"{count} of {len(m['seeds'])}", *itertools.chain(*cells)])
+        if label != baseline:
+            claims.append([label, *(_claim(name, m["claims"][name]) for name in m["claims"])])
         phases.append([label, *(spread(m["seconds_by_phase"][phase], "{:.0f}") for phase in PHASES)])
     head = ["method", "seeds", "steps", "final accuracy", "less baseline's", "pairs", "useful groups", "tokens"]
     return (
@@ -59,10 +72,24 @@ def markdown(report: dict, command: str) -> str:
         + markdown_table(["method", "accuracy", "less baseline's", "pairs"], equal)
         + f"\nTo reach the baseline's ({baseline}) final accuracy, {report['target']:.4f}:\n\n"
         + markdown_table(["method", "reach it", "steps", "saved", "tokens", "saved", "seconds", "saved"], savings)
+        + f"\nThree claims, against {baseline} of the same seeds, each with its 95% interval:\n\n"
+        + markdown_table(["method", *_CLAIMS.values()], claims)
         + "\nSeconds of a whole run by phase:\n\n"
         + markdown_table(["method", *PHASES], phases)
         + f"\n{DEFINITIONS}\n    {command}\n"
     )
+
+
+def _claim(name: str, found: dict) -> str:
+    """An estimate, its interval, and whether that holds zero."""
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    if not found["seeds"] or math.isnan(value):
+        return NONE
+    form = {"waste": "{:+.2f}", "accuracy": "{:+.3f}"}.get(name, "{:.0%}")
+    value, *ends = ("never" if x == -math.inf else form.format(x) for x in (value, low, high))
+    if math.isnan(low):
+        return f"{value}, {found['seeds']} seeds: no interval"
+    return f"{value} [{ends[0]}, {ends[1]}]" + (", cannot tell" if low <= 0 <= high else "")
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:

@@ -57,6 +57,7 @@ _COLORS = ("#2e6f95", "#d1495b")
 PHASE_COLORS = {  # of the ledger
     "reference": "#d55e00",
     "fresh": "#0072b2",
+    "refill": "#56b4e9",
     "update": "#e69f00",
     "score": "#cc79a7",
     "evaluation": "#009e73",

@@ -129,10 +129,20 @@ class RunLog(contextlib.ExitStack):
             "train/reward": rewards.mean(),
             "train/useful_groups": fresh.mixed.mean(),
             "train/discarded_groups": len(self._record.get("discarded_ids", ())),
+            **self._silent(fresh),
             "train/completion_tokens": float(rollouts.lengths.mean()),
             "train/truncated": 1 - float(rollouts.finished.mean()),
             **{f"verdicts/{name}": share for name, share in shares(verdicts).items()},
         }
+
+    def _silent(self, fresh) -> dict[str, int]:
+        """How many groups were rolled out for a step, and how many of them have no gradient."""
+        r = self._record
+        measured = dict(zip(r.get("reference_ids", ()), r.get("reference_successes", ()), strict=True))
+        rates = [n / r["rollouts"] for i, n in measured.items() if i not in fresh.ids]
+        rates += [n / r["discarded_rollouts"] for n in r.get("discarded_successes", ())]
+        silent = sum(rate in (0, 1) for rate in rates) + (~fresh.mixed).sum()
+        return {"train/groups": len(rates) + len(fresh.ids), "train/silent_groups": int(silent)}
 
     def note_update(self, step: int, info: dict) -> dict:
         """Books and notes an update; returns its metrics. Raises UserError where the loss is not finite."""

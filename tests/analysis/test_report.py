@@ -35,6 +35,7 @@ def make(directory, accuracies, seed=0, tokens=100, seconds=2.0, old=False, extr
     for step in range(EVERY * (len(accuracies) - 1) + 1):
         exams = step // EVERY + 1
         row = {"step": step, "seconds": seconds * step + 7 + exams, "ledger/generated_tokens": tokens * step}
+        row |= {"ledger/trained_tokens": tokens * step, "ledger/scored_tokens": 0}
         row |= {
             "ledger/seconds_compile": 7,
             "ledger/seconds_evaluation": exams,
@@ -42,9 +43,10 @@ def make(directory, accuracies, seed=0, tokens=100, seconds=2.0, old=False, extr
         }
         if not old:
             row |= {"ledger/generated_reference": tokens * step // 5, "ledger/generated_fresh": tokens * step * 4 // 5}
+            row["ledger/generated_refill"] = 0
             row |= {"predictor/pearson": None if step % 2 else 0.5 + step / 100}
         if step:
-            row["train/useful_groups"] = step / 100
+            row |= {"train/useful_groups": step / 100, "train/groups": 10, "train/silent_groups": 4}
         if step % EVERY == 0:
             row["eval/accuracy"] = accuracies[step // EVERY]
         lines.append(json.dumps(row | (extra or {})) + "\n")
@@ -73,6 +75,8 @@ def test_the_first_crossing_counts_for_all_and_never_is_infinite(uniform, dots):
     found = compare([*dots, *uniform])
     assert found["baseline"] == "uniform" and found["target"] == pytest.approx(0.6)
     base, method = (found["methods"][name] for name in ("uniform", "dots"))
+    for found_at in (base["reached"], method["reached"]):  # of as many tokens generated and trained on
+        assert found_at.pop("h100") == pytest.approx([n / 29_410 + n / 40_700 for n in found_at["tokens"]])
     assert base["reached"] == {
         "steps": [math.inf, 10, 20],
         "tokens": [math.inf, 1000, 2000],
@@ -103,7 +107,7 @@ def test_ends_of_the_runs(uniform, dots):
     assert methods["dots"]["useful_groups"] == pytest.approx([0.155, 0.155])  # 0.01 .. 0.30
     assert methods["dots"]["pearson"] == pytest.approx([0.65, 0.65])  # steps 0, 2, .. 30; null left out
     assert methods["dots"]["tokens"] == [4500, 4500]
-    assert methods["dots"]["tokens_by_phase"] == {"reference": [900] * 2, "fresh": [3600] * 2}
+    assert methods["dots"]["tokens_by_phase"] == {"reference": [900] * 2, "fresh": [3600] * 2, "refill": [0] * 2}
     assert methods["uniform"]["seconds_by_phase"]["update"] == [60] * 3
     # dots less uniform at step 30: 0.2 and 0.05; standard error of two: half their distance
     difference = methods["dots"]["difference"]
@@ -123,6 +127,30 @@ def test_accuracy_at_equal_tokens(uniform, dots, tmp_path):
     at = compare([*uniform, less])["methods"]["uniform"]["at_budget"]
     assert at == pytest.approx([0.425, 0.525, 0.6625])  # 2250 tokens: between steps 20 and 30
     assert compare([less])["budget"] == 2250
+
+
+def test_claims_are_paired_and_say_when_they_cannot_tell(uniform, dots, tmp_path):
+    claims = compare([*uniform, *dots])["methods"]["dots"]["claims"]
+    # 4 silent groups a step: for 1,000 tokens 40 of 100 a step, 26.7 of 150
+    assert claims["waste"]["value"] == pytest.approx(4 / 0.15 - 40) and claims["waste"]["high"] < 0
+    # Seed 0: uniform never reaches it; seed 1: 4500 tokens against 1000.
+    assert claims["tokens"] == pytest.approx(claims["tokens"] | {"value": (1 - 3.5) / 2, "seeds": 2}, nan_ok=True)
+    half = 0.075 * 12.706  # t with one degree of freedom
+    assert [claims["accuracy"][k] for k in ("low", "high")] == pytest.approx([0.125 - half, 0.125 + half], abs=1e-4)
+    text = tables.markdown(compare([*uniform, *dots]), "")
+    assert "| dots | -13.33 [-13.33, -13.33] | -125%, 2 seeds: no interval | " in text
+    assert "| +0.125 [-0.828, +1.078], cannot tell |" in text
+
+
+def test_the_medians_interval_covers_as_often_as_it_says():
+    """Of 4,000 samples of eight, the order's interval holds the median in at least 95%, and not in all."""
+    samples = np.random.default_rng(0).exponential(size=(4000, 8))
+    found = [comparison.median_interval(list(x)) for x in samples]
+    share = np.mean([f["low"] <= np.log(2) <= f["high"] for f in found])
+    assert 0.95 < share < 1 and math.isnan(comparison.median_interval([1.0] * 5)["low"])
+    never = comparison.median_interval([-math.inf, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    assert never["low"] == -math.inf and never["value"] == pytest.approx(0.35)
+    assert comparison.median_interval([float(x) for x in range(12)]) == {"value": 5.5, "low": 2, "high": 9, "seeds": 12}
 
 
 def test_the_baseline_does_not_replay(uniform, tmp_path):
@@ -149,7 +177,7 @@ def test_what_an_oracle_measures_is_shown_and_not_counted(uniform, tmp_path):
     oracle = make(tmp_path / "oracle", [0.1, 0.9], extra=extra, selection__name="oracle")
     found = compare([*uniform, oracle])
     method = found["methods"]["oracle"]
-    assert method["reached"] == {"steps": [10], "tokens": [1000], "seconds": [20]}
+    assert [method["reached"][name] for name in comparison.COSTS] == [[10], [1000], [20]]
     assert method["tokens"] == [1000] and method["cost_excluded_tokens"] == [9999]
     assert tables.markdown(found, "").count(" | 500 |\n") == 1
 

@@ -140,7 +140,9 @@ def test_graph(make):
     difficulty, spread = selector.predict(state)
     edges = graph._mutual(x).toarray()
     linked = edges.any(1)  # others have no neighbour that holds them for one
-    assert linked.sum() > 50 and np.abs(difficulty[~linked & (state["counts"].rollouts == 0)] - 0.5).max(initial=0) < 0.01
+    assert (
+        linked.sum() > 50 and np.abs(difficulty[~linked & (state["counts"].rollouts == 0)] - 0.5).max(initial=0) < 0.01
+    )
     assert difficulty[:30][linked[:30]].max() < 0.4 < 0.6 < difficulty[30:][linked[30:]].min()
     np.testing.assert_array_equal(edges, edges.T)
     assert edges.diagonal().sum() == 0 and edges[:30, 30:].sum() == 0 and edges.sum(1).max() <= graph._NEIGHBOURS
