@@ -10,11 +10,12 @@ from dots_jax.selection.checked import Checked
 
 __all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Measured", "Selector", "check_distinct", "find", "make"]
 
-_CLASSES = (
-    "Uniform", "Dots", "Posterior", "Mopps", "Bots", "Greso", "Pcl", "Graph", "Dapo", "Speed", "Static", "Oracle"
+_NAMES = (
+    "uniform", "dots", "posterior", "mopps", "bots", "greso", "pcl", "graph", "dapo", "speed", "prompt_replay",
+    "static", "oracle",
 )  # fmt: skip
 SELECTORS = {  # loaded when named: only some need Flax
-    name.lower(): f"{__name__}.{name.lower()}:{name}" for name in _CLASSES
+    name: f"{__name__}.{name}:{name.title().replace('_', '')}" for name in _NAMES
 }
 BASELINE = "uniform"  # what reports compare with
 FIELDS = ("selection.", "predictor.", "embedding.")  # of a config, that only some selectors read

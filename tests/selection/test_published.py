@@ -129,11 +129,24 @@ def test_pcl_learns_the_value(make):
     assert set(ids) == set(among[np.argsort(np.abs(state["predicted"][among] - 0.5))[:4]])
 
 
+def test_prompt_replay(make):
+    """The newest mixed groups' questions are kept; half of what is proposed are of them."""
+    selector = make("prompt_replay", **{"replay.capacity": 3})
+    state = selector.observe(selector.init(), measured([5, 6, 7, 8], [4, 8, 1, 2]))
+    assert state["kept"].tolist() == [5, 7, 8]
+    state = selector.observe(state, measured([7, 9, 8], [1, 3, 0]))
+    assert state["kept"].tolist() == [5, 7, 9]
+    ids, state = selector.propose(state, jax.random.key(0), 8, 2)
+    assert {5, 7, 9} <= set(ids) and state["used"] == 5
+    ids, _ = selector.propose(state, jax.random.key(1), 4, 3)
+    assert len(set(ids) & {5, 7, 9}) >= 2
+
+
 def test_graph(make):
     """Two clusters: what was measured of three questions of each tells the rest; neighbours are mutual."""
     centre = np.repeat(np.eye(2), 30, axis=0) * 5
     x = np.concatenate([centre, np.zeros((60, 3))], 1).astype(np.float32)
-    x += 0.1 * RNG.standard_normal(x.shape).astype(np.float32)
+    x += 0.1 * np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
     selector = make("graph", n=60, embeddings=x)
     state = selector.observe(selector.init(), measured([0, 1, 2, 30, 31, 32], [8, 8, 7, 0, 1, 0]))
     _, state = selector.propose(state, jax.random.key(0), 4, 2)
@@ -143,7 +156,8 @@ def test_graph(make):
     assert (
         linked.sum() > 50 and np.abs(difficulty[~linked & (state["counts"].rollouts == 0)] - 0.5).max(initial=0) < 0.01
     )
-    assert difficulty[:30][linked[:30]].max() < 0.4 < 0.6 < difficulty[30:][linked[30:]].min()
+    assert np.median(difficulty[:30]) < 0.2 < 0.8 < np.median(difficulty[30:])
+    assert difficulty[:30].max() < 0.51 and difficulty[30:].min() > 0.49
     np.testing.assert_array_equal(edges, edges.T)
     assert edges.diagonal().sum() == 0 and edges[:30, 30:].sum() == 0 and edges.sum(1).max() <= graph._NEIGHBOURS
 
