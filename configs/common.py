@@ -50,8 +50,8 @@ def get_config() -> ConfigDict:
     c.reward = "math"
 
     c.selection = ConfigDict()
-    # uniform | dots | posterior | mopps | bots | greso | pcl | graph | dapo | speed | prompt_replay | static
-    # | oracle | FILE.py:NAME
+    # uniform | dots | posterior | mopps | bots | greso | pcl | graph | dapo | speed | prompt_replay | snis
+    # | static | oracle | FILE.py:NAME
     c.selection.name = "dots"  # how questions are chosen
     c.selection.interval = 2  # steps between selection rounds (mu)
     c.selection.target = 0.5  # failure rate that is drawn around (alpha)

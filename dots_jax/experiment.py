@@ -11,7 +11,7 @@ import numpy as np
 
 from dots_jax import data, learner, reward, selection
 from dots_jax.core import config_rules, fields, plugins, rng, sharding
-from dots_jax.core.distributed import is_main, main_only
+from dots_jax.core.distributed import is_main, main_only, to_host
 from dots_jax.core.errors import UserError
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
@@ -153,6 +153,16 @@ class Experiment:
             graded = wait()
         state.ledger.add_tokens(phase, generated=graded.lengths.sum())
         return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts, graded.lengths)
+
+    def scored_buffer(self, state: RunState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The buffer's questions int32 [C], their rewards [C, G], and `learner.log_weights` [C, G] of them."""
+        with state.ledger.phase("score"):
+            args = self.policy.model_config, self.update_spec, self.mesh
+            weights, tokens = learner.log_weights(state.learner.params, state.buffer, *args)
+            groups = replay.from_shards((state.buffer.ids, state.buffer.rewards, state.buffer.step))
+            ids, rewards, step, weights, tokens = to_host((*groups, weights, tokens))
+        state.ledger.add_tokens("score", scored=tokens)
+        return ids[step >= 0], rewards[step >= 0], weights[step >= 0]
 
     def evaluate(self, state: RunState, step: int) -> dict[str, Any]:
         """Metrics of the evaluation set; booked to a phase of the ledger."""

@@ -56,6 +56,8 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
         measured = references.measured(step, is_reference=True)
         selector_state = exp.selector.observe(selector_state, measured)
         log.note_references(measured, prediction)
+    if exp.selector.rescores:
+        selector_state = exp.selector.reweigh(selector_state, *exp.scored_buffer(state))
     with state.ledger.phase("score"):
         num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.replay_spec.interval)])
         ids, selector_state = exp.selector.propose(selector_state, key, num_fresh.sum(), step)

@@ -3,7 +3,7 @@
 from dots_jax.learner import replay
 from dots_jax.learner.losses import advantages, aggregation_weights, kl_penalty, mixed, policy_loss
 from dots_jax.learner.types import Groups, LossScale, TrainState, UpdateSpec, check
-from dots_jax.learner.update import init_state, update
+from dots_jax.learner.update import init_state, log_weights, update
 
 __all__ = [
     "Groups",
@@ -15,6 +15,7 @@ __all__ = [
     "check",
     "init_state",
     "kl_penalty",
+    "log_weights",
     "mixed",
     "policy_loss",
     "replay",

@@ -125,6 +125,21 @@ def update(
     return TrainState(*carry, state.step + 1, loss_scale), buffer, info
 
 
+@functools.partial(jax.jit, static_argnames=("model_config", "spec", "mesh"))
+def log_weights(
+    params: dict, buffer: Groups, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh
+) -> tuple[jax.Array, jax.Array]:
+    """What the policy makes of the buffer [shards, slots]: of each completion log pi_now - log pi_behaviour, summed
+    over its tokens, float32 [C, G], 0 in empty slots; and how many tokens were scored.
+    """
+    groups = replay.from_shards(buffer)
+    active = jnp.broadcast_to((groups.step >= 0)[:, None], groups.rewards.shape)
+    batch = _batch(groups.rollouts, groups.rewards, groups.step)
+    moved = gradients.logprobs(params, batch, active, model_config, spec, mesh) - groups.rollouts.logprobs
+    real = active[..., None] & (jnp.arange(moved.shape[-1]) < groups.rollouts.lengths[..., None])
+    return jnp.where(real, moved, 0.0).sum(-1), real.sum()
+
+
 def _batch(rollouts: Rollouts, advantages: jax.Array, age: jax.Array) -> Batch:
     r = rollouts
     return Batch(

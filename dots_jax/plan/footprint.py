@@ -264,8 +264,10 @@ class Footprint:
             "gradients": numbers * (4 + size),  # the sum over micro-batches, and one's own
             "prompt KV": shared * (4 + 2 * size),  # with the sum of its gradients, and one's own
         }
+        both = self.mesh.shape["fsdp"] > 1 and self.mesh.shape["tensor"] > 1
+        whole = 2 * V * D * size if both else 0  # XLA gathers the two tables over both axes
         loss = {
-            "gathered": head * (4 + size * ((self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)),  # with its gradient
+            "gathered": head * (4 + size * ((self.mesh.shape["fsdp"] > 1) + m.tie_embeddings)) + whole,  # with gradient
             "activations": saved + 3 * tokens * D,
             "logits": 3 * 4 * min(c.learner.logits_chunk, rows.tokens) * V,  # log-probs, what is hit, and the slope
         }

@@ -12,7 +12,7 @@ __all__ = ["BASELINE", "FIELDS", "SELECTORS", "Context", "Measured", "Selector",
 
 _NAMES = (
     "uniform", "dots", "posterior", "mopps", "bots", "greso", "pcl", "graph", "dapo", "speed", "prompt_replay",
-    "static", "oracle",
+    "snis", "static", "oracle",
 )  # fmt: skip
 SELECTORS = {  # loaded when named: only some need Flax
     name: f"{__name__}.{name}:{name.title().replace('_', '')}" for name in _NAMES

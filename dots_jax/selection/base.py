@@ -56,6 +56,7 @@ class Selector:
     cost_excluded = False  # what it measures is kept out of the ledger: a bound, not a method
     embeds = False  # it calls `Context.embeddings`
     depends_on_steps = False  # what it proposes depends on the length of the run
+    rescores = False  # before each round it is told, by `reweigh`, what today's policy makes of the replay buffer
     max_draws = 1  # of a step: beyond the first, `propose` is asked again for as many until all groups are mixed
     screening = 0  # completions of each question that show whether it is worth the others; 0: all are sampled at once
     num_reused = 0  # how many of the questions just measured are the first that it proposes: their groups exist
@@ -89,6 +90,13 @@ class Selector:
 
     def observe(self, state: Any, measured: Measured) -> Any:
         """The state once these questions have been rolled out."""
+        return state
+
+    def reweigh(self, state: Any, ids: np.ndarray, rewards: np.ndarray, log_weights: np.ndarray) -> Any:
+        """The state once the buffer's groups, of questions `ids` int32 [C], are scored by today's policy.
+
+        rewards [C, G]; log_weights [C, G]: of each completion log pi_now - log pi_behaviour, over its tokens.
+        """
         return state
 
     def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:

@@ -42,6 +42,10 @@ class Checked:
         """As `Selector.observe`."""
         return self._state("observe", self._call("observe", state, measured), state)
 
+    def reweigh(self, state: Any, *groups) -> Any:
+        """As `Selector.reweigh`."""
+        return self._state("reweigh", self._call("reweigh", state, *groups), state)
+
     def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """As `Selector.predict`."""
         predicted, N = self._call("predict", state), self.context.num_questions

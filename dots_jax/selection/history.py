@@ -14,7 +14,9 @@ class History:
 
     def __init__(self, num_questions: int, num_references: int):
         self.is_measured = np.zeros(num_questions, bool)
-        self._references = collections.deque(maxlen=ceil_div(JUDGED, num_references))  # a round's, float32 [2, M]
+        self._references = collections.deque(
+            maxlen=ceil_div(JUDGED, max(1, num_references))
+        )  # a round's, float32 [2, M]
 
     def add_references(self, record: dict) -> None:
         """Takes over a round's references."""

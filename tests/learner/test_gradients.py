@@ -18,6 +18,31 @@ P, G, S, T = 4, 4, 9, 64
 MODEL = transformer.ModelConfig(512, 128, 3, 4, 2, 512, 1e4, 1e-6, True, 1024, 512)
 
 
+def test_log_weights_of_the_buffer():
+    """Of what the policy itself generated 0; of another's behaviour the sum over real tokens; empty slots give 0."""
+    spec = dataclasses.replace(learner.UpdateSpec.from_config(common.get_config()), micro_tokens=128, remat="none")
+    params, random = policy.init(MODEL, jax.random.key(0)), np.random.default_rng(0)
+    groups = learner.Groups.empty((1, P), G, S, T)
+    prompts, tokens = (random.integers(3, 500, (1, P, *shape)) for shape in ((S,), (G, T)))
+    lengths = random.integers(1, T, (1, P, G))
+    size = np.full((1, P), S)
+    whole = np.concatenate([np.repeat(prompts, G, 1).reshape(P * G, S), tokens.reshape(P * G, T)], 1)
+    logp, _ = policy.token_logprobs(params, MODEL, whole, np.full(P * G, S + T), spec.temperature)
+    behaviour = np.asarray(logp)[:, S:].reshape(1, P, G, T)
+    moved = random.normal(size=behaviour.shape)
+    step = np.array([[3, -1, 4, 4]])
+    rollouts = dataclasses.replace(
+        groups.rollouts, prompts=prompts, prompt_lengths=size, tokens=tokens, lengths=lengths,
+        logprobs=behaviour - moved,
+    )  # fmt: skip
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    buffer = jax.tree.map(jnp.asarray, dataclasses.replace(groups, rollouts=rollouts, step=step))
+    found, count = learner.log_weights(params, buffer, MODEL, spec, mesh)
+    real = (np.arange(T) < lengths[..., None]) & (step >= 0)[..., None, None]
+    np.testing.assert_allclose(found, np.where(real, moved, 0).sum(-1)[0], atol=2e-4)
+    assert count == real.sum()
+
+
 def products(jaxpr, times=1):
     """FLOPs of the matrix products in a program: of a loop's every turn where their number is known, of the branch
     with the most; a turn of each other loop is an entry of its own.

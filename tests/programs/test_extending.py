@@ -55,7 +55,7 @@ def test_library(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("unifrom", "did you mean uniform.*one of uniform, dots, static, oracle, or your own as MODULE:NAME"),
+        ("unifrom", "did you mean uniform.*one of uniform, dots, .*, oracle, or your own as MODULE:NAME"),
         ("nothing.py:Short", "no file nothing.py here or beside the config"),
         ("no_such_module:Short", "no_such_module cannot be loaded .ModuleNotFoundError"),
         ("dots_jax.selection.dots:Spots", "has no Spots; did you mean Dots.$"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import faults
-from dots_jax import explore, policy
+from dots_jax import explore, main, policy
 from dots_jax.core.files import ROOT
 from dots_jax.difficulty import measures
 from dots_jax.policy import tokenizer as tok
@@ -257,6 +257,26 @@ def test_other_methods(start, tmp_path, method, fields, capsys):
     assert explore.main([str(tmp_path / "run")]) == 2
     said = "fewer than two whole selection rounds" if oracle else "whose selector predicts difficulty"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["posterior", "snis"])
+def test_selectors_continue(name, tmp_path, monkeypatch, capsys):
+    """A run of six steps that began as one of four draws the same questions with the same results."""
+    monkeypatch.chdir(ROOT)
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *_: one)
+    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
+    fields = FIELDS | {"selection.name": name, "train.checkpoint_every": 2, "eval.greedy": False, "eval.samples": 1}
+    fields |= {"embedding.cache": tmp_path / "embeddings", "replay.last_step": 0}
+    lines = []
+    for workdir, steps in (("whole", 6), ("parts", 4), ("parts", 6)):
+        flags = [f"--config.{field}={value}" for field, value in (fields | {"train.steps": steps}).items()]
+        assert main.main([f"--workdir={tmp_path / workdir}", *flags]) == 0, capsys.readouterr().err
+        lines.append((tmp_path / workdir / "groups.jsonl").read_text())
+    assert lines[0] == lines[2] and lines[0].startswith(lines[1]) and len(lines[0].splitlines()) == 6
+    scored = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])["ledger/scored_tokens"]
+    plain = name != "snis"
+    assert scored > 0 and (plain or json.loads(lines[0].splitlines()[-1])["predicted"])
 
 
 def test_draws_until_all_groups_are_mixed(start, tmp_path):

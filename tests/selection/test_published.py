@@ -129,6 +129,22 @@ def test_pcl_learns_the_value(make):
     assert set(ids) == set(among[np.argsort(np.abs(state["predicted"][among] - 0.5))[:4]])
 
 
+def test_snis(make):
+    """Weights 1 and e^2 of a right and a wrong completion; one completion alone is no estimate; clipped at e^4."""
+    fields = {"predictor.width": 8, "predictor.window": 40, "replay.fresh_fraction": 0.5}
+    selector = make("snis", **fields)
+    rewards = np.array([[1.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0]])
+    moved = np.array([[0.0, 2, 0, 2], [50, 0, 0, 0], [0, 0, 0, 0]])
+    state = selector.reweigh(selector.init(), np.array([4, 5, 6]), rewards, moved)
+    e = np.exp(2)
+    assert state["stored"][4] == pytest.approx(1 - 2 / (2 + 2 * e), rel=1e-5)
+    assert state["stored"][[5, 6]].tolist() == [0.75, 0.75] and np.isnan(state["stored"]).sum() == 37
+    ids, state = selector.propose(state, jax.random.key(0), 4, 1)
+    assert len(set(ids)) == 4 and selector.predict(state)[0][5] == 0.75
+    with pytest.raises(UserError, match="snis estimates from the replay buffer"):
+        selection.find("snis").check(_config(4))
+
+
 def test_prompt_replay(make):
     """The newest mixed groups' questions are kept; half of what is proposed are of them."""
     selector = make("prompt_replay", **{"replay.capacity": 3})
