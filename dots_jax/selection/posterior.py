@@ -81,7 +81,7 @@ class Posterior(Selector):
         a, b = kappa * prior + s, kappa * (1 - prior) + m - s
         mean = a / (a + b)
         spread = np.sqrt(mean * (1 - mean) / (a + b + 1))
-        state |= {"kappa": np.float32(kappa), "predicted": np.float32(1 - mean), "spread": np.float32(spread)}
+        state = state | {"kappa": np.float32(kappa), "predicted": np.float32(1 - mean), "spread": np.float32(spread)}
         distance = np.abs(state["predicted"] - c.target)
         if c.per_token:
             worth = mixed_chance(a, b, self.config.rollout.group_size) / self._expected_tokens(counts)
@@ -90,7 +90,7 @@ class Posterior(Selector):
         return draw.near_reusing(*where, state["references"], c.reuse_references), state
 
     def _prior(self, state: dict, counts: Counts, key: jax.Array, step: int) -> tuple[np.ndarray, dict]:
-        """The success rate that each question would have by its features, float [N], its own counts left out."""
+        """The success rate of each question by its features, float [N]: its own counts left out, but by the adapter."""
         if self._dots:
             state = state | {"dots": self._dots.fitted(state["dots"], jax.random.fold_in(key, 2), step)}
             return np.clip(1 - np.float64(state["dots"]["predicted"]), 0.02, 0.98), state

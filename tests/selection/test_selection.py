@@ -206,8 +206,9 @@ def test_a_predictor_that_diverges_is_refused(mesh, plane):
         play(selector, state, [1], 6)
 
 
-def test_proposing_leaves_the_state_alone(mesh, plane):
-    selector = make(mesh, "dots", embeddings=plane[0])
+@pytest.mark.parametrize("name", selection.SELECTORS)
+def test_proposing_leaves_the_state_alone(mesh, plane, name):
+    selector = make(mesh, name, embeddings=plane[0], labels=plane[1])
     state = selector.init()
     before = jax.tree.map(np.array, state)
     play(selector, state, [1, 2], 6, plane[1])
