@@ -24,7 +24,7 @@ class Posterior(Selector):
     """Draws questions whose posterior mean is near the target, or whose groups promise most per token.
 
     State: "counts", a `Counts`; "predicted", "spread" float32 [N], posterior mean and deviation of the difficulty;
-    "kappa" float32 []; "references" int32 [M], the round's; "dots", the state of `Dots`, with the head "adapter".
+    "kappa" float32 []; "references" int32 [M], the round's (M at least 1); "dots", the state of `Dots`, with the head "adapter".
     """
 
     embeds = True
@@ -53,7 +53,7 @@ class Posterior(Selector):
 
     def init(self) -> dict:
         """Nothing measured."""
-        N, M = self.context.num_questions, self._selection.references
+        N, M = self.context.num_questions, max(1, self._selection.references)  # a checkpoint holds no empty array
         numbers = {"predicted": np.full(N, 0.5, np.float32), "spread": np.full(N, 0.5, np.float32)}
         state = {"counts": Counts.none(N), **numbers, "kappa": np.float32(8), "references": np.zeros(M, np.int32)}
         return state | ({"dots": self._dots.init()} if self._dots else {})

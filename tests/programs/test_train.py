@@ -259,8 +259,8 @@ def test_other_methods(start, tmp_path, method, fields, capsys):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["posterior", "snis"])
-def test_selectors_continue(name, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name, references", [("posterior", 0), ("snis", 4)])
+def test_selectors_continue(name, references, tmp_path, monkeypatch, capsys):
     """A run of six steps that began as one of four draws the same questions with the same results."""
     monkeypatch.chdir(ROOT)
     one = jax.devices()[:1]
@@ -268,6 +268,7 @@ def test_selectors_continue(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jax, "device_count", lambda *_: 1)
     fields = FIELDS | {"selection.name": name, "train.checkpoint_every": 2, "eval.greedy": False, "eval.samples": 1}
     fields |= {"embedding.cache": tmp_path / "embeddings", "replay.last_step": 0}
+    fields |= {"selection.references": references, "selection.reuse_references": references // 2}
     lines = []
     for workdir, steps in (("whole", 6), ("parts", 4), ("parts", 6)):
         flags = [f"--config.{field}={value}" for field, value in (fields | {"train.steps": steps}).items()]
