@@ -92,14 +92,7 @@ def update(
 
     def optimizer_step(carry: tuple, inputs: tuple[jax.Array, Batch]):
         (params, master, opt_state, scale, gate), (is_first, data) = carry, inputs
-        if gate is not None:
-            gone = (gate.ended > 0) & (data.age > 0)
-            data = dataclasses.replace(data, lengths=jnp.where(gone[:, None], 0, data.lengths))
-        weights = losses.aggregation_weights(data.lengths.ravel(), spec.aggregation, data.completions.shape[2])
-        weights = weights.reshape(data.lengths.shape)
-        if replay_spec is not None and replay_spec.scale_by_age:
-            weights /= 1 + data.age[:, None]
-        data = dataclasses.replace(data, weights=weights)
+        data = _weighted(data, spec, replay_spec, gate)
         grads, stats = gradients.gradients(params, data, is_first, scale and scale.scale, *static)
         norm = optax.global_norm(grads)
         before = params if master is None else master, opt_state
@@ -171,6 +164,18 @@ def _with_copies(order: jax.Array, silent: jax.Array, useful: jax.Array) -> jax.
     silent, first = silent[order], order[jnp.argsort(~useful[order])]
     turn = (jnp.cumsum(silent) - 1) % jnp.maximum(useful.sum(), 1)
     return jnp.where(silent & useful.any(), first[turn], order)
+
+
+def _weighted(batch: Batch, spec: UpdateSpec, replay_spec: replay.ReplaySpec | None, gate: Gate | None) -> Batch:
+    """A minibatch with the weights of its tokens; rows that were drawn before the gate closed do not count."""
+    if gate is not None:
+        gone = (gate.ended > 0) & (batch.age > 0)
+        batch = dataclasses.replace(batch, lengths=jnp.where(gone[:, None], 0, batch.lengths))
+    weights = losses.aggregation_weights(batch.lengths.ravel(), spec.aggregation, batch.completions.shape[2])
+    weights = weights.reshape(batch.lengths.shape)
+    if replay_spec is not None and replay_spec.scale_by_age:
+        weights /= 1 + batch.age[:, None]
+    return dataclasses.replace(batch, weights=weights)
 
 
 def _batch(rollouts: Rollouts, lengths: jax.Array, advantages: jax.Array, age: jax.Array) -> Batch:
