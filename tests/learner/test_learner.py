@@ -236,9 +236,9 @@ def test_what_is_dropped_does_not_exist(tiny_config, tiny_params, batch):
     dropping = dataclasses.replace(spec, drop_silent=True, mask_truncated=True)
     got, info = step(tiny_config, tiny_params, batch, dropping)
     for x, y in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params), strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-5)
+        np.testing.assert_allclose(x, y, atol=1e-4)
     for name in ("loss", "grad_norm", "skipped", "tokens", "clip_fraction"):
-        assert info[name] == pytest.approx(expected[name], rel=1e-5), name
+        assert info[name] == pytest.approx(expected[name], rel=1e-4), name
     assert info["tokens"] == counts.sum()
 
 
