@@ -42,7 +42,7 @@ def one_of(*names: str) -> Rule:
 
 def some(element: Rule, *lengths: int) -> Rule:
     """A list of values of one kind, of one of the `lengths`; of any length where none is given."""
-    size = " of ".join(("a list", " or ".join(map(str, lengths)))) if lengths else "a list"
+    size = f"a list of {' or '.join(map(str, lengths))}" if lengths else "a list"
 
     def check(x):
         fits = isinstance(x, list | tuple) and (not lengths or len(x) in lengths)

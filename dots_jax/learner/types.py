@@ -80,7 +80,7 @@ class UpdateSpec:
         """The spec of a run. Raises UserError where `config.learner.loss` names no loss."""
         loss = losses.find(config.learner.loss)
         rescore = config.learner.rescore_fresh and config.policy.dtype != "float32"
-        clip = config.learner.clip[0], config.learner.clip[-1]
+        clip = config.learner.clip[0], config.learner.clip[-1]  # one number stands for both
         fields = {**config.learner, "clip": clip, "loss": loss, "rescore_fresh": rescore}
         return cls(**fields, temperature=config.rollout.temperature)
 
