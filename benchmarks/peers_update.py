@@ -53,7 +53,7 @@ def torch_step(directory: str, skips: bool, micro_rows: int, spec: learner.Updat
             logp = torch.log_softmax(logits, -1).gather(1, ids[:, S:][real][:, None])[:, 0]
             ratio = torch.exp(logp - torch.tensor(behaviour[at, :longest])[real])
             advantage = torch.tensor(a[at])[:, None].expand(-1, longest)[real]
-            clipped = torch.clamp(ratio, 1 - spec.clip, 1 + spec.clip) * advantage
+            clipped = torch.clamp(ratio, 1 - spec.clip[0], 1 + spec.clip[1]) * advantage
             loss = -torch.minimum(ratio * advantage, clipped).sum() / total
             loss.backward()
             loss_sum += loss.item()

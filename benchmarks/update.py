@@ -83,7 +83,7 @@ def hyper_of(args) -> learner.UpdateSpec:
         minibatches=args.minibatches,
         micro_tokens=args.micro_tokens,
         logits_chunk=args.logits_chunk,
-        clip=0.2,
+        clip=(0.2, 0.2),
         loss=losses.decoupled,
         ratio_cap=2.0,
         advantage_std=True,

@@ -103,19 +103,25 @@ def get_config() -> ConfigDict:
     c.replay.start = "round"  # round: from the second selection round on (released code) | full: once it holds a draw
     c.replay.insert = "batch"  # batch: in place of the oldest delta x B (released code) | useful: of as many as needed
     c.replay.max_age = 0  # steps; older groups are not drawn; 0: no limit
+    c.replay.decay = 0.0  # tau, steps: groups are drawn with weights exp(-age / tau); 0: all alike
     c.replay.last_step = 0  # last step that replays; 0: to the end
     c.replay.draw_once = False  # a group that was drawn leaves the buffer
     c.replay.positive_only = False  # replayed completions worse than their group's mean get no gradient
+    c.replay.scale_by_age = False  # a replayed group's gradient is multiplied by 1 / (1 + age)
+    c.replay.gate = 0.0  # z-score of a leap in the output matrix's gradient that ends replay; 0: none does
 
     c.learner = ConfigDict()
     c.learner.minibatches = 8  # optimizer steps per training step
     c.learner.micro_tokens = 8192  # per forward and backward pass, on each device; at least a row's
     c.learner.logits_chunk = 2048  # of them whose logits exist at once
-    c.learner.clip = 0.2  # epsilon, symmetric
+    c.learner.clip = (0.2, 0.2)  # epsilon below and above a ratio of 1; one number: both
     c.learner.loss = "decoupled"  # replayed groups: decoupled (code) | plain (paper) | truncated_is | FILE.py:NAME
     c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy: in "truncated_is", and with rescore_fresh
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper
     c.learner.aggregation = "token"  # token | sequence | constant (Dr. GRPO)
+    c.learner.drop_silent = False  # groups whose rewards are all equal do not count in the aggregation
+    c.learner.repeat_useful = False  # copies of the batch's useful groups stand in for those
+    c.learner.mask_truncated = False  # completions that reached max_tokens get no gradient and do not count either
     c.learner.kl_coef = 0.0  # beta of the k3 penalty against the initial policy; 0 runs no reference forward
     c.learner.learning_rate = 1e-6
     c.learner.warmup = 0  # optimizer steps of linear warm-up
@@ -158,6 +164,12 @@ def dots_paper(c: ConfigDict) -> None:
     c.predictor.calibration, c.predictor.refit = "paper", False
     c.replay.start, c.replay.insert, c.learner.loss = "full", "useful", "plain"
     c.learner.advantage_std, c.learner.aggregation, c.learner.weight_decay = False, "sequence", 0.0
+
+
+def modern(c: ConfigDict) -> None:
+    """Sets the update as later work than the paper has it: DAPO's clip, no deviation, no tokens of silent groups."""
+    c.learner.clip, c.learner.advantage_std = (0.2, 0.28), False
+    c.learner.aggregation, c.learner.drop_silent, c.learner.kl_coef = "token", True, 0.0
 
 
 def grpo(c: ConfigDict) -> None:
@@ -224,7 +236,7 @@ def _split(c: ConfigDict) -> None:
     c.mesh.data, c.mesh.fsdp = 1, -1
 
 
-PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper}
+PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper, "modern": modern}
 METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
 POLICIES = {"qwen2.5-math-1.5b": math_1_5b, "qwen2.5-3b": base_3b, "qwen2.5-math-7b": math_7b, "tiny": tiny}
 

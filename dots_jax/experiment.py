@@ -127,6 +127,11 @@ class Experiment:
         """Which of its selection round's steps it is, from 0."""
         return (step - 1) % self.replay_spec.interval
 
+    def num_fresh_at(self, state: RunState, step: int) -> int:
+        """How many of its groups a step generates."""
+        gate = state.learner.gate
+        return self.replay_spec.num_fresh_at(step, int(gate.ended) if gate else 0)
+
     def evaluates_at(self, step: int) -> bool:
         """Whether the policy is evaluated after the step."""
         return step % self.eval_every == 0 or step == self.steps
@@ -277,7 +282,7 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
         policy, eval_set, eval_set.rows(), eval_prompts, eval_lengths, grader, config.eval.samples, config.eval.batch,
         rollout_spec.max_tokens, sampling,
     )  # fmt: skip
-    state = learner.init_state(params, policy.model_config, update_spec, mesh)
+    state = learner.init_state(params, policy.model_config, update_spec, mesh, replay_spec.is_gated)
     initial_params = jax.tree.map(jnp.copy, params) if update_spec.kl_coef else None
     del params
     embedder = source.find(config.embedding.path, root) if config.embedding.path else directory

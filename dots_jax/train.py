@@ -59,7 +59,7 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
     if exp.selector.rescores:
         selector_state = exp.selector.reweigh(selector_state, *exp.scored_buffer(state))
     with state.ledger.phase("score"):
-        num_fresh = np.array([exp.replay_spec.num_fresh_at(step + i) for i in range(exp.replay_spec.interval)])
+        num_fresh = np.array([exp.num_fresh_at(state, step + i) for i in range(exp.replay_spec.interval)])
         ids, selector_state = exp.selector.propose(selector_state, key, num_fresh.sum(), step)
     new_round = Round.start(ids, num_fresh, exp.replay_spec.batch_size)
     return dataclasses.replace(state, selector=selector_state, round=new_round), references
@@ -67,7 +67,7 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
 
 def train_step(exp: Experiment, state: RunState, step: int, references: GradedGroups | None, log: RunLog):
     """Rolls out the step's questions and updates the policy on them and on what is replayed."""
-    step_in_round, num_fresh = exp.step_in_round(step), exp.replay_spec.num_fresh_at(step)
+    step_in_round, num_fresh = exp.step_in_round(step), exp.num_fresh_at(state, step)
     ids, prediction = state.round.ids[step_in_round, :num_fresh], exp.selector.predict(state.selector)  # to be judged
 
     # Rollouts: G completions of each question, and their rewards. Some groups may exist already.

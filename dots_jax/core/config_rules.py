@@ -28,6 +28,7 @@ rate = real(lambda x: 0 < x <= 10, "above 0 and at most 10")
 seed = whole(0, 2**32 - 1)
 dtype = one_of("float32", "bfloat16", "float16")
 calibration = one_of("code", "paper", "none")
+clip = some(real(lambda x: 0 < x < 1, "between 0 and 1"), 1, 2)
 betas = some(real(lambda x: 0 <= x < 1, "from 0 to below 1"), 2)
 levels = some(number(0, 1000), 6)  # of arithmetic, a weight for each
 axis = must(
@@ -107,17 +108,23 @@ RUN = {  # configs/common.py
     "replay.start": one_of("round", "full"),
     "replay.insert": one_of("batch", "useful"),
     "replay.max_age": whole(0),
+    "replay.decay": not_negative,
     "replay.last_step": whole(0),
     "replay.draw_once": flag,
     "replay.positive_only": flag,
+    "replay.scale_by_age": flag,
+    "replay.gate": not_negative,
     "learner.minibatches": whole(1, _ROWS),
     "learner.micro_tokens": whole(1),
     "learner.logits_chunk": whole(1),
-    "learner.clip": real(lambda x: 0 < x < 1, "between 0 and 1"),
+    "learner.clip": clip,
     "learner.loss": text,
     "learner.ratio_cap": positive,
     "learner.advantage_std": flag,
     "learner.aggregation": one_of("token", "sequence", "constant"),
+    "learner.drop_silent": flag,
+    "learner.repeat_useful": flag,
+    "learner.mask_truncated": flag,
     "learner.kl_coef": not_negative,
     "learner.learning_rate": positive,  # what is too high is told when the run diverges
     "learner.warmup": whole(0),

@@ -40,12 +40,12 @@ def one_of(*names: str) -> Rule:
     return must(lambda x: isinstance(x, str) and x in names, f"one of {', '.join(names)}")
 
 
-def some(element: Rule, length: int | None = None) -> Rule:
-    """A list of `length` values of one kind."""
-    size = "a list" if length is None else f"a list of {length}"
+def some(element: Rule, *lengths: int) -> Rule:
+    """A list of values of one kind, of one of the `lengths`; of any length where none is given."""
+    size = f"a list of {' or '.join(map(str, lengths))}" if lengths else "a list"
 
     def check(x):
-        fits = isinstance(x, list | tuple) and length in (None, len(x))
+        fits = isinstance(x, list | tuple) and (not lengths or len(x) in lengths)
         expected = next(filter(None, map(element, x if fits else [None])), "")
         return expected and f"{size}, each {expected}"
 

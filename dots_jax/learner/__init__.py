@@ -2,10 +2,11 @@
 
 from dots_jax.learner import replay
 from dots_jax.learner.losses import advantages, aggregation_weights, kl_penalty, mixed, policy_loss
-from dots_jax.learner.types import Groups, LossScale, TrainState, UpdateSpec, check
+from dots_jax.learner.types import Gate, Groups, LossScale, TrainState, UpdateSpec, check
 from dots_jax.learner.update import init_state, log_weights, update
 
 __all__ = [
+    "Gate",
     "Groups",
     "LossScale",
     "UpdateSpec",

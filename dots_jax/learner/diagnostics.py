@@ -66,6 +66,7 @@ def replay_summary(stats: dict, fresh: Groups, is_fresh: jax.Array, drawn: Group
         "overlap": (same.any(1) & is_drawn).sum() / count,
         "ids": jnp.where(is_drawn, drawn.ids, -1),
         "steps": jnp.where(is_drawn, drawn.step, -1),
+        "tokens": old["tokens"],
         "clip_fraction": old["clipped"] / old["tokens"],
         "ratio_mean": old["ratio"] / old["tokens"],
         "ratio_max": jnp.where(old["tokens"] > 0, stats["ratio_max"][:, 1:].max(), jnp.nan),

@@ -251,12 +251,12 @@ class _Device:
         loss, _, info = losses.policy_loss(
             logp, behaviour, proximal, advantages, mask, spec.clip, spec.loss, spec.ratio_cap
         )
-        far, k3 = jnp.abs(jnp.expm1(diff)) > spec.clip, jnp.expm1(diff) - diff
+        moved, (lower, upper) = jnp.expm1(diff), spec.clip
         info |= {
             "diff": jnp.abs(diff).sum(1),
             "diff_max": jnp.abs(diff).max(1),
-            "diff_far": far.sum(1),
-            "diff_k3": k3.sum(1),
+            "diff_far": ((moved < -lower) | (moved > upper)).sum(1),
+            "diff_k3": (moved - diff).sum(1),
         }
         info = diagnostics.by_age(age, info) | {
             "real": pack.length.sum(),

@@ -41,20 +41,21 @@ def aggregation_weights(lengths: jax.Array, kind: str, max_tokens: int) -> jax.A
     return jnp.full(lengths.shape, 1.0 / (rows * max_tokens), jnp.float32)
 
 
-def plain(logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float):
-    """max(-A r, -A clip(r)), r = exp(logp - behaviour) clipped to [1 - e, 1 + e]: the paper's (arXiv 2506.05316)."""
+Clip = tuple[float, float]  # how far below and above its centre a ratio is clipped
+
+
+def plain(logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: Clip, cap: float):
+    """max(-A r, -A clip(r)), r = exp(logp - behaviour) clipped to [1 - e, 1 + e']: the paper's (arXiv 2506.05316)."""
     return _clipped(jnp.exp(logp - behaviour), 1.0, advantage, clip)
 
 
-def decoupled(
-    logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float
-):
+def decoupled(logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: Clip, cap: float):
     """The same, clipped around r_o = exp(proximal - behaviour): the released code's."""
     return _clipped(jnp.exp(logp - behaviour), jnp.exp(proximal - behaviour), advantage, clip)
 
 
 def truncated_is(
-    logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: float, cap: float
+    logp: jax.Array, behaviour: jax.Array, proximal: jax.Array, advantage: jax.Array, clip: Clip, cap: float
 ):
     """Decoupled with w = min(r_o, cap) in place of r_o, and r = w exp(logp - proximal)."""
     moved = proximal - behaviour
@@ -65,9 +66,10 @@ def truncated_is(
 plain.needs_proximal = False  # what is replayed is then not scored by the policy as it is
 
 
-def _clipped(ratio: jax.Array, centre: jax.Array | float, advantage: jax.Array, clip: float):
-    """The larger of -A r and -A r clipped to centre (1 ± e), and whether that is the second, [R, T] both."""
-    free, clipped = -advantage * ratio, -advantage * jnp.clip(ratio, centre * (1 - clip), centre * (1 + clip))
+def _clipped(ratio: jax.Array, centre: jax.Array | float, advantage: jax.Array, clip: Clip):
+    """The larger of -A r and -A r clipped to centre [1 - e, 1 + e'], and whether that is the second, [R, T] both."""
+    lower, upper = clip
+    free, clipped = -advantage * ratio, -advantage * jnp.clip(ratio, centre * (1 - lower), centre * (1 + upper))
     return jnp.maximum(free, clipped), clipped > free
 
 
@@ -83,7 +85,7 @@ def find(name: str) -> Callable:
         return loss
     tokens, rows = jax.ShapeDtypeStruct((2, 3), jnp.float32), jax.ShapeDtypeStruct((2, 1), jnp.float32)
     with plugins.guarded(f"config.learner.loss={name} failed on log-probs [2, 3] and advantages [2, 1]", loss):
-        out = jax.eval_shape(lambda *arrays: loss(*arrays, 0.2, 2.0), tokens, tokens, tokens, rows)
+        out = jax.eval_shape(lambda *arrays: loss(*arrays, (0.2, 0.2), 2.0), tokens, tokens, tokens, rows)
     if not isinstance(out, tuple) or [getattr(x, "shape", None) for x in out] != [(2, 3)] * 2:
         raise UserError(
             f"config.learner.loss={name} must return two arrays like the log-probs: losses, and what is clipped"
@@ -102,7 +104,7 @@ def policy_loss(
     proximal: jax.Array,
     advantage: jax.Array,
     mask: jax.Array,
-    clip: float,
+    clip: float | Clip,
     kind: str | Callable = "plain",
     cap: float = 2.0,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
@@ -116,8 +118,8 @@ def policy_loss(
       proximal: of the policy before this step's updates.
       advantage: float32 [R].
       mask: [R, T], 0 where there is no token, else 1 or the token's weight.
-      clip: e, symmetric.
-      kind: a name of `LOSSES`, or a function (logp, behaviour, proximal [R, T], advantage [R, 1], clip, cap) ->
+      clip: (e, e'): ratios are clipped to [1 - e, 1 + e'] times their centre; a number stands for both.
+      kind: a name of `LOSSES`, or a function (logp, behaviour, proximal [R, T], advantage [R, 1], (e, e'), cap) ->
         (loss, bool whether the clipped term is the larger), [R, T] both; log-probs are 0 where there is no token.
       cap: of what the loss caps.
 
@@ -130,6 +132,7 @@ def policy_loss(
     real = mask > 0
     logp, behaviour, proximal = (jnp.where(real, x, 0.0) for x in (logp, behaviour, proximal))
     function = find(kind) if isinstance(kind, str) else kind
+    clip = clip if isinstance(clip, tuple) else (clip, clip)
     loss, clipped = function(logp, behaviour, proximal, advantage[:, None], clip, cap)
     log_ratio = logp - behaviour
     ratio = jnp.exp(log_ratio)

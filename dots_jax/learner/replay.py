@@ -31,14 +31,25 @@ class ReplaySpec:
     start: str
     insert: str
     max_age: int
+    decay: float
     last_step: int
     draw_once: bool
     positive_only: bool
+    scale_by_age: bool
+    gate: float
 
-    def num_fresh_at(self, step: int) -> int:
-        """How many of its B groups training step `step`, counted from 1, generates; it draws the others."""
+    def num_fresh_at(self, step: int, ended: int = 0) -> int:
+        """How many of its B groups training step `step`, counted from 1, generates; it draws the others.
+
+        `ended`: the step in which the gate has ended replay, 0 if none. Rounds that begin later generate all B.
+        """
         early, late = self.start == "round" and step <= self.interval, 0 < self.last_step < step
+        late |= 0 < ended < step - (step - 1) % self.interval
         return self.batch_size if early or late else self.num_fresh
+
+    def most_fresh(self, steps: range) -> int:
+        """The most groups that one of the training steps may generate: a gate may end replay at any time."""
+        return max(self.num_fresh_at(step, ended=int(self.is_gated)) for step in steps)
 
     @property
     def num_fresh(self) -> int:
@@ -49,6 +60,11 @@ class ReplaySpec:
     def num_replayed(self) -> int:
         """Groups drawn by a step that replays: (1 - delta) x B."""
         return self.batch_size - self.num_fresh
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether a gate watches over replay."""
+        return bool(self.gate and self.num_replayed)
 
     @property
     def num_kept(self) -> int | None:
@@ -138,7 +154,7 @@ def add(buffer: Groups, groups: Groups, valid: jax.Array, mesh: jax.sharding.Mes
     return sharding.per_device(add_to_device, mesh, 1)(replacing, buffer, groups, useful)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "mesh", "max_age", "once"), donate_argnames="buffer")
+@functools.partial(jax.jit, static_argnames=("n", "mesh", "max_age", "once", "decay"), donate_argnames="buffer")
 def sample(
     buffer: Groups,
     key: jax.Array,
@@ -148,21 +164,27 @@ def sample(
     max_age: int = 0,
     once: bool = False,
     allowed: jax.Array | bool = True,
+    decay: float = 0.0,
 ) -> tuple[Groups, jax.Array, Groups]:
-    """Draws n groups uniformly without replacement, each shard n / shards of its own.
+    """Draws n groups without replacement, each shard n / shards of its own: uniformly, or by exp(-age / decay).
 
     Returns the groups [n]; which of them were drawn, bool [n], the others hold anything; and the buffer, which is
     donated. None is drawn that `step`, the training step that draws, is more than `max_age` steps after, 0 being no
-    limit; none at all unless `allowed`, bool []. With `once` what is drawn leaves the buffer.
+    limit; none at all unless `allowed`, bool []. With `once` what is drawn leaves the buffer. With a `decay` > 0, in
+    steps, each draw takes one of the groups that are left with a chance in proportion to exp(-age / decay).
     """
     count = n // len(buffer.ids)
 
     def sample_shard(key: jax.Array, step: jax.Array | int, allowed: jax.Array, buffer: Groups):
-        eligible = (buffer.step >= 0) & allowed
+        eligible, age = (buffer.step >= 0) & allowed, step - buffer.step
         if max_age:
-            eligible &= step - buffer.step <= max_age
-        score, slots = jax.lax.top_k(jnp.where(eligible, jax.random.uniform(key, eligible.shape), -1.0), count)
-        drawn = score >= 0
+            eligible &= age <= max_age
+        if decay:  # the largest of log weights with Gumbel noise are such draws
+            score = jax.random.gumbel(key, eligible.shape) - age / decay
+        else:
+            score = jax.random.uniform(key, eligible.shape)
+        score, slots = jax.lax.top_k(jnp.where(eligible, score, -jnp.inf), count)
+        drawn = score > -jnp.inf
         groups = jax.tree.map(lambda x: x[slots], buffer)
         if once:
             gone = jnp.where(drawn, slots, len(eligible))

@@ -57,7 +57,7 @@ class UpdateSpec:
     minibatches: int
     micro_tokens: int  # of each device
     logits_chunk: int
-    clip: float
+    clip: losses.Clip
     loss: Callable  # as `losses.policy_loss` calls it
     ratio_cap: float
     advantage_std: bool
@@ -71,13 +71,17 @@ class UpdateSpec:
     remat: str
     rescore_fresh: bool
     temperature: float
+    drop_silent: bool = False
+    repeat_useful: bool = False
+    mask_truncated: bool = False
 
     @classmethod
     def from_config(cls, config: "ConfigDict") -> "UpdateSpec":
         """The spec of a run. Raises UserError where `config.learner.loss` names no loss."""
         loss = losses.find(config.learner.loss)
         rescore = config.learner.rescore_fresh and config.policy.dtype != "float32"
-        fields = {**config.learner, "loss": loss, "rescore_fresh": rescore}
+        clip = config.learner.clip[0], config.learner.clip[-1]  # one number stands for both
+        fields = {**config.learner, "clip": clip, "loss": loss, "rescore_fresh": rescore}
         return cls(**fields, temperature=config.rollout.temperature)
 
     def schedule(self, step: jax.Array | int):
@@ -113,6 +117,48 @@ class LossScale:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Gate:
+    """What tells that replay harms: leaps in the energy of the output matrix's gradient (arXiv 2605.19425).
+
+    The energy is the squared norm, of the embedding's gradient where the two are tied.
+    """
+
+    energy: jax.Array  # float32 [], of the last optimizer step that had a gradient
+    count: jax.Array  # int32 [], increments of it so far; -1: there is no energy yet
+    mean: jax.Array  # float32 [], of the increments
+    squares: jax.Array  # float32 [], sum of the squares of their distances from it
+    ended: jax.Array  # int32 [], training step in which replay ended; 0: it goes on
+
+    @classmethod
+    def start(cls) -> "Gate":
+        """The gate before the first step."""
+        return cls(jnp.float32(0), jnp.int32(-1), jnp.float32(0), jnp.float32(0), jnp.int32(0))
+
+    def after(
+        self, energy: jax.Array, is_replaying: jax.Array, threshold: float, step: jax.Array
+    ) -> tuple["Gate", jax.Array, jax.Array]:
+        """The gate after one more optimizer step, in training step `step`; whether it has just closed; the z-score.
+
+        The z-score is that of the increment to `energy` among those before it, 0 where these are fewer than eight. The
+        gate closes where it is above the threshold, if the optimizer step `is_replaying`. It does not count that
+        energy, none afterwards, and none that is 0 or not finite.
+        """
+        is_watched = (self.ended == 0) & (energy > 0) & jnp.isfinite(energy)
+        increment = energy - self.energy
+        deviation = jnp.sqrt(self.squares / jnp.maximum(self.count - 1, 1))
+        z = (increment - self.mean) / jnp.maximum(deviation, 1e-30)
+        z = jnp.where(is_watched & (self.count >= 8), z, 0.0)
+        closes = is_replaying & (z > threshold)
+        count = self.count + 1
+        distance = jnp.where(count > 0, increment - self.mean, 0.0)  # the first energy has none before it
+        mean = self.mean + distance / jnp.maximum(count, 1)
+        seen = Gate(energy, count, mean, self.squares + distance * (increment - mean), self.ended)
+        closed = dataclasses.replace(self, ended=jnp.where(closes, step, self.ended))
+        return jax.tree.map(lambda a, b: jnp.where(is_watched & ~closes, a, b), seen, closed), closes, z
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """The policy and its optimizer."""
 
@@ -121,6 +167,7 @@ class TrainState:
     opt_state: optax.OptState  # float32 moments
     step: jax.Array  # int32 [], training steps done
     loss_scale: LossScale | None = None  # where params are float16
+    gate: Gate | None = None  # where replay.gate > 0
 
 
 @jax.tree_util.register_dataclass
@@ -131,7 +178,7 @@ class Batch:
     prompts: jax.Array  # int32 [B, S]
     prompt_lengths: jax.Array  # int32 [B]
     completions: jax.Array  # int32 [B, G, T]
-    lengths: jax.Array  # int32 [B, G]
+    lengths: jax.Array  # int32 [B, G]; 0: a row that does not count
     behaviour: jax.Array  # float32 [B, G, T]
     proximal: jax.Array  # float32 [B, G, T], log-probs before this step's updates where they differ from behaviour
     reference: jax.Array | None  # float32 [B, G, T], log-probs of the KL penalty's policy

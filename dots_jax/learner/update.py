@@ -14,14 +14,16 @@ import optax
 
 from dots_jax.core import rng, sharding
 from dots_jax.learner import diagnostics, gradients, losses, replay
-from dots_jax.learner.types import Batch, Groups, LossScale, TrainState, UpdateSpec
+from dots_jax.learner.types import Batch, Gate, Groups, LossScale, TrainState, UpdateSpec
 from dots_jax.policy import transformer
 from dots_jax.policy.transformer import ModelConfig
 from dots_jax.rollout.types import Rollouts
 
 
-def init_state(params: dict, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state before the first step, sharded as the parameters are."""
+def init_state(
+    params: dict, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh, gated: bool = False
+) -> TrainState:
+    """The state before the first step, sharded as the parameters are; with a `Gate` where it is `gated`."""
     is_float32 = all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
     master = None if is_float32 else jax.tree.map(lambda x: x.astype(jnp.float32), params)
     target, optimizer, everywhere = params if is_float32 else master, spec.optimizer(), sharding.replicated(mesh)
@@ -35,7 +37,8 @@ def init_state(params: dict, model_config: ModelConfig, spec: UpdateSpec, mesh: 
     opt_state = jax.jit(optimizer.init, out_shardings=shardings)(target)
     is_float16 = any(x.dtype == jnp.float16 for x in jax.tree.leaves(params))
     loss_scale = jax.device_put(LossScale.start(), everywhere) if is_float16 else None
-    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), everywhere), loss_scale)
+    gate = jax.device_put(Gate.start(), everywhere) if gated else None
+    return TrainState(params, master, opt_state, jax.device_put(jnp.int32(0), everywhere), loss_scale, gate)
 
 
 @functools.partial(
@@ -62,55 +65,57 @@ def update(
     as `replay.spread` lays them, `num_fresh` of them, int32 [], are fresh, and `replay_spec` is required. `reference`,
     the parameters of the KL penalty, is required where spec.kl_coef > 0.
 
+    A gate requires a buffer. The optimizer step in which it closes changes nothing. From then on nothing is replayed,
+    in the other minibatches of the training step neither.
+
     Returns the new state, the buffer with the fresh groups, and metrics, as `diagnostics.summary` has them.
     """
     now, B, batch, static = state.step + 1, len(groups.ids), groups, (model_config, spec, mesh)
+    replay_spec = None if buffer is None else replay_spec
     order = jax.random.permutation(rng.stream(key, rng.Purpose.UPDATE, state.step), B)
     if buffer is not None:
         shards, num_replayed = len(buffer.ids), replay_spec.num_replayed
         is_fresh = replay.spread_mask(num_fresh, B, shards)
         replay_key = rng.stream(key, rng.Purpose.REPLAY, state.step)
         allowed = (num_fresh < B) & (replay_spec.start != "full" or replay.size(buffer) >= num_replayed)
+        if state.gate is not None:
+            allowed &= state.gate.ended == 0
         drawn, is_drawn, buffer = replay.sample(
-            buffer, replay_key, num_replayed, now, mesh, replay_spec.max_age, replay_spec.draw_once, allowed
-        )
+            buffer, replay_key, num_replayed, now, mesh, replay_spec.max_age, replay_spec.draw_once, allowed,
+            replay_spec.decay,
+        )  # fmt: skip
         batch = replay.fill_with_replayed(groups, drawn, is_drawn, shards)
-        # Dealt out in turn, those that exist first: every minibatch has as many of them.
-        absent = (batch.rollouts.lengths == 0).all(1)
-        order = order[jnp.argsort(absent[order])].reshape(-1, spec.minibatches).T.ravel()
-    age = now - batch.step
-    advantages = losses.advantages(batch.rewards, spec.advantage_std)
-    if buffer is not None and replay_spec.positive_only:
-        advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
-    # Group by group in random order, a minibatch each.
-    data = _batch(batch.rollouts, advantages, age)
-    data = jax.tree.map(lambda x: x[order].reshape(spec.minibatches, -1, *x.shape[1:]), data)
+    data = _minibatches(batch, order, now, spec, replay_spec)
     is_first = jnp.arange(spec.minibatches) == 0
     data, scored = jax.lax.map(lambda x: _scored(state.params, *x, reference, *static), (data, is_first))
     optimizer = spec.optimizer()
 
     def optimizer_step(carry: tuple, inputs: tuple[jax.Array, Batch]):
-        (params, master, opt_state, scale), (is_first, data) = carry, inputs
-        weights = losses.aggregation_weights(data.lengths.ravel(), spec.aggregation, data.completions.shape[2])
-        data = dataclasses.replace(data, weights=weights.reshape(data.lengths.shape))
+        (params, master, opt_state, scale, gate), (is_first, data) = carry, inputs
+        data = _weighted(data, spec, replay_spec, gate)
         grads, stats = gradients.gradients(params, data, is_first, scale and scale.scale, *static)
         norm = optax.global_norm(grads)
         before = params if master is None else master, opt_state
         updates, opt_state = optimizer.update(grads, opt_state, before[0])
-        after = optax.apply_updates(before[0], updates), opt_state
+        after, is_taken = (optax.apply_updates(before[0], updates), opt_state), True
         if scale is not None:  # an overflow costs the step
-            is_finite = jnp.isfinite(norm)
-            after = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), after, before)
-            scale, norm = scale.after(is_finite), jnp.where(is_finite, norm, 0.0)
+            is_taken = jnp.isfinite(norm)
+            scale, norm = scale.after(is_taken), jnp.where(is_taken, norm, 0.0)
+        if gate is not None:
+            energy, is_replaying = jnp.sum(transformer.head(grads) ** 2), stats["tokens"][1:].sum() > 0
+            gate, closes, stats["gate"] = gate.after(energy, is_replaying, replay_spec.gate, now)
+            is_taken &= ~closes
+        if is_taken is not True:
+            after = jax.tree.map(lambda new, old: jnp.where(is_taken, new, old), after, before)
         target, opt_state = after
         if master is None:
             params = target
         else:
             params, master = jax.tree.map(lambda p, t: t.astype(p.dtype), params, target), target
-        return (params, master, opt_state, scale), stats | {"grad_norm": norm}
+        return (params, master, opt_state, scale, gate), stats | {"grad_norm": norm}
 
-    carry = state.params, state.master, state.opt_state, state.loss_scale
-    (*carry, loss_scale), stats = jax.lax.scan(optimizer_step, carry, (is_first, data))
+    carry = state.params, state.master, state.opt_state, state.loss_scale, state.gate
+    (*carry, loss_scale, gate), stats = jax.lax.scan(optimizer_step, carry, (is_first, data))
     entropy = -groups.rollouts.logprobs.sum() / groups.rollouts.lengths.sum()
     info = diagnostics.summary(stats, spec, batch.rewards.size) | {"entropy": entropy, "scored": scored.sum()}
     if buffer is not None:
@@ -120,9 +125,11 @@ def update(
         buffer = replay.add(buffer, groups, valid, mesh, replay_spec.num_kept)
         info["replay"] = diagnostics.replay_summary(stats, groups, is_fresh, drawn, is_drawn)
         info["replay"]["size"] = replay.size(buffer)
+        if gate is not None:
+            info["replay"] |= {"gate": stats["gate"].max(), "ended": gate.ended}
     if loss_scale is not None:
         info["loss_scale"] = loss_scale.scale
-    return TrainState(*carry, state.step + 1, loss_scale), buffer, info
+    return TrainState(*carry, now, loss_scale, gate), buffer, info
 
 
 @functools.partial(jax.jit, static_argnames=("model_config", "spec", "mesh"))
@@ -134,16 +141,62 @@ def log_weights(
     """
     groups = replay.from_shards(buffer)
     active = jnp.broadcast_to((groups.step >= 0)[:, None], groups.rewards.shape)
-    batch = _batch(groups.rollouts, groups.rewards, groups.step)
+    batch = _batch(groups.rollouts, groups.rollouts.lengths, groups.rewards, groups.step)
     moved = gradients.logprobs(params, batch, active, model_config, spec, mesh) - groups.rollouts.logprobs
     real = active[..., None] & (jnp.arange(moved.shape[-1]) < groups.rollouts.lengths[..., None])
     return jnp.where(real, moved, 0.0).sum(-1), real.sum()
 
 
-def _batch(rollouts: Rollouts, advantages: jax.Array, age: jax.Array) -> Batch:
+def _minibatches(
+    groups: Groups, order: jax.Array, now: jax.Array, spec: UpdateSpec, replay_spec: replay.ReplaySpec | None
+) -> Batch:
+    """The groups [B] of training step `now` in this order, as minibatches: [minibatches, B / minibatches, ..].
+
+    Rows that shall not count have length 0. `replay_spec` None: all groups are fresh.
+    """
+    age, lengths = now - groups.step, groups.rollouts.lengths
+    advantages = losses.advantages(groups.rewards, spec.advantage_std)
+    if replay_spec is not None and replay_spec.positive_only:
+        advantages = jnp.where(age[:, None] > 0, jnp.maximum(advantages, 0), advantages)
+    if spec.mask_truncated:
+        lengths = jnp.where(groups.rollouts.finished, lengths, 0)
+    useful = ((lengths > 0) & (advantages != 0)).any(1)
+    if spec.drop_silent:
+        lengths = jnp.where(useful[:, None], lengths, 0)
+    if replay_spec is not None or spec.drop_silent or spec.mask_truncated:
+        # Dealt out in turn, those that exist first: every minibatch has as many of them.
+        absent = (lengths == 0).all(1)
+        order = order[jnp.argsort(absent[order])].reshape(-1, spec.minibatches).T.ravel()
+    if spec.repeat_useful:
+        order = _with_copies(order, ~useful & (groups.rollouts.lengths > 0).any(1), useful)
+    # Group by group in random order, a minibatch each.
+    data = _batch(groups.rollouts, lengths, advantages, age)
+    return jax.tree.map(lambda x: x[order].reshape(spec.minibatches, -1, *x.shape[1:]), data)
+
+
+def _with_copies(order: jax.Array, silent: jax.Array, useful: jax.Array) -> jax.Array:
+    """The order [B] of groups, the useful ones in turn where it has silent ones. Nothing changes if none is useful."""
+    silent, first = silent[order], order[jnp.argsort(~useful[order])]
+    turn = (jnp.cumsum(silent) - 1) % jnp.maximum(useful.sum(), 1)
+    return jnp.where(silent & useful.any(), first[turn], order)
+
+
+def _weighted(batch: Batch, spec: UpdateSpec, replay_spec: replay.ReplaySpec | None, gate: Gate | None) -> Batch:
+    """A minibatch with the weights of its tokens; rows that were drawn before the gate closed do not count."""
+    if gate is not None:
+        gone = (gate.ended > 0) & (batch.age > 0)
+        batch = dataclasses.replace(batch, lengths=jnp.where(gone[:, None], 0, batch.lengths))
+    weights = losses.aggregation_weights(batch.lengths.ravel(), spec.aggregation, batch.completions.shape[2])
+    weights = weights.reshape(batch.lengths.shape)
+    if replay_spec is not None and replay_spec.scale_by_age:
+        weights /= 1 + batch.age[:, None]
+    return dataclasses.replace(batch, weights=weights)
+
+
+def _batch(rollouts: Rollouts, lengths: jax.Array, advantages: jax.Array, age: jax.Array) -> Batch:
     r = rollouts
     return Batch(
-        r.prompts, r.prompt_lengths, r.tokens, r.lengths, r.logprobs, r.logprobs, None, age, advantages,
+        r.prompts, r.prompt_lengths, r.tokens, lengths, r.logprobs, r.logprobs, None, age, advantages,
         jnp.zeros(r.lengths.shape, jnp.float32),
     )  # fmt: skip
 

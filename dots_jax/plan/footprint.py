@@ -72,7 +72,7 @@ class Footprint:
         c, references = self.config, self._num_references
         group, evaluated = c.rollout.group_size, self._num_evaluated
         calls = {
-            "fresh": (max(self.replay_spec.num_fresh_at(step) for step in range(1, c.train.steps + 1)), group),
+            "fresh": (self.replay_spec.most_fresh(range(1, c.train.steps + 1)), group),
             "evaluation": (min(c.eval.batch or evaluated, evaluated), c.eval.samples),
         }
         return calls | ({"reference": (references, group)} if references else {})

@@ -122,7 +122,8 @@ def _update(held: Footprint, mesh: jax.sharding.Mesh, params: dict) -> Program:
     )
     master = None if jnp.dtype(c.policy.dtype) == jnp.float32 else full
     scale = _placed(jax.eval_shape(learner.LossScale.start), everywhere) if c.policy.dtype == "float16" else None
-    state = learner.TrainState(params, master, moments, _array(everywhere), scale)
+    gate = _placed(jax.eval_shape(learner.Gate.start), everywhere) if replay_spec.is_gated else None
+    state = learner.TrainState(params, master, moments, _array(everywhere), scale, gate)
     B, sizes = replay_spec.batch_size, (c.rollout.group_size, c.data.max_prompt_tokens, c.rollout.max_tokens)
     groups = _placed(jax.eval_shape(lambda: learner.Groups.empty((B,), *sizes)), everywhere)
     prompts = {"prompts": groups.rollouts.prompts, "prompt_lengths": groups.rollouts.prompt_lengths}

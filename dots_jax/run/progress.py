@@ -11,6 +11,7 @@ from dots_jax.core.errors import tell
 from dots_jax.core.text import WIDTH, duration, short
 
 COLLAPSED = 0.5  # effective sample size, as a share of the replayed tokens, below which replay is called harmful
+_REPLAYING = 5  # steps that replay, most of whose tokens must lie in such steps: one outlier makes a step one of them
 _ROUND = 2  # steps at least: a single small batch says little
 _FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless groups first, and what to do
     (
@@ -42,6 +43,7 @@ class Progress:
     def __init__(self, total_steps: int, round_steps: int = 1):
         self._total, self._stream = total_steps, sys.stderr
         self._round = collections.deque(maxlen=max(_ROUND, round_steps))  # metrics of the last steps
+        self._replayed = collections.deque(maxlen=_REPLAYING)  # (effective sample size, tokens) of the last such steps
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
         self._accuracy = self._compile = None
         self._predictor = {}  # the last measures of its predictions
@@ -98,14 +100,18 @@ class Progress:
                     alarms[meaning] = f"in the last {len(self._round)} steps {meaning}"
                     alarms[meaning] += "; no new group taught anything" if useless else ""
                     break
-        if metrics.get("replay/share"):
-            weight = float(metrics["replay/effective_sample_size"])
-            if weight < COLLAPSED:
+        if metrics.get("replay/tokens"):
+            self._replayed.append((float(metrics["replay/effective_sample_size"]), float(metrics["replay/tokens"])))
+            tokens = sum(tokens for _, tokens in self._replayed)
+            low = sum(tokens for size, tokens in self._replayed if size < COLLAPSED)
+            if len(self._replayed) == _REPLAYING and low > tokens / 2:
+                size = sum(size * tokens for size, tokens in self._replayed) / tokens
                 alarms["collapsed"] = (
-                    f"importance weights of replayed tokens have collapsed (effective sample size {100 * weight:.0f}%);"
-                    " lower config.learner.learning_rate or set config.replay.max_age"
+                    f"importance weights of replayed tokens have collapsed (effective sample size {100 * size:.0f}% in "
+                    f"the last {_REPLAYING} steps with any); lower config.learner.learning_rate or set "
+                    "config.replay.max_age"
                 )
-        used = ("train/", "replay/") if metrics.get("replay/share") else ("train/",)
+        used = ("train/", "replay/") if metrics.get("replay/tokens") else ("train/",)
         broken = [k for k, v in metrics.items() if k.startswith(used) and np.ndim(v) == 0 and np.isnan(v)]
         if broken:
             alarms["broken"] = f"{', '.join(broken)}: not a number"

@@ -29,7 +29,7 @@ def first(config, exp, state, start: int, workdir: str, readable: np.ndarray | N
     device += " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
     device += f", of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     parameters = sum(x.size for x in jax.tree.leaves(state.learner.params))
-    tokens = max(map(spec.num_fresh_at, range(start + 1, exp.steps + 1))) * sampling.group_size * sampling.max_tokens
+    tokens = spec.most_fresh(range(start + 1, exp.steps + 1)) * sampling.group_size * sampling.max_tokens
     _print_entries(
         ("run", f"{config.name}: {method}"),
         ("device", device),

@@ -24,7 +24,8 @@ class Posterior(Selector):
     """Draws questions whose posterior mean is near the target, or whose groups promise most per token.
 
     State: "counts", a `Counts`; "predicted", "spread" float32 [N], posterior mean and deviation of the difficulty;
-    "kappa" float32 []; "references" int32 [M], the round's (M at least 1); "dots", the state of `Dots`, with the head "adapter".
+    "kappa" float32 []; "references" int32 [M], the round's, one where there are none; "dots", the state of `Dots`, with
+    the head "adapter".
     """
 
     embeds = True

@@ -12,12 +12,14 @@ from dots_jax import learner, policy
 from dots_jax.core import plugins, rng, sharding
 from dots_jax.core.errors import UserError
 from dots_jax.learner import gradients, losses, replay
+from dots_jax.learner.update import _minibatches
 from dots_jax.rollout import Rollouts
+from dots_jax.run.checkpoint import Checkpointer, abstract
 
 P, G, S, T = 8, 4, 5, 9
 SPEC = dataclasses.replace(
     learner.UpdateSpec.from_config(common.get_config()), minibatches=2, micro_tokens=24, logits_chunk=10,
-    loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat="none",
+    clip=(0.2, 0.28), loss=losses.decoupled, learning_rate=1e-2, weight_decay=0.1, max_grad_norm=0.5, remat="none",
     rescore_fresh=False, temperature=0.8,
 )  # fmt: skip
 REPLAY = dataclasses.replace(replay.ReplaySpec(P, 2, **common.get_config().replay), capacity=P, insert="useful")
@@ -73,6 +75,19 @@ def test_clip_by_hand():
     log = np.log(1.5)
     assert info["log_ratio_sq"] == pytest.approx([2 * log**2, log**2])
     assert info["kl_behaviour"] == pytest.approx([2 * (0.5 - log), 0.5 - log])
+
+
+@pytest.mark.parametrize("kind", ["plain", "decoupled", "truncated_is", lambda *args: losses.plain(*args)])
+@pytest.mark.parametrize("clip, bounds", [(0.2, (0.8, 1.2)), ((0.2, 0.28), (0.8, 1.28)), ((0.1, 0.5), (0.9, 1.5))])
+def test_both_bounds_of_the_clip(kind, clip, bounds):
+    """A gain counts up to the upper one, a loss down to the lower one; beyond them there is no gradient."""
+    ratio, zero = jnp.array([[0.5, 0.85, 1.25, 2.0]] * 2), jnp.zeros((2, 4))
+    args = (zero, zero, jnp.array([1.0, -1.0]), jnp.ones((2, 4)), clip, kind)
+    grad = jax.grad(lambda x: learner.policy_loss(x, *args)[0])(jnp.log(ratio))
+    free = np.stack([ratio[0] < bounds[1], ratio[1] > bounds[0]])
+    np.testing.assert_allclose(grad, np.where(free, ratio * np.array([[-1], [1]]), 0), rtol=1e-6)
+    clipped = learner.policy_loss(jnp.log(ratio), *args)[2]["clipped"]
+    assert clipped.tolist() == (~free).sum(1).tolist()
 
 
 def test_truncation_by_hand():
@@ -151,16 +166,18 @@ def test_update_equals_plain_grpo(tiny_config, tiny_params, batch):
     def loss(params):
         logp = _logp(params, tiny_config, rows, where.sum(1) + rollouts.prompt_lengths.repeat(G))
         ratio = jnp.exp(logp - old)
-        value = -jnp.minimum(ratio * a, jnp.clip(ratio, 0.8, 1.2) * a)
-        return (value * where).sum() / where.sum()
+        value = -jnp.minimum(ratio * a, jnp.clip(ratio, 0.8, 1.28) * a)
+        return (value * where).sum() / where.sum(), ratio
 
-    value, grads = jax.value_and_grad(loss)(tiny_params)
+    (value, ratio), grads = jax.value_and_grad(loss, has_aux=True)(tiny_params)
     optimizer = optax.chain(optax.clip_by_global_norm(1e-2), optax.adamw(1e-2, 0.9, 0.999, weight_decay=0.1))
     updates, _ = optimizer.update(grads, optimizer.init(tiny_params), tiny_params)
     state, info = step(tiny_config, tiny_params, batch, spec)
     np.testing.assert_allclose(info["loss"], value, atol=1e-5)
     np.testing.assert_allclose(info["grad_norm"], optax.global_norm(grads), rtol=1e-4)
-    assert 0 < info["clip_fraction"] < 1 and info["ratio_max"] > 1.2 and info["skipped"] > 0
+    assert 0 < info["clip_fraction"] < 1 and info["ratio_max"] > 1.28 and info["skipped"] > 0
+    moved = np.asarray(ratio)[where & (a != 0)]
+    assert info["logprob_diff_clipped"] == pytest.approx(((moved < 0.8) | (moved > 1.28)).mean(), rel=1e-4)
     wanted = optax.apply_updates(tiny_params, updates)
     # Adam's first step is close to the gradient's sign, so entries near zero are compared at a looser tolerance.
     for x, y, g in zip(*(jax.tree.leaves(t) for t in (state.params, wanted, grads)), strict=True):
@@ -206,6 +223,79 @@ def test_groups_without_variance_count_in_the_normalisation(tiny_config, tiny_pa
     longer = dataclasses.replace(rollouts, lengths=np.where(rewards.std(1, keepdims=True) > 0, rollouts.lengths, T))
     a, b = (step(tiny_config, tiny_params, (r, rewards))[1]["grad_norm"] for r in (rollouts, longer))
     assert b < 0.97 * a  # more tokens in skipped groups, smaller weights of the others
+
+
+def test_what_is_dropped_does_not_exist(tiny_config, tiny_params, batch):
+    """Silent groups and truncated completions: the same update as without them, rewards of the latter kept."""
+    rollouts, rewards = batch
+    spec = dataclasses.replace(SPEC, minibatches=1, max_grad_norm=1e-2)
+    counts = np.where(learner.mixed(rewards)[:, None] & rollouts.finished, rollouts.lengths, 0)
+    assert 0 < counts.astype(bool).sum() < learner.mixed(rewards).sum() * G
+    less = dataclasses.replace(rollouts, lengths=counts)
+    want, expected = step(tiny_config, tiny_params, (less, rewards), spec)
+    dropping = dataclasses.replace(spec, drop_silent=True, mask_truncated=True)
+    got, info = step(tiny_config, tiny_params, batch, dropping)
+    for x, y in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4)
+    for name in ("loss", "grad_norm", "skipped", "tokens", "clip_fraction"):
+        assert info[name] == pytest.approx(expected[name], rel=1e-4), name
+    assert info["tokens"] == counts.sum()
+
+
+def test_minibatches_drop_mask_and_repeat(batch):
+    """By the numbers alone: which groups stand where, and which of their rows count."""
+    rollouts, rewards = batch
+    new = learner.Groups.fresh(
+        rollouts, rewards, np.arange(P), 5, sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    )
+    useful, order = np.asarray(learner.mixed(rewards)), np.random.default_rng(0).permutation(P)
+
+    def cut(**fields):
+        data = _minibatches(new, order, jnp.int32(5), dataclasses.replace(SPEC, **fields), None)
+        data = jax.tree.map(lambda x: np.asarray(x).reshape(P, *x.shape[2:]), data)
+        at = [next(p for p in range(P) if (data.completions[i] == rollouts.tokens[p]).all()) for i in range(P)]
+        return data, np.array(at)
+
+    data, at = cut()
+    assert at.tolist() == order.tolist() and (data.lengths == rollouts.lengths[at]).all()
+    data, at = cut(drop_silent=True)
+    assert (data.lengths == rollouts.lengths[at] * useful[at][:, None]).all() and sorted(at) == [*range(P)]
+    halves = useful[at].reshape(2, -1).sum(1)
+    assert abs(halves[0] - halves[1]) <= 1  # those that count are dealt out
+    data, at = cut(mask_truncated=True)
+    assert (data.lengths == np.where(rollouts.finished, rollouts.lengths, 0)[at]).all()
+    np.testing.assert_allclose(data.advantages, learner.advantages(rewards)[at])  # rewards count as before
+    data, at = cut(repeat_useful=True)
+    times = np.bincount(at, minlength=P)
+    assert (times[~useful] == 0).all() and times[useful].max() - times[useful].min() <= 1
+    assert (at == order)[useful[order]].all()  # useful groups stay where they were
+    new = dataclasses.replace(new, rewards=jnp.zeros_like(new.rewards))
+    data, at = cut(repeat_useful=True)
+    assert at.tolist() == order.tolist()  # nothing to repeat
+
+
+def test_a_gate_by_hand():
+    """Against numpy: z-scores of increments among those before, never of the first eight, no energies of 0 or inf."""
+    energies = np.random.default_rng(0).lognormal(size=30).astype(np.float32)
+    energies[[3, 12]] = 0, np.inf
+    gate, seen = learner.Gate.start(), []
+    for energy in energies:
+        gate, closes, z = gate.after(jnp.float32(energy), jnp.bool(False), 0.1, jnp.int32(7))
+        before, want = np.diff(seen), 0.0
+        if 0 < energy < np.inf:
+            if len(before) >= 8:
+                want = (energy - seen[-1] - before.mean()) / before.std(ddof=1)
+            seen.append(float(energy))
+        assert float(z) == pytest.approx(want, rel=1e-3, abs=1e-5) and not closes
+    assert gate.ended == 0
+    leap = jnp.float32(seen[-1] + 50)
+    same, closes, z = gate.after(leap, jnp.bool(True), 1e3, jnp.int32(7))
+    assert not closes and same.count == gate.count + 1 and z > 10
+    closed, closes, _ = gate.after(leap, jnp.bool(True), 1.0, jnp.int32(7))
+    assert closes and closed.ended == 7 and closed.count == gate.count and closed.energy == gate.energy
+    after, closes, z = closed.after(leap, jnp.bool(True), 1.0, jnp.int32(8))
+    assert not closes and z == 0
+    jax.tree.map(np.testing.assert_array_equal, after, closed)
 
 
 def test_kl_far_apart_and_masked_has_a_finite_gradient():
@@ -287,6 +377,7 @@ def groups(batch, which, step):
 
 
 REPLAYING = dataclasses.replace(SPEC, ratio_cap=1.02, learning_rate=3e-3)
+GUARDED = dataclasses.replace(REPLAY, decay=2.0, scale_by_age=True, gate=1.0)
 
 
 def replaying_step(
@@ -300,11 +391,14 @@ def replaying_step(
     shards=1,
     old=OLD,
     reference=None,
+    gate=None,
 ):
     """Training step 5 on the first groups of `batch`, with a buffer that holds others, `old`: (their ids, step)."""
     mesh = sharding.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     params = jax.device_put(jax.tree.map(jnp.asarray, params), policy.transformer.shardings(config, mesh))
-    state = dataclasses.replace(learner.init_state(params, config, spec, mesh), step=jnp.int32(4))
+    state = learner.init_state(params, config, spec, mesh, replay_spec.is_gated)
+    gate = gate and jax.device_put(jax.tree.map(jnp.copy, gate), sharding.replicated(mesh))  # what is given is lost
+    state = dataclasses.replace(state, step=jnp.int32(4), gate=gate or state.gate)
     buffer = replay.init(replay_spec.num_slots, G, S, T, mesh)
     buffer = jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[2:]), buffer)
     for which, at in old:
@@ -327,15 +421,15 @@ def test_the_padding_of_accelerators_changes_nothing(tiny_config, tiny_params, b
     assert got["padding"] > 0.8 > want["padding"]
 
 
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "truncated_is")]
+SLOW = [pytest.param(kind, REPLAY, marks=pytest.mark.slow) for kind in ("plain", "truncated_is")]
 
 
-@pytest.mark.parametrize("kind", ["decoupled", *SLOW])
-def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, kind):
+@pytest.mark.parametrize("kind, replay_spec", [("decoupled", REPLAY), ("decoupled", GUARDED), *SLOW])
+def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, kind, replay_spec):
     """Fresh groups 0 to 3, of 4 to 7 those that are mixed, two optimizer steps, all rows in one padded forward."""
     rollouts, rewards = batch
     spec = dataclasses.replace(REPLAYING, loss=losses.find(kind))
-    state, buffer, info = replaying_step(tiny_config, tiny_params, batch, spec)
+    state, buffer, info = replaying_step(tiny_config, tiny_params, batch, spec, replay_spec)
     replayed = info.pop("replay")
     drawn = replayed["ids"].tolist()
     assert sorted(drawn) == [-1, -1, 4, 6]  # 5 and 7 have no variance; their places stay empty
@@ -352,6 +446,7 @@ def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, 
         real[at, g, n : n + m], old[at, g, n : n + m] = there[at], rollouts.logprobs[p, g, :m]
     r = rewards[places]
     a = np.where(there[:, None], (r - r.mean(1, keepdims=True)) / (r.std(1, ddof=1, keepdims=True) + 1e-6), 0)
+    a /= 1 + age[:, None] * replay_spec.scale_by_age
     length = rollouts.prompt_lengths[places][:, None] + rollouts.lengths[places]
     rows = [x.reshape(P * G, *x.shape[2:]) for x in (tokens, length, real, old, a)]
 
@@ -367,7 +462,7 @@ def test_replay_equals_the_formula_written_out(tiny_config, tiny_params, batch, 
         if kind == "truncated_is":
             ratio, before = ratio * jnp.minimum(1, 1.02 / before), jnp.minimum(before, 1.02)
         centre = 1.0 if kind == "plain" else before
-        free, clipped = -a * ratio, -a * jnp.clip(ratio, 0.8 * centre, 1.2 * centre)
+        free, clipped = -a * ratio, -a * jnp.clip(ratio, 0.8 * centre, 1.28 * centre)
         return (jnp.maximum(free, clipped) * real).sum() / real.sum(), (now, clipped > free)
 
     params, optimizer = tiny_params, spec.optimizer()
@@ -455,6 +550,51 @@ def test_replay_rules(tiny_config, tiny_params, batch):
     assert info["replay"]["clip_fraction"] == 0
 
 
+TENSE = learner.Gate(jnp.float32(1e-6), jnp.int32(20), jnp.float32(0), jnp.float32(1e-12), jnp.int32(0))
+
+
+def test_a_gate_ends_replay(tiny_config, tiny_params, batch):
+    """The optimizer step in which it closes is lost, in the next only fresh groups count, later nothing is drawn."""
+    old = (((4, 6, 1, 2), 1),)  # in both minibatches
+    run = functools.partial(replaying_step, tiny_config, tiny_params, batch, REPLAYING, GUARDED, old=old)
+
+    def taken(state):
+        return optax.tree_utils.tree_get_all_with_path(state.opt_state, "count")[0][1]
+
+    open_, _, fine = run()
+    closed, buffer, info = run(gate=TENSE)
+    assert taken(open_) == 2 and taken(closed) == 1
+    assert closed.gate.ended == info["replay"]["ended"] == 5
+    assert open_.gate.ended == 0 and open_.gate.count == 1 and info["replay"]["gate"] > 1 > fine["replay"]["gate"]
+    assert 0 < info["tokens"] < fine["tokens"] and replay.size(buffer) == 4
+    ended = dataclasses.replace(TENSE, ended=jnp.int32(3))
+    after, _, info = run(gate=ended)
+    assert info["replay"]["share"] == 0 and taken(after) == 2
+    jax.tree.map(np.testing.assert_array_equal, after.gate, ended)
+
+
+def test_a_gate_goes_on_from_a_checkpoint(tiny_config, tiny_params, batch, tmp_path):
+    """Three steps, the gate closing in the last: the same after a checkpoint before it, bit for bit."""
+    mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+    state, buffer, _ = replaying_step(tiny_config, tiny_params, batch, REPLAYING, GUARDED)
+    gate = dataclasses.replace(state.gate, count=jnp.int32(9), squares=jnp.float32(1e-6))
+    state = dataclasses.replace(state, gate=jax.device_put(gate, sharding.replicated(mesh)))
+    checkpoints = Checkpointer(str(tmp_path))
+    checkpoints.save(1, {"learner": state, "buffer": buffer})
+    checkpoints.wait()
+    restored = checkpoints.restore(1, abstract({"learner": state, "buffer": buffer}))
+    checkpoints.close()
+    args = (jnp.int32(4), jax.random.key(KEY), tiny_config, REPLAYING, mesh, GUARDED)
+    ends = []
+    for start in ((state, buffer), (restored["learner"], restored["buffer"])):
+        for at in (6, 7):
+            own = replay.spread(groups(batch, range(4), at), P, 1)
+            *start, info = learner.update(*start, own, *args)
+        ends.append((*start, info))
+    assert ends[0][0].gate.ended > 0
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+
+
 @pytest.mark.slow
 def test_replay_in_bfloat16_with_a_kl_penalty(tiny_config, tiny_params, batch):
     _, exact, info = replaying_step(tiny_config, tiny_params, batch)
@@ -468,10 +608,12 @@ def test_replay_in_bfloat16_with_a_kl_penalty(tiny_config, tiny_params, batch):
 
 
 @pytest.mark.slow
-def test_replay_on_eight_devices(tiny_config, tiny_params, batch):
+@pytest.mark.parametrize("repeats, replay_spec", [(False, REPLAY), (True, GUARDED)], ids=["plain", "guarded"])
+def test_replay_on_eight_devices(tiny_config, tiny_params, batch, repeats, replay_spec):
     """A buffer of four shards on one device and on data 2 x fsdp 2 x tensor 2: the same draws, parameters, buffer."""
+    specs = dataclasses.replace(REPLAYING, repeat_useful=repeats), replay_spec
     one, two = (
-        replaying_step(tiny_config, tiny_params, batch, sizes=sizes, shards=4, old=(((4, 6, 1, 2), 1),))
+        replaying_step(tiny_config, tiny_params, batch, *specs, sizes=sizes, shards=4, old=(((4, 6, 1, 2), 1),))
         for sizes in ((1, 1, 1), (2, 2, 2))
     )
     assert one[2]["replay"]["ids"].tolist() == two[2]["replay"]["ids"].tolist() and one[2]["replay"]["share"] > 0

@@ -178,6 +178,12 @@ def test_the_rules_schedule():
     code, paper = RULE, dataclasses.replace(RULE, start="full", last_step=3)
     assert [code.num_fresh_at(s) for s in range(1, 6)] == [4, 4, 2, 2, 2] and code.num_replayed == 2
     assert [paper.num_fresh_at(s) for s in range(1, 6)] == [2, 2, 2, 4, 4]
+    # A gate that closes in step 3, the first of its round: whole batches from the next round on.
+    assert [code.num_fresh_at(s, ended=3) for s in range(1, 8)] == [4, 4, 2, 2, 4, 4, 4]
+    assert [paper.num_fresh_at(s, ended=2) for s in range(1, 4)] == [2, 2, 4]
+    gated = dataclasses.replace(paper, last_step=0, gate=1.0)
+    assert (gated.most_fresh(range(1, 9)), dataclasses.replace(gated, gate=0.0).most_fresh(range(1, 9))) == (4, 2)
+    assert gated.is_gated and not dataclasses.replace(gated, fresh_fraction=1.0).is_gated
     assert code.num_slots == 6 + 4 and dataclasses.replace(RULE, insert="useful").num_slots == 8
 
 
@@ -191,6 +197,29 @@ def test_draws_are_uniform():
     np.testing.assert_allclose(share[:5], 2 / 5, atol=0.03)
     assert not share[5:].any() and (ids[:, 0] != ids[:, 1]).all()
     np.testing.assert_allclose((ids == 4).mean(0), 1 / 5, atol=0.03)  # at either place
+
+
+def test_draws_follow_the_decay():
+    """Of groups of ages 1, 2 and 4 the chance of each pair, in its order, is that of two draws by exp(-age / tau)."""
+    buffer = replay.init(4, G, S, T, mesh())
+    for i, step in enumerate((4, 3, 1)):
+        buffer = replay.add(buffer, groups([i], [1], step), np.ones(1, bool), mesh())
+    keys = jax.random.split(jax.random.key(0), 20000)
+
+    def pairs(**how):
+        draw = functools.partial(replay.sample, n=2, step=5, mesh=mesh(), **how)
+        ids = np.asarray(jax.jit(lambda keys: jax.lax.map(lambda key: draw(buffer, key)[0].ids, keys))(keys))
+        return np.bincount(3 * ids[:, 0] + ids[:, 1], minlength=9).reshape(3, 3) / len(keys)
+
+    weight = np.exp(-np.array([1, 2, 4]) / 1.5)
+    chance = weight[:, None] * weight / weight.sum() / (weight.sum() - weight[:, None])
+    np.testing.assert_allclose(pairs(decay=1.5), chance * (1 - np.eye(3)), atol=0.012)
+    np.testing.assert_allclose(pairs(), (1 - np.eye(3)) / 6, atol=0.012)
+    # However old a group is, it is drawn where there is no other; none that is too old.
+    far = functools.partial(replay.sample, key=keys[0], n=4, step=1000, mesh=mesh(), decay=0.5)
+    assert far(jax.tree.map(jnp.copy, buffer))[1].sum() == 3
+    drawn, is_drawn, _ = far(buffer, max_age=996)
+    assert drawn.ids[is_drawn].tolist() == [0]
 
 
 def in_shards(buffer, shards):

@@ -141,7 +141,7 @@ def test_an_update_in_bfloat16_agrees_with_float32(mesh, prompts):
     rewards = np.tile(np.float32([1, 0, 0, 1]), (P, 1))
     moved = np.where(real, random.choice([-0.15, 0.15], real.shape), 0).astype(np.float32)  # ratios other than 1
     hyper = learner.UpdateSpec(
-        minibatches=1, micro_tokens=512, logits_chunk=128, clip=0.2, loss=losses.plain, ratio_cap=2.0,
+        minibatches=1, micro_tokens=512, logits_chunk=128, clip=(0.2, 0.2), loss=losses.plain, ratio_cap=2.0,
         advantage_std=True, aggregation="token", kl_coef=0.0, learning_rate=1e-3, warmup=0, betas=(0.9, 0.999),
         weight_decay=0.0, max_grad_norm=1.0, remat="full", rescore_fresh=False, temperature=1.0,
     )  # fmt: skip

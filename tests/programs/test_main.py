@@ -10,6 +10,7 @@ import pytest
 from dots_jax import experiment, main
 from dots_jax.core import command_line, config_rules, fields, files
 from dots_jax.core.errors import UserError
+from dots_jax.learner import UpdateSpec
 
 DEFAULT = "configs/quickstart.py"
 
@@ -78,6 +79,7 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.train.batch_size=33"], "does not divide"),
         (["--config.learner.aggregation=best"], "token, sequence"),
         (["--config.seed=1", "--config.learner.clip=1.0"], "between 0 and 1"),
+        (["--config.learner.clip=0.1,0.2,0.3"], "a list of 1 or 2, each a number between 0 and 1"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(args, said, capsys, tmp_path):
@@ -92,11 +94,13 @@ def test_mistakes_are_one_line_and_code_2(args, said, capsys, tmp_path):
 def test_flags_reach_the_function_from_any_directory(tmp_path):
     got = []
     args = ["--config.train.steps", "7", "--noconfig.learner.advantage_std", "--config.learner.betas=0.8,0.95"]
+    args.append("--config.learner.clip=0.3")
     assert command_line.run(lambda *a: got.append(a), DEFAULT, "help", args) == 0
     config, workdir = got[0]
     assert workdir == os.path.join("runs", "quickstart")
     assert (config.train.steps, config.learner.advantage_std) == (7, False)
     assert tuple(config.learner.betas) == (0.8, 0.95)
+    assert UpdateSpec.from_config(config).clip == (0.3, 0.3)
     assert config.data.name == "arithmetic" and os.listdir(tmp_path) and not os.path.exists("runs")
 
 
@@ -235,11 +239,14 @@ def test_presets():
         "dots_rr": ("dots", True),
         "rr,dots_paper": ("uniform", True),
     }
-    for config in methods.values():
+    modern = command_line.load(f"{DEFAULT}:grpo,modern")
+    assert (modern.learner.clip, modern.learner.aggregation, modern.learner.kl_coef) == ((0.2, 0.28), "token", 0.0)
+    assert modern.learner.drop_silent and not modern.learner.advantage_std and modern.replay.fresh_fraction == 1
+    for config in (*methods.values(), modern):
         experiment.check(config)
     with pytest.raises(UserError, match="only one of grpo, dots, rr, dots_rr at a time.*dots,rr"):
         command_line.load(f"{DEFAULT}:dots,rr")
-    with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper.*grpo, dots, rr, dots_rr"):
+    with pytest.raises(UserError, match="dots_papers.*dots_code, dots_paper, modern.*grpo, dots, rr, dots_rr"):
         command_line.load(f"{DEFAULT}:dots_papers")
 
 

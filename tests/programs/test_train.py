@@ -310,7 +310,7 @@ def test_started_again(whole, start, tmp_path):
     out, _ = finish(start(workdir))
     assert "is finished" in out and "held-out accuracy" in out
     _, err = finish(start(workdir, **{"learner.clip": 0.3, "train.steps": STEPS + 2}), 2)
-    assert err.startswith("error:") and err.count("\n") == 1 and "config.learner.clip=0.2, not 0.3" in err
+    assert err.startswith("error:") and err.count("\n") == 1 and "config.learner.clip=[0.2, 0.2], not [0.3]" in err
     log = (workdir / "metrics.jsonl").read_text()
     (workdir / "metrics.jsonl").write_text("")
     _, err = finish(start(workdir), 2)

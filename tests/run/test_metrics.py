@@ -130,17 +130,45 @@ def test_progress_keeps_the_last_measures_and_one_hundred_columns(capsys):
 
 
 def test_collapsed_weights_and_broken_numbers_are_said_once(capsys):
-    progress, fine = Progress(100), {"replay/share": 0.5, "replay/effective_sample_size": np.float32(0.9)}
-    progress.update(1, {"replay/share": 0.0, "replay/effective_sample_size": math.nan, "train/loss": 0.1})
+    progress, fine = Progress(100), {"replay/tokens": 500.0, "replay/effective_sample_size": np.float32(0.9)}
+    none = {"replay/tokens": 0.0, "replay/effective_sample_size": math.nan, "train/loss": 0.1}
+    progress.update(1, none)
     progress.update(2, fine | {"replay/kl_by_age": np.array([0.1, math.nan])})
-    assert capsys.readouterr().err == ""
-    for step in (3, 4):
+    for step in (3, 5, 7):
         progress.update(step, fine | {"replay/effective_sample_size": np.float32(0.31)})
+        progress.update(step + 1, none)
+        if step < 7:
+            assert capsys.readouterr().err == ""
+    for step in (9, 10):
+        progress.update(step, fine | {"replay/effective_sample_size": np.float32(0.3)})
         progress.update(step, fine | {"train/entropy_useful": np.float32(math.nan)})
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and all(line.startswith("warning: step 3: ") for line in lines)
-    assert "effective sample size 31%" in lines[0] and "learning_rate" in lines[0]
+    assert [line[:17] for line in lines] == ["warning: step 9: "] * 2
+    assert "effective sample size 43% in the last 5 steps" in lines[0] and "learning_rate" in lines[0]
     assert lines[1].endswith("train/entropy_useful: not a number")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_collapse_is_told_from_a_handful_of_tokens(capsys, seed):
+    """Ratios of a policy that has drifted, all of them, against near ones of which a few or a small step's are far."""
+
+    def warns(*steps):
+        progress = Progress(100)
+        for step, ratio in enumerate(steps, 1):
+            size = ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum())
+            progress.update(step, {"replay/tokens": float(len(ratio)), "replay/effective_sample_size": size})
+        return "have collapsed" in capsys.readouterr().err
+
+    random = np.random.default_rng(seed)
+    near, far = ([random.lognormal(0, width, 400) for _ in range(12)] for width in (0.2, 1.5))
+    outlier = [*near[:6], np.append(near[6], [120.0, 60.0]), *near[7:]]
+    assert not warns(*near)
+    assert not warns(*outlier)  # in that step the effective sample size is 5%
+    assert not warns(*near[:3], *(ratio[:9] for ratio in far[:4]), near[3])
+    assert not warns(*near[:6], *far[:2], *near[6:])  # too short a time
+    assert not warns(*far[:4])
+    assert warns(*far[:5])
+    assert warns(*near[:6], *far[:3])
 
 
 def test_a_round_that_teaches_nothing_is_said_once(capsys):
