@@ -80,13 +80,13 @@ def test_evaluation_labels_change_nothing_but_the_report(fitted, tmp_path):
     eval_questions = {f"question {i}" for i in rates.split(N, 0)["evaluation"]}
     assert len(table.embeddings) == N
     old = pq.read_table(f"{out.parent}/rates.parquet").to_pydict()
-    rates = [1 - r if q in eval_questions else r for q, r in zip(old["problem"], old["success_rate"], strict=True)]
+    flipped = [1 - r if q in eval_questions else r for q, r in zip(old["problem"], old["success_rate"], strict=True)]
 
     def other(x):
         x[rates.split(N, 0)["evaluation"]] *= -3
         return x
 
-    assert run(*make(tmp_path, embeddings=other, success_rate=rates)) == 0
+    assert run(*make(tmp_path, embeddings=other, success_rate=flipped)) == 0
     name = "predictor.safetensors"
     assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
     again = json.loads((tmp_path / "out" / "report.json").read_text())
