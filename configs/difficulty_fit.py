@@ -9,8 +9,12 @@ def get_config(recipe: str = "small"):
     """Fields of `python -m dots_jax.difficulty.fit`."""
     c = ConfigDict()
     c.seed = 0  # of the split, the initial weights and every draw
-    c.rates = ""  # parquet file with columns problem, policy, success_rate; also --rates=FILE
+    c.rates = ""  # parquet file with columns problem, policy, success_rate (and rollouts); also --rates=FILE
     c.embeddings = ""  # .npy [number of distinct problems, D], in order of first appearance; also --embeddings=FILE
+    c.features = True  # also ridge and kernel ridge regression that see the text; the predictor never does
+    c.folds = (
+        5  # of the policies, each held out in turn, with a predictor of its own; 0: leave-policies-out is left out
+    )
     c.references = 256  # measured questions that a prediction attends to, in training and in the report (M)
     c.calibration = "code"  # code | paper | none
     c.refit = True  # least-squares line through the references: released code True, paper False

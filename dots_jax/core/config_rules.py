@@ -187,6 +187,8 @@ FIT = {  # configs/difficulty_fit.py
     "seed": seed,
     "rates": text,
     "embeddings": text,
+    "features": flag,
+    "folds": whole(0),
     "references": whole(2, _ROWS),
     "calibration": calibration,
     "refit": flag,

@@ -5,8 +5,10 @@ Each is fitted on `embeddings` [n, D] with `labels` [n] and returns a function f
 
 import numpy as np
 
+from dots_jax.difficulty.features import Questions
+
 # Hyper-parameters worth trying, as arguments.
-RIDGE = ((10.0,), (30.0,), (100.0,), (300.0,), (1000.0,))  # penalty
+RIDGE = ((1.0,), (3.0,), (10.0,), (30.0,), (100.0,), (300.0,), (1000.0,))  # penalty
 KERNEL = tuple((scale, penalty) for scale in (1.0, 2.0, 4.0) for penalty in (0.3, 1.0, 3.0))
 ATTENTION = ((0.02,), (0.05,), (0.1,), (0.2,))  # temperature
 
@@ -21,11 +23,11 @@ def ridge(embeddings: np.ndarray, labels: np.ndarray, penalty: float, weights: n
     return lambda query: (query - centre) @ line + mean
 
 
-def kernel_ridge(embeddings: np.ndarray, labels: np.ndarray, scale: float, penalty: float):
-    """Kernel ridge regression with exp(-scale |x - y|^2) on embeddings of length 1."""
-    x, mean = _unit(embeddings), labels.mean()
-    weights = np.linalg.solve(_gaussian(x, x, scale) + penalty * np.eye(len(x), dtype=x.dtype), labels - mean)
-    return lambda query: _gaussian(_unit(query), x, scale) @ weights + mean
+def kernel_ridge(embeddings: np.ndarray | Questions, labels: np.ndarray, scale: float, penalty: float):
+    """Kernel ridge regression with exp(-scale |x - y|^2) on embeddings of length 1, or the kernel of `Questions`."""
+    mean, similar = labels.mean(), _kernel(embeddings, embeddings, scale)
+    weights = np.linalg.solve(similar + penalty * np.eye(len(similar), dtype=similar.dtype), labels - mean)
+    return lambda query: _kernel(query, embeddings, scale) @ weights + mean
 
 
 def raw_attention(embeddings: np.ndarray, labels: np.ndarray, temperature: float):
@@ -43,5 +45,14 @@ def _unit(x: np.ndarray):
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _gaussian(x: np.ndarray, y: np.ndarray, scale: float):
-    return np.exp(-scale * (2 - 2 * x @ y.T))
+def _kernel(x: np.ndarray | Questions, y: np.ndarray | Questions, scale: float):
+    return x.kernel(y, scale) if isinstance(x, Questions) else np.exp(-scale * (2 - 2 * _unit(x) @ _unit(y).T))
+
+
+# With ", text" they also see what `features` says of a question's text; `rates.Table.features` has it.
+REGRESSIONS = {
+    "ridge": (ridge, RIDGE),
+    "kernel ridge": (kernel_ridge, KERNEL),
+    "ridge, text": (ridge, RIDGE),
+    "kernel ridge, text": (kernel_ridge, KERNEL),
+}

@@ -1,11 +1,15 @@
 """What a question's text and its embedding say of its difficulty, as numbers for a regression. N questions."""
 
+import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import sparse  # which JAX requires
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_WORD = re.compile(r"\\?[a-z]+|\d+|[^\sa-z0-9]")
 _SENTENCE = re.compile(r"[.!?](?:\s|$)")
 SURFACE = (
     "characters",
@@ -44,6 +48,62 @@ def _counts(text: str) -> tuple[float, ...]:
         text.count("\\"),
         text.count("$"),
     )
+
+
+def words(texts: Sequence[str]) -> sparse.csr_array:
+    """Which words and pairs of words each text has, sparse float32 [N, terms], rows of length 1 or 0.
+
+    A term counts 1 + log(times) and by how few of the texts have it, log(N / number); those of one text alone are out.
+    """
+    documents = [Counter(_terms(text)) for text in texts]
+    frequency = Counter(term for document in documents for term in document)
+    columns = {term: i for i, term in enumerate(term for term, number in frequency.items() if number > 1)}
+    entries = [
+        (row, columns[term], (1 + np.log(times)) * np.log(len(texts) / frequency[term]))
+        for row, document in enumerate(documents)
+        for term, times in document.items()
+        if term in columns
+    ]
+    rows, places, values = np.array(entries, np.float64).reshape(-1, 3).T
+    length = np.sqrt(np.bincount(rows.astype(int), values**2, len(texts)))[rows.astype(int)]
+    values = (values / np.maximum(length, 1e-12)).astype(np.float32)
+    return sparse.csr_array((values, (rows.astype(int), places.astype(int))), (len(texts), max(len(columns), 1)))
+
+
+def _terms(text: str) -> list[str]:
+    single = _WORD.findall(text.lower())
+    return single + [f"{first} {second}" for first, second in zip(single, single[1:], strict=False)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """N questions as kernel ridge regression sees them: embeddings, `surface` and `words`."""
+
+    embeddings: np.ndarray  # float32 [N, D], rows of length 1
+    surface: np.ndarray  # float32 [N, 10]
+    words: sparse.csr_array  # float32 [N, terms]
+
+    def __getitem__(self, ids: np.ndarray) -> "Questions":
+        return Questions(self.embeddings[ids], self.surface[ids], self.words[ids])
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def kernel(self, other: "Questions", scale: float) -> np.ndarray:
+        """Similarity to M others, float32 [N, M]: the mean of a Gaussian of the embeddings (exp(-scale |x - y|^2)), one
+        of the surface (of deviation sqrt 10), and the cosine of the words.
+        """
+        parts = (
+            np.exp(-scale * _distances(self.embeddings, other.embeddings)),
+            np.exp(-_distances(self.surface, other.surface) / 20),
+            (self.words @ other.words.T).toarray(),
+        )
+        return sum(parts) / np.float32(3)
+
+
+def questions(embeddings: np.ndarray, texts: Sequence[str]) -> Questions:
+    """The questions of a regression from their embeddings [N, D] and texts."""
+    return Questions(_unit(embeddings), surface(texts), words(texts))
 
 
 def linear(embeddings: np.ndarray, texts: Sequence[str], width: int) -> np.ndarray:

@@ -16,14 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pyarrow.parquet as pq
 from ml_collections import ConfigDict
-from pyarrow import types
 
 from dots_jax.core import command_line, config_rules, files, picture, text
-from dots_jax.core.errors import UserError, first_line
-from dots_jax.difficulty import embed, measures, predictor
-from dots_jax.difficulty.baselines import ATTENTION, KERNEL, RIDGE, kernel_ridge, raw_attention, ridge
+from dots_jax.core.errors import UserError
+from dots_jax.difficulty import leave_out, predictor
+from dots_jax.difficulty.baselines import ATTENTION, REGRESSIONS, kernel_ridge, raw_attention
+from dots_jax.difficulty.rates import Predict, Table, mean, read, split
 from dots_jax.run import metrics
 
 HELP = """\
@@ -33,7 +32,8 @@ The default recipe distils kernel ridge regression on these rates; {default}:pap
 usage: python -m dots_jax.difficulty.fit --rates=FILE --embeddings=FILE [--workdir=DIR] [--config.FIELD=VALUE ...]
 
   --rates=FILE            parquet with columns problem, policy, success_rate (0 to 1); several policies may have
-                          measured a problem, one row each
+                          measured a problem, one row each; also rollouts, the number of
+                          completions behind a rate, from which the highest correlation possible is known
   --embeddings=FILE       .npy [distinct problems, D], in the order in which the problems first appear in the table
   --workdir=DIR           where everything is written (default: runs/<name of the config>)
   --config=FILE[:ARG]     the recipe (default: {default})
@@ -44,88 +44,7 @@ usage: python -m dots_jax.difficulty.fit --rates=FILE --embeddings=FILE [--workd
 In the workdir: predictor.safetensors, report.json, report.png.
 """
 FILES = (predictor.FILE, "report.json", "report.png")
-BASELINES = {
-    "raw attention": (raw_attention, ATTENTION),
-    "ridge": (ridge, RIDGE),
-    "kernel ridge": (kernel_ridge, KERNEL),
-}
-
-
-Predict = Callable[[int, np.ndarray], np.ndarray]  # (number of a policy, questions) -> difficulty
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Measured difficulties of N questions by one or several policies."""
-
-    embeddings: np.ndarray  # float32 [N, D]
-    policies: list[str]
-    difficulty: np.ndarray  # float32 [policies, N]; NaN: not measured
-
-    def ids_by_policy(self, questions: np.ndarray) -> list[np.ndarray]:
-        """Of each policy, those of `questions` that it has measured."""
-        return [questions[~np.isnan(labels[questions])] for labels in self.difficulty]
-
-
-def read(rates: str, embeddings: str) -> Table:
-    """The table of the two files; a problem that a policy measured twice gets the mean.
-
-    Raises UserError where a file cannot be read, a column is missing, a rate lies outside [0, 1], an embedding is not
-    finite, or there is not one embedding for each distinct problem.
-    """
-    names = ("problem", "policy", "success_rate")
-    if not rates:
-        raise UserError("--rates is missing; give --rates=FILE (--help shows the flags)")
-    try:
-        table = pq.read_table(rates)
-    except Exception as error:  # pyarrow has many
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"--rates={rates} cannot be read: {reason}; give a parquet file") from error
-    for name in names:
-        if name not in table.column_names:
-            raise UserError(f"--rates={rates} has no column {name}; it needs {', '.join(names)}")
-        kind = table.schema.field(name).type
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        numbers = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-        if types.is_nested(kind) or table[name].null_count or (name == "success_rate" and not numbers):
-            expected = "numbers" if name == "success_rate" else "texts"
-            raise UserError(
-                f"--rates={rates}: {name} is not a column of {expected} without gaps, but of {kind}; mend it"
-            )
-    try:
-        problems, policies, success = (table[name].to_pylist() for name in names)
-    except UnicodeDecodeError as error:
-        raise UserError(f"--rates={rates} holds text that is not UTF-8 ({error}); write it again") from error
-    success = np.asarray(success, np.float32)
-    bad = ~((success >= 0) & (success <= 1))
-    if bad.any():
-        row = bad.argmax()
-        raise UserError(f"--rates={rates}: success_rate of row {row} is {success[row]:g}, not within [0, 1]; mend it")
-    columns, rows = ({name: i for i, name in enumerate(dict.fromkeys(column))} for column in (problems, policies))
-    if not embeddings:
-        raise UserError("--embeddings is missing; give --embeddings=FILE (--help shows the flags)")
-    try:
-        x = embed.read(embeddings, len(columns))
-    except UserError as error:
-        raise UserError(f"--embeddings: {error} (a row for each distinct problem, as they first appear)") from error
-    at = [rows[name] for name in policies], [columns[name] for name in problems]
-    total, count = np.zeros((2, len(rows), len(columns)), np.float32)
-    np.add.at(total, at, 1 - success)
-    np.add.at(count, at, 1)
-    difficulty = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    return Table(x, [str(name) for name in rows], difficulty)
-
-
-def split(num_questions: int, seed: int) -> dict[str, np.ndarray]:
-    """Numbers of questions for "train", "validation" and "evaluation": none is in two, whoever measured it.
-
-    A fifth is held out, for the report only. A fifth of the rest is for validation, which chooses the stopping point
-    and every method's hyper-parameter.
-    """
-    order = np.random.default_rng([seed, 0]).permutation(num_questions)
-    eval_ids, rest = np.split(order, [num_questions // 5])
-    validation, train = np.split(rest, [len(rest) // 5])
-    return {"train": train, "validation": validation, "evaluation": eval_ids}
+BASELINES = {"raw attention": (raw_attention, ATTENTION)} | REGRESSIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,28 +166,21 @@ def fit(config: ConfigDict, workdir: str) -> dict:
         f"validation, {len(eval_ids):,} held out; {config.references} references",
         flush=True,
     )
+    table = table.with_text() if config.features else table
+    baselines = {name: how for name, how in BASELINES.items() if config.features or "text" not in name}
     labelled = _labelled(table, config, training, 2)
     judge = functools.partial(_judge, table, validation)
-    choices = {name: _best(make, grid, table, labelled[name], judge) for name, (make, grid) in BASELINES.items()}
-    curve = []
-
-    def on_epoch(epoch: int, params: dict, loss: float):
-        curve.append(_mean(judge(_adapter(config, table, params, labelled["predictor"])))["pearson"])
-        print(f"epoch {epoch}/{config.epochs}  loss {loss:.4f}  validation Pearson {curve[-1]:.3f}", flush=True)
-        return epoch - (_argmax(curve, 0) + 1) >= config.patience
-
-    train(config, table, training, choices["kernel ridge"], config.epochs, on_epoch)
-    epochs = _argmax(curve, config.epochs - 1) + 1
-    print(f"best after epoch {epochs}; training as long on training and validation questions", flush=True)
-    params = train(config, table, rest, choices["kernel ridge"], epochs, lambda *_: False)
+    choices = {name: _best(name, table, labelled[name], judge) for name in baselines}
+    params, curve = _learn(config, table, parts, choices["kernel ridge"], print)
     labelled = _labelled(table, config, rest, 3)
     predicted = {"predictor": _adapter(config, table, params, labelled["predictor"])}
-    predicted |= {name: _fitted(make, choices[name], table, labelled[name]) for name, (make, _) in BASELINES.items()}
+    predicted |= {name: _fitted(name, choices[name], table, labelled[name]) for name in baselines}
     by_policy = {name: _judge(table, eval_ids, predict) for name, predict in predicted.items()}
     report = {
-        "evaluation": {name: _mean(rows) for name, rows in by_policy.items()},
+        "evaluation": {name: mean(rows) for name, rows in by_policy.items()},
         "by_policy": {name: dict(zip(table.policies, rows, strict=True)) for name, rows in by_policy.items()},
-        "chosen": {name: list(values) for name, values in choices.items()} | {"epochs": epochs},
+        "leave_policies_out": _leave_out(config, table, parts),
+        "chosen": {name: list(values) for name, values in choices.items()} | {"epochs": _best_epoch(curve)},
         "validation_pearson": curve,
         "questions": {name: len(ids) for name, ids in parts.items()},
         "config": config.to_dict(),
@@ -282,6 +194,40 @@ def fit(config: ConfigDict, workdir: str) -> dict:
     _draw(paths[2], table, eval_ids, predicted, report)
     print(f"{report['seconds']:.0f} s; written: {', '.join(paths)}")
     return report
+
+
+def _learn(config: ConfigDict, table: Table, parts: dict, kernel: tuple, tell: Callable) -> tuple[dict, list[float]]:
+    """The predictor's parameters, trained on all but held-out questions, and the validation Pearson of each epoch.
+
+    A first training, on training questions alone, finds how many epochs are best.
+    """
+    training, validation, _ = parts.values()
+    references, curve = _labelled(table, config, training, 2)["predictor"], []
+
+    def on_epoch(epoch: int, params: dict, loss: float):
+        curve.append(mean(_judge(table, validation, _adapter(config, table, params, references)))["pearson"])
+        tell(f"epoch {epoch}/{config.epochs}  loss {loss:.4f}  validation Pearson {curve[-1]:.3f}", flush=True)
+        return epoch - (_argmax(curve, 0) + 1) >= config.patience
+
+    train(config, table, training, kernel, config.epochs, on_epoch)
+    epochs = _best_epoch(curve)
+    tell(f"best after epoch {epochs}; training as long on training and validation questions", flush=True)
+    return train(config, table, np.concatenate([training, validation]), kernel, epochs, lambda *_: False), curve
+
+
+def _leave_out(config: ConfigDict, table: Table, parts: dict[str, np.ndarray]) -> dict:
+    """`leave_out.report`; empty with one policy or one fold."""
+
+    def learn(others: Table) -> Callable:
+        judge = functools.partial(_judge, others, parts["validation"])
+        kernel = _best("kernel ridge", others, others.ids_by_policy(parts["train"]), judge)
+        params, _ = _learn(config, others, parts, kernel, lambda *_, **__: None)
+        return functools.partial(_predict, config, params, table.embeddings)
+
+    if min(config.folds, len(table.policies)) < 2:
+        return {}
+    print(f"leave-policies-out: {min(config.folds, len(table.policies))} folds of the policies", flush=True)
+    return leave_out.report(table, parts, config.folds, config.references, config.seed, learn)
 
 
 def _enough(config: ConfigDict, table: Table, parts: dict[str, np.ndarray]) -> None:
@@ -299,23 +245,25 @@ def _labelled(table: Table, config: ConfigDict, questions: np.ndarray, purpose: 
     """Of each method and policy the questions whose labels it gets: M references, or for a regression all."""
     rng, measured = np.random.default_rng([config.seed, purpose]), table.ids_by_policy(questions)
     references = [rng.choice(ids, config.references, False) for ids in measured]
-    return {"predictor": references, "raw attention": references, "ridge": measured, "kernel ridge": measured}
+    return {"predictor": references, "raw attention": references} | dict.fromkeys(REGRESSIONS, measured)
 
 
 def _adapter(config: ConfigDict, table: Table, params: dict, references: list[np.ndarray]) -> Predict:
     """A prediction from this policy's references."""
-
-    def predict(policy: int, ids: np.ndarray):
-        reference, x = references[policy], table.embeddings
-        labels = table.difficulty[policy][reference]
-        return np.asarray(predictor.predict(params, x[ids], x[reference], labels, config.calibration, config.refit))
-
-    return predict
+    predict = functools.partial(_predict, config, params, table.embeddings)
+    return lambda policy, ids: predict(ids, references[policy], table.difficulty[policy][references[policy]])
 
 
-def _fitted(make: Callable, values: tuple, table: Table, labelled: list[np.ndarray]) -> Predict:
+def _predict(
+    config: ConfigDict, params: dict, x: np.ndarray, ids: np.ndarray, references: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """The predictor's difficulty of the questions `ids`."""
+    return np.asarray(predictor.predict(params, x[ids], x[references], labels, config.calibration, config.refit))
+
+
+def _fitted(name: str, values: tuple, table: Table, labelled: list[np.ndarray]) -> Predict:
     """A prediction by what is fitted on this policy's `labelled` questions."""
-    x = table.embeddings
+    make, x = BASELINES[name][0], table.sees(name)
     made = [make(x[ids], labels[ids], *values) for ids, labels in zip(labelled, table.difficulty, strict=True)]
     return lambda policy, ids: made[policy](x[ids])
 
@@ -323,18 +271,17 @@ def _fitted(make: Callable, values: tuple, table: Table, labelled: list[np.ndarr
 def _judge(table: Table, questions: np.ndarray, predict: Predict) -> list[dict]:
     """The measures of each policy on `questions`."""
     measured = table.ids_by_policy(questions)
-    return [measures.report(predict(i, ids), table.difficulty[i][ids]) for i, ids in enumerate(measured)]
+    return [table.judge(policy, ids, predict(policy, ids)) for policy, ids in enumerate(measured)]
 
 
-def _mean(rows: list[dict]) -> dict:
-    """Over the policies for which a measure is defined; a correlation with equal labels is not."""
-    values = {name: [row[name] for row in rows if np.isfinite(row[name])] for name in rows[0]}
-    return {name: float(np.mean(v)) if v else np.nan for name, v in values.items()}
+def _best(name: str, table: Table, labelled: list[np.ndarray], judge: Callable) -> tuple:
+    """The values of the method's grid with the highest Pearson correlation."""
+    grid = BASELINES[name][1]
+    return grid[_argmax([mean(judge(_fitted(name, values, table, labelled)))["pearson"] for values in grid], 0)]
 
 
-def _best(make: Callable, grid: tuple, table: Table, labelled: list[np.ndarray], judge: Callable) -> tuple:
-    """The values of the grid with the highest Pearson correlation."""
-    return grid[_argmax([_mean(judge(_fitted(make, values, table, labelled)))["pearson"] for values in grid], 0)]
+def _best_epoch(curve: list[float]) -> int:
+    return _argmax(curve, len(curve) - 1) + 1
 
 
 def _argmax(values: list[float], default: int) -> int:
@@ -343,27 +290,48 @@ def _argmax(values: list[float], default: int) -> int:
 
 
 def _print(report: dict) -> None:
-    rows = report["evaluation"]
-    columns = list(rows["predictor"])
-    cells = [[name, *(f"{row[column]:.3f}" for column in columns)] for name, row in rows.items()]
-    print("\n" + text.table([["held-out questions", *columns], *cells]), flush=True)
+    tables = {"held-out questions": report["evaluation"]}
+    for kind, methods in report["leave_policies_out"].items():
+        name = f"held-out policies, questions {kind}"
+        tables[name] = {method: mean(list(rows.values())) for method, rows in methods.items()}
+    for name, rows in tables.items():
+        columns = list(rows["predictor"])
+        cells = [[method, *map(_cell, row.values())] for method, row in rows.items()]
+        print("\n" + text.table([[name, *columns], *cells]), flush=True)
+
+
+def _cell(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
 
 
 def _draw(path: str, table: Table, eval_ids: np.ndarray, predicted: dict[str, Predict], report: dict) -> None:
-    """Predicted against measured difficulty, with the means of ten equal bins, for each method."""
+    """Predicted against measured difficulty, with the means of ten equal bins, for each method.
+
+    Below, where policies were held out, the Pearson correlation of each of them by each method.
+    """
     measured = list(enumerate(table.ids_by_policy(eval_ids)))
     d = np.concatenate([table.difficulty[policy][ids] for policy, ids in measured])
-    with picture.draw(path, 3.4 * len(predicted), 3.6) as figure:
+    left_out = report["leave_policies_out"]
+    rows = 2 if left_out else 1
+    with picture.draw(path, 3.4 * len(predicted), 3.6 * rows) as figure:
         for i, (name, predict) in enumerate(predicted.items()):
             p = np.concatenate([predict(policy, ids) for policy, ids in measured])
             bins = np.array_split(np.argsort(p), 10)
-            axis = figure.add_subplot(1, len(predicted), i + 1)
+            axis = figure.add_subplot(rows, len(predicted), i + 1)
             axis.plot([0, 1], [0, 1], color="#9aa0a6", linewidth=0.8)
             axis.scatter(p, d, s=4, alpha=0.25, color="#2e6f95", linewidths=0)
             axis.plot([p[b].mean() for b in bins], [d[b].mean() for b in bins], "o-", color="#d1495b", markersize=4)
             pearson = report["evaluation"][name]["pearson"]
             axis.set(title=f"{name}: Pearson {pearson:.3f}", xlabel="predicted difficulty", ylabel="measured")
             axis.set_xlim(0, 1)
+        for i, (kind, methods) in enumerate(left_out.items()):
+            axis = figure.add_subplot(rows, 2, 3 + i)
+            for at, by_policy in enumerate(methods.values()):
+                pearson = [row["pearson"] for row in by_policy.values()]
+                axis.plot(pearson, [at] * len(pearson), "o", color="#2e6f95", markersize=4, alpha=0.5)
+                axis.plot(mean(list(by_policy.values()))["pearson"], at, "|", color="#d1495b", markersize=14)
+            axis.set_yticks(range(len(methods)), methods)
+            axis.set(title=f"held-out policies, questions {kind}", xlabel="Pearson of each policy")
 
 
 def main(argv: list[str] | None = None) -> int:
