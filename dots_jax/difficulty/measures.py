@@ -29,6 +29,20 @@ def report(predicted: np.ndarray, measured: np.ndarray, target: float = 0.5) -> 
     }
 
 
+def ceiling(measured: np.ndarray, rollouts: np.ndarray | float) -> float:
+    """The highest Pearson correlation with rates of G `rollouts` [Q] that the true difficulties p themselves reach.
+
+    sqrt(Var p / Var m): Var p is that of the measured m, less the binomial noise, which is the mean of
+    m (1 - m) / (G - 1). In expectation this is sqrt(Var p / (Var p + E[p (1 - p)] / G)).
+    NaN where it is not defined: fewer than two questions, equal rates, a G below 2, which shows no noise.
+    """
+    m, g = np.broadcast_arrays(np.asarray(measured, np.float64), rollouts)
+    if m.size < 2 or np.ptp(m) == 0 or g.min() < 2:
+        return np.nan
+    variance = m.var(ddof=1)
+    return float(np.sqrt(max(variance - (m * (1 - m) / (g - 1)).mean(), 0.0) / variance))
+
+
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.nan
