@@ -45,8 +45,8 @@ class PredictedRound:
     new: np.ndarray  # bool [M], never measured before the prediction; of the others an older label took part in the fit
 
 
-class Run:
-    """A workdir of `dots_jax.main`. Raises UserError where it holds no run that predicts difficulty."""
+class Workdir:
+    """What any run of `dots_jax.main` has measured of its questions. Raises UserError where `workdir` holds none."""
 
     def __init__(self, workdir: str):
         self.workdir, path = workdir, f"{workdir}/{metrics.GROUPS}"
@@ -55,8 +55,6 @@ class Run:
         steps = [row["step"] for row in metrics.read(workdir)][1:]
         if not self.groups or [row["step"] for row in self.groups][: len(steps)] != steps:
             raise UserError(f"{path} lacks steps of {metrics.FILE}; give a workdir that is whole")
-        if not any("predicted" in row for row in self.groups):
-            raise UserError(f"{path} holds no predictions; give a run whose selector predicts difficulty")
         self._root = sources.root(self.config.data.root)
         self._policy = source.of_config(self.config.policy, self._root, workdir, self.config.seed)
         self.questions = data.load(self.config, tok.load(self._policy))[0]
@@ -69,6 +67,16 @@ class Run:
         path = source.find(named, self._root) if named else self._policy
         family = families.find(self.config.policy.family) if path == self._policy else None
         return embed.load(path, self.questions.texts, self.config.embedding, family=family)
+
+
+class Run(Workdir):
+    """A run that predicts difficulty. Raises UserError where `workdir` holds none."""
+
+    def __init__(self, workdir: str):
+        super().__init__(workdir)
+        if not any("predicted" in row for row in self.groups):
+            path = f"{workdir}/{metrics.GROUPS}"
+            raise UserError(f"{path} holds no predictions; give a run whose selector predicts difficulty")
 
     @functools.cached_property
     def params(self) -> dict:

@@ -45,12 +45,7 @@ class Greso(Uniform):
         keep = np.maximum(np.where(state["kind"] < 0, 1.0, state["chance"][state["kind"]] ** state["streak"]), _RARELY)
         while len(kept) < n:
             key, epoch, skip = jax.random.split(key, 3)
-            ids, order, used = take(order, used, epoch, n)
-            left = np.asarray(jax.random.uniform(skip, (n,))) < keep[ids]
-            surplus = max(0, len(kept) + left.sum() - n)
-            if surplus:  # what follows the last one kept stays in the epoch
-                last = np.flatnonzero(left)[-1 - surplus]
-                used, left = used - (n - 1 - last), left[: last + 1]
-                ids = ids[: last + 1]
+            ids, order, used = take(order, used, epoch, n - len(kept))
+            left = np.asarray(jax.random.uniform(skip, (n,)))[: len(ids)] < keep[ids]
             kept = np.concatenate([kept, ids[left]])
         return kept, state | {"order": order, "used": np.int32(used)}

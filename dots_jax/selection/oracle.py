@@ -43,7 +43,9 @@ class Oracle(Selector):
         """Keeps what it asked for."""
         if not measured.is_reference:
             return state
-        return {"difficulty": (1 - measured.rate).astype(np.float32), "rollouts": np.int32(measured.rollouts)}
+        difficulty = state["difficulty"].copy()
+        difficulty[measured.ids] = 1 - measured.rate
+        return {"difficulty": difficulty, "rollouts": np.int32(measured.rollouts)}
 
     def predict(self, state: dict):
         """Difficulty as measured and its standard error."""

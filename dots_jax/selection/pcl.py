@@ -1,5 +1,7 @@
 """PCL: a value head says which of four times as many candidates are nearest the target (arXiv 2510.01135)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,20 +35,7 @@ class Pcl(Selector):
         x, p = context.embeddings(), config.predictor
         x = x - x.mean(0)
         self._x = jnp.asarray(x / np.sqrt(np.maximum((x**2).mean(), 1e-12)))
-        optimizer = optax.adamw(p.learning_rate, weight_decay=p.weight_decay)
-
-        @jax.jit
-        def fit(params: dict, optimizer_state: optax.OptState, ids: jax.Array, rate: jax.Array):
-            def step(carry: tuple, _):
-                params, state = carry
-                grads = jax.grad(lambda w: ((_value(w, self._x[ids]) - rate) ** 2).mean())(params)
-                updates, state = optimizer.update(grads, state, params)
-                return (optax.apply_updates(params, updates), state), None
-
-            params, optimizer_state = jax.lax.scan(step, (params, optimizer_state), None, p.steps)[0]
-            return params, optimizer_state, 1 - _value(params, self._x)
-
-        self._optimizer, self._fit = optimizer, fit
+        self._optimizer, self._steps = (p.learning_rate, p.weight_decay), p.steps
 
     def init(self) -> dict:
         """A head that says one half."""
@@ -54,12 +43,13 @@ class Pcl(Selector):
         W = self.config.predictor.width
         first = jax.random.normal(jax.random.fold_in(self.context.key, 1), (D, W)) / np.sqrt(D)
         params = {"in": first, "bias": jnp.zeros(W), "out": jnp.zeros(W), "shift": jnp.zeros(())}
-        state = {"params": params, "optimizer": self._optimizer.init(params)}
+        state = {"params": params, "optimizer": _adamw(*self._optimizer).init(params)}
         return jax.tree.map(np.asarray, state) | {"predicted": np.full(N, 0.5, np.float32)}
 
     def observe(self, state: dict, measured: Measured):
         """Trains the head on the groups."""
-        fitted = self._fit(state["params"], state["optimizer"], measured.ids, jnp.float32(measured.rate))
+        args = self._x, measured.ids, jnp.float32(measured.rate), self._optimizer, self._steps
+        fitted = _fit(state["params"], state["optimizer"], *args)
         return dict(zip(("params", "optimizer", "predicted"), jax.tree.map(np.asarray, fitted), strict=True))
 
     def propose(self, state: dict, key: jax.Array, n: int, step: int):
@@ -75,3 +65,24 @@ class Pcl(Selector):
 
 def _value(w: dict, x: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(jnp.tanh(x @ w["in"] + w["bias"]) @ w["out"] + w["shift"])
+
+
+def _adamw(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+    return optax.adamw(learning_rate, weight_decay=weight_decay)
+
+
+@functools.partial(jax.jit, static_argnames=("optimizer", "steps"))
+def _fit(
+    params: dict, state: optax.OptState, x: jax.Array, ids: jax.Array, rate: jax.Array, optimizer: tuple, steps: int
+) -> tuple[dict, optax.OptState, jax.Array]:
+    """The head after so many steps of AdamW (learning rate, weight decay) on (V - r)^2, its state, and 1 - V of all."""
+    adamw = _adamw(*optimizer)
+
+    def step(carry: tuple, _):
+        params, state = carry
+        grads = jax.grad(lambda w: ((_value(w, x[ids]) - rate) ** 2).mean())(params)
+        updates, state = adamw.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    params, state = jax.lax.scan(step, (params, state), None, steps)[0]
+    return params, state, 1 - _value(params, x)

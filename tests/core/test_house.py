@@ -47,7 +47,15 @@ FLOORS = (  # a room knows those on lower floors, and itself
     ("run",),
     ("experiment", "analysis"),
     ("train", "plan"),
-    ("main", "evaluate", "report", "explore", "pretrain", "difficulty.fit"),  # programs, which nobody imports
+    (
+        "main",
+        "evaluate",
+        "report",
+        "explore",
+        "pretrain",
+        "simulate",
+        "difficulty.fit",
+    ),  # programs, which nobody imports
 )
 
 

@@ -110,6 +110,8 @@ def test_greso(make):
     assert abs(share - 1 / 9) < 4 * np.sqrt(1 / 9 * 8 / 9 / len(drawn))
     first = [i for i in drawn[:200] if i >= 200]
     assert len(set(first)) == len(first)  # an epoch's questions come once
+    counts = np.bincount(drawn, minlength=400)[200:]  # 420 draws: two epochs of these, and the end of one is no end
+    assert set(counts) <= {1, 2, 3} and np.ptp(counts) <= 1
     assert greso._AIM.tolist() == pytest.approx([1 / 12, 1 / 6])
 
 

@@ -1,0 +1,14 @@
+"""How `python -m dots_jax.simulate` makes selectors: the fields of a run, with the quickstart's small predictor."""
+
+from configs import quickstart
+
+
+def get_config():
+    """Every visit of the history is a selection round of one step, all of whose groups are generated."""
+    c = quickstart.get_config("dots")
+    c.name = "simulate"
+    c.selection.interval = 1  # visits are rounds, whatever is given here
+    c.selection.references = 64  # M; also --references
+    c.selection.reuse_references = 0
+    c.train.batch_size = 128  # B; also --batch
+    return c
