@@ -256,7 +256,7 @@ def _claims(pairs: list[tuple[MethodRun, MethodRun]], target: float) -> dict[str
 
 def mean_interval(values: list[float]) -> dict[str, float]:
     """Mean of n values and its 95% interval by Student's t; NaN where there are fewer than two."""
-    values = [x for x in values if not math.isnan(x)]
+    values = [float(x) for x in values if not math.isnan(x)]
     if len(values) < 2:
         return {"value": values[0] if values else math.nan, "low": math.nan, "high": math.nan, "seeds": len(values)}
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
