@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
     c.selection.head = "ridge"  # what predicts from features in posterior: ridge | kernel | adapter
     c.selection.features = 64  # components of the embedding for ridge, landmarks for kernel
     c.selection.kappa = 0.0  # completions that this prediction counts for beside those measured; 0: fitted
+    c.selection.caution = 0.0  # posterior deviations that are added to the distance from the target
     c.selection.per_token = False  # posterior: by the chance of a mixed group per expected token, not near the target
     c.selection.rates = ""  # bots: .npy [N, 2], success rates of a weak and a strong policy; "": without them
     c.selection.max_draws = 10  # of a step, until all its groups are mixed: dapo, speed

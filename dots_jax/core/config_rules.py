@@ -75,6 +75,7 @@ RUN = {  # configs/common.py
     "selection.head": one_of("ridge", "kernel", "adapter"),
     "selection.features": whole(1, _WIDTH),
     "selection.kappa": not_negative,
+    "selection.caution": not_negative,
     "selection.per_token": flag,
     "selection.rates": text,
     "selection.max_draws": whole(1, 1000),

@@ -23,6 +23,9 @@ _GROUP = 8.0  # completions that the length predicted from features counts for
 class Posterior(Selector):
     """Draws questions whose posterior mean is near the target, or whose groups promise most per token.
 
+    With `selection.caution` the distance from the target grows by so many posterior deviations: what is surely near is
+    drawn before what may be, and so comes back sooner.
+
     State: "counts", a `Counts`; "predicted", "spread" float32 [N], posterior mean and deviation of the difficulty;
     "kappa" float32 []; "references" int32 [M], the round's, one where there are none; "dots", the state of `Dots`, with
     the head "adapter".
@@ -83,7 +86,7 @@ class Posterior(Selector):
         mean = a / (a + b)
         spread = np.sqrt(mean * (1 - mean) / (a + b + 1))
         state = state | {"kappa": np.float32(kappa), "predicted": np.float32(1 - mean), "spread": np.float32(spread)}
-        distance = np.abs(state["predicted"] - c.target)
+        distance = np.abs(state["predicted"] - c.target) + c.caution * state["spread"]
         if c.per_token:
             worth = mixed_chance(a, b, self.config.rollout.group_size) / self._expected_tokens(counts)
             distance = 1 - worth / worth.max()
