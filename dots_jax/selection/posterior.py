@@ -70,7 +70,7 @@ class Posterior(Selector):
         """Adds all groups, whoever asked for them."""
         state = state | {"counts": state["counts"].add(measured, self._decay)}
         if measured.is_reference:
-            state["references"] = measured.ids
+            state["references"] = np.resize(measured.ids, len(state["references"]))  # fewer are repeated
         return state | ({"dots": self._dots.observe(state["dots"], measured)} if self._dots else {})
 
     def propose(self, state: dict, key: jax.Array, n: int, step: int):
