@@ -17,6 +17,7 @@ REPLAY = {  # beside each of three selectors
     "": "--config.replay.fresh_fraction=1",
     "+paper": "--config.replay.fresh_fraction=0.5 --config.replay.last_step=0 --config.replay.start=full "
     "--config.replay.insert=useful --config.learner.loss=plain",
+    "+early": "--config.replay.fresh_fraction=0.5",
     "+gated": "--config.replay.fresh_fraction=0.5 --config.replay.last_step=0 --config.replay.gate=0.5",
 }
 SELECTORS = {
@@ -72,7 +73,7 @@ def numbers(text: str) -> list[int]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", required=True, help="with commas between: a selector, with +paper or +gated")
+    parser.add_argument("--methods", required=True, help="with commas between: a selector, and +paper, +early or +gated")
     parser.add_argument("--seeds", required=True, type=numbers, help="such as 0-7,11")
     parser.add_argument("--rates", default="1e-4", help="learning rates")
     parser.add_argument("--out", default="runs/selectors", help="where the workdirs are")

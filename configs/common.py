@@ -59,10 +59,10 @@ def get_config() -> ConfigDict:
     c.selection.references = 256  # questions whose difficulty is measured in each round (M)
     c.selection.reuse_references = 0  # how many, nearest to alpha, a round's first step trains on; released code 0
     c.selection.decay = 0.95  # in a round, of what has been measured: posterior, mopps, bots, graph
-    c.selection.head = "ridge"  # what predicts from features in posterior: ridge | kernel | adapter
-    c.selection.features = 64  # components of the embedding for ridge, landmarks for kernel
+    c.selection.head = "kernel"  # what predicts from features in posterior: kernel | ridge | adapter
+    c.selection.features = 256  # landmarks for kernel, components of the embedding for ridge
     c.selection.kappa = 0.0  # completions that this prediction counts for beside those measured; 0: fitted
-    c.selection.caution = 0.0  # posterior deviations that are added to the distance from the target
+    c.selection.caution = 0.8  # posterior deviations that are added to the distance from the target
     c.selection.per_token = False  # posterior: by the chance of a mixed group per expected token, not near the target
     c.selection.rates = ""  # bots: .npy [N, 2], success rates of a weak and a strong policy; "": without them
     c.selection.max_draws = 10  # of a step, until all its groups are mixed: dapo, speed
