@@ -272,7 +272,7 @@ class Footprint:
             "logits": 3 * 4 * min(c.learner.logits_chunk, rows.tokens) * V,  # log-probs, what is hit, and the slope
         }
         backward = {
-            "gathered": self._gathered(size),
+            "gathered": self._gathered(size) + 4 * head * (2 - m.tie_embeddings),  # with the tables' gradients
             "activations": saved + self._packed_layer(rows),
         }
         return {"loss": held | loss, "backward": held | backward}
