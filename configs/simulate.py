@@ -1,6 +1,6 @@
 """How `python -m dots_jax.simulate` makes selectors: the fields of a run, with the quickstart's small predictor."""
 
-from configs import quickstart
+from configs import common, quickstart
 
 
 def get_config():
@@ -10,5 +10,6 @@ def get_config():
     c.selection.interval = 1  # visits are rounds, whatever is given here
     c.selection.references = 64  # M; also --references
     c.selection.reuse_references = 0
+    c.selection.caution = common.get_config().selection.caution  # the quickstart's suits its pool
     c.train.batch_size = 128  # B; also --batch
     return c
