@@ -34,9 +34,8 @@ SELECTORS = {
     "per_token": "--config.selection.name=posterior --config.selection.per_token=True",
     "speed": "",
     "oracle": "",
-    "random": "--config.selection.name=uniform --config.learner.loss=benchmarks/control.py:random",
+    "signs": "--config.selection.name=uniform --config.learner.loss=benchmarks/control.py:signs",
 }
-RATES = (5e-5, 1e-4, 2e-4)
 
 
 def flags(method: str) -> list[str]:
@@ -73,7 +72,9 @@ def numbers(text: str) -> list[int]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", required=True, help="with commas between: a selector, and +paper, +early or +gated")
+    parser.add_argument(
+        "--methods", required=True, help="with commas between: a selector, and +paper, +early or +gated"
+    )
     parser.add_argument("--seeds", required=True, type=numbers, help="such as 0-7,11")
     parser.add_argument("--rates", default="1e-4", help="learning rates")
     parser.add_argument("--out", default="runs/selectors", help="where the workdirs are")

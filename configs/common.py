@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     c.selection.temperature = 1e-3  # of that draw (tau)
     c.selection.references = 256  # questions whose difficulty is measured in each round (M)
     c.selection.reuse_references = 0  # how many, nearest to alpha, a round's first step trains on; released code 0
-    c.selection.decay = 0.95  # in a round, of what has been measured: posterior, mopps, bots, graph
+    c.selection.decay = 0.95  # of counts: in a round (posterior, graph), a batch (bots), a measurement (mopps)
     c.selection.head = "kernel"  # what predicts from features in posterior: kernel | ridge | adapter
     c.selection.features = 256  # landmarks for kernel, components of the embedding for ridge
     c.selection.kappa = 0.0  # completions that this prediction counts for beside those measured; 0: fitted
@@ -115,7 +115,7 @@ def get_config() -> ConfigDict:
     c.learner.minibatches = 8  # optimizer steps per training step
     c.learner.micro_tokens = 8192  # per forward and backward pass, on each device; at least a row's
     c.learner.logits_chunk = 2048  # of them whose logits exist at once
-    c.learner.clip = (0.2, 0.2)  # epsilon below and above a ratio of 1; one number: both
+    c.learner.clip = (0.2, 0.2)  # epsilon below and above a ratio of 1; on the command line one number: both
     c.learner.loss = "decoupled"  # replayed groups: decoupled (code) | plain (paper) | truncated_is | FILE.py:NAME
     c.learner.ratio_cap = 2.0  # of the ratio of proximal to behaviour policy: in "truncated_is", and with rescore_fresh
     c.learner.advantage_std = True  # divide by the group's standard deviation (released code); False: paper

@@ -18,7 +18,7 @@ def get_config(which: str = "dots_rr"):
     c.data.seed = 0  # the policy has never seen this seed's held-out questions; of another's it may have seen some
 
     c.selection.temperature = 0.03  # a draw as sharp as the paper's comes back to few questions of so small a pool
-    c.selection.caution = 0.5  # at 1 this pool's questions come back too often
+    c.selection.caution = 0.5  # more of it brings questions back too often here
     c.selection.references = 8
     c.selection.reuse_references = 4
     c.embedding.dtype = "float32"

@@ -110,13 +110,13 @@ def roll_out(exp: Experiment, state: RunState, ids: np.ndarray, step: int, log: 
         if draw:
             key = jax.random.fold_in(exp.stream(Purpose.SELECTION, step), draw)
             ids, selector_state = selector.propose(selector_state, key, len(ids), step)
-        phase = "refill" if draw else "fresh"
+        phase = "screening" if selector.screening else "refill" if draw else "fresh"
         new = exp.roll_out(state, ids, Purpose.ROLLOUT, step, phase, draw, selector.screening)
         selector_state = selector.observe(selector_state, new.measured(step, is_reference=False))
         if draw:
             order = np.argsort(~np.append(groups.mixed, new.mixed), kind="stable")  # the mixed ones first
-            log.note_discarded(groups.joined(new, order[len(ids) :]).measured(step, is_reference=False))
-            new = groups.joined(new, order[: len(ids)])
+            new, left = (groups.joined(new, part) for part in (order[: len(ids)], order[len(ids) :]))
+            log.note_discarded(left.measured(step, is_reference=False))
         groups = new
         if groups.mixed.all():
             break

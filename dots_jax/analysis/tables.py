@@ -24,10 +24,10 @@ rollouts counted; seconds: without compilation and evaluation; what an oracle me
 last evaluation that these runs share. At equal tokens: interpolated between evaluations, at what the cheapest run
 generated in all; less baseline's with the standard error over common seeds. Useful groups: mean over all steps;
 waste: silent groups, rolled out and without a gradient, references and discarded ones too, for 1,000 generated tokens;
-saved: median over seeds of 1 - cost / baseline's cost, its interval by order, seeds that neither reaches left out; as
-on an H100: the seconds that benchmarks/README.md's rates for 1.5B parameters give for the tokens generated, trained on
-and scored. "Cannot tell": the interval holds zero.
-Pearson: mean over selection rounds.
+saved: median over seeds of 1 - cost / baseline's cost, its interval by order; of a baseline's run that never reaches
+the target all that it has cost counts, a lower bound; as on an H100: predicted seconds for the tokens generated,
+trained on and scored, by rates measured with 1.5B parameters (benchmarks/README.md). "Cannot tell": the interval holds
+zero. Pearson: mean over selection rounds.
 """
 
 

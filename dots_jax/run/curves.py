@@ -58,6 +58,7 @@ PHASE_COLORS = {  # of the ledger
     "reference": "#d55e00",
     "fresh": "#0072b2",
     "refill": "#56b4e9",
+    "screening": "#7a5230",
     "update": "#e69f00",
     "score": "#cc79a7",
     "evaluation": "#009e73",

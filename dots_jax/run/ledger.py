@@ -7,8 +7,19 @@ import time
 
 import jax
 
-PHASES = ("reference", "fresh", "refill", "update", "score", "evaluation", "compile", "other", "cost_excluded")
-SAMPLING = ("reference", "fresh", "refill")  # phases whose tokens a method pays for
+PHASES = (
+    "reference",
+    "fresh",
+    "refill",
+    "screening",
+    "update",
+    "score",
+    "evaluation",
+    "compile",
+    "other",
+    "cost_excluded",
+)
+SAMPLING = ("reference", "fresh", "refill", "screening")  # phases whose tokens a method pays for
 KINDS = ("generated", "trained", "scored")
 
 _COMPILE_EVENTS = {

@@ -102,12 +102,10 @@ class RunLog(contextlib.ExitStack):
 
     def note_discarded(self, groups: Measured) -> None:
         """Notes groups that were rolled out and are not trained on."""
-        ids, successes = self._record.get("discarded_ids", []), self._record.get("discarded_successes", [])
-        self._record |= {
-            "discarded_ids": [*ids, *groups.ids],
-            "discarded_successes": [*successes, *_whole(groups.successes)],
-            "discarded_rollouts": groups.rollouts,
-        }
+        new = {"ids": groups.ids, "successes": _whole(groups.successes), "tokens": groups.tokens}
+        for name, values in new.items():
+            self._record[f"discarded_{name}"] = [*self._record.get(f"discarded_{name}", []), *values]
+        self._record["discarded_rollouts"] = groups.rollouts
 
     def note_fresh(self, step: int, fresh, verdicts, prediction, round) -> dict:
         """Notes a step's fresh groups; returns what is measured of them, and how well a whole round was predicted."""
@@ -129,17 +127,20 @@ class RunLog(contextlib.ExitStack):
             "train/reward": rewards.mean(),
             "train/useful_groups": fresh.mixed.mean(),
             "train/discarded_groups": len(self._record.get("discarded_ids", ())),
-            **self._silent(fresh),
+            **self._silent(fresh, len(fresh.ids) - len(verdicts)),
             "train/completion_tokens": float(rollouts.lengths.mean()),
             "train/truncated": 1 - float(rollouts.finished.mean()),
             **{f"verdicts/{name}": share for name, share in shares(verdicts).items()},
         }
 
-    def _silent(self, fresh) -> dict[str, int]:
-        """How many groups were rolled out for a step, and how many of them have no gradient."""
-        r = self._record
-        measured = dict(zip(r.get("reference_ids", ()), r.get("reference_successes", ()), strict=True))
-        rates = [n / r["rollouts"] for i, n in measured.items() if i not in fresh.ids]
+    def _silent(self, fresh, reused: int) -> dict[str, int]:
+        """How many groups were rolled out and paid for in a step, and how many of them have no gradient.
+
+        The first `reused` fresh ones are references, which count once.
+        """
+        r, again = self._record, set(fresh.ids[:reused].tolist())
+        measured = zip(r.get("reference_ids", ()), r.get("reference_successes", ()), strict=True)
+        rates = [n / r["rollouts"] for i, n in measured if i not in again and not self._exp.selector.cost_excluded]
         rates += [n / r["discarded_rollouts"] for n in r.get("discarded_successes", ())]
         silent = sum(rate in (0, 1) for rate in rates) + (~fresh.mixed).sum()
         return {"train/groups": len(rates) + len(fresh.ids), "train/silent_groups": int(silent)}

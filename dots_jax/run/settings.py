@@ -32,7 +32,10 @@ FREE = (
 )
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
-    *(f"replay.{name}" for name in ("capacity", "insert", "max_age", "draw_once", "positive_only")),
+    *(
+        f"replay.{name}"
+        for name in ("capacity", "insert", "max_age", "decay", "draw_once", "positive_only", "scale_by_age")
+    ),
     *("rollout.group_size", "rollout.max_tokens"),
 )
 

@@ -39,7 +39,8 @@ class Bots(Mopps):
 
     def observe(self, state: dict, measured: Measured):
         """The update above, of all questions."""
-        decay, rho, G = self.config.selection.decay, _RHO if self._rates is not None else 0.0, measured.rollouts
+        rho, G = _RHO if self._rates is not None else 0.0, measured.rollouts
+        decay = 1.0 if measured.is_reference else self.config.selection.decay  # once a batch
         s, m = (np.zeros(self.context.num_questions, np.float32) for _ in "sm")
         np.add.at(s, measured.ids, np.float32(measured.successes))
         np.add.at(m, measured.ids, np.float32(G))

@@ -18,7 +18,8 @@ class Graph(Selector):
     Of question i with s_i successes of n_i completions (decayed), W the mutual nearest neighbours among embeddings:
     q_ik ~ exp(beta sum_j W_ij q_jk + s_i E log theta_k + (n_i - s_i) E log(1 - theta_k)), theta_k ~ Beta(a_k +
     sum_i q_ik s_i, b_k + sum_i q_ik (n_i - s_i)), ten sweeps over all questions at once. K = 5 states, whose priors
-    Beta(a_k, b_k) have the means k / (K + 1); beta = 1.
+    Beta(a_k, b_k) have the means k / (K + 1); beta = 1. The paper's A_ik, what is known of a state beforehand, is
+    uniform.
 
     State: "counts", a `Counts`; "predicted", "spread" float32 [N].
     """

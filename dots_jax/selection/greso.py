@@ -37,7 +37,7 @@ class Greso(Uniform):
         shares = np.array([(kind == i).mean() for i in (0, 1)])
         chance = state["chance"] + np.where(shares > _AIM, -_STEP, _STEP)
         chance = np.clip(chance, _LEAST, _MOST).astype(np.float32)
-        return state | {"kind": before, "streak": streak, "chance": chance}
+        return state | {"kind": before, "streak": streak} | ({} if measured.is_reference else {"chance": chance})
 
     def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """The next n that are not skipped."""

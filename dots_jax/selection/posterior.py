@@ -59,7 +59,12 @@ class Posterior(Selector):
         """Nothing measured."""
         N, M = self.context.num_questions, max(1, self._selection.references)  # a checkpoint holds no empty array
         numbers = {"predicted": np.full(N, 0.5, np.float32), "spread": np.full(N, 0.5, np.float32)}
-        state = {"counts": Counts.none(N), **numbers, "kappa": np.float32(8), "references": np.zeros(M, np.int32)}
+        state = {
+            "counts": Counts.none(N),
+            **numbers,
+            "kappa": np.float32(self._selection.kappa or 8),
+            "references": np.zeros(M, np.int32),
+        }
         return state | ({"dots": self._dots.init()} if self._dots else {})
 
     def queries(self, state: dict, key: jax.Array):
@@ -102,7 +107,7 @@ class Posterior(Selector):
         mean, kappa = (s.sum() + 1) / (n.sum() + 2), float(state["kappa"])
         variance = mean * (1 - mean)
         noise = variance * (1 + kappa / np.maximum(n, 1e-9)) / (kappa + 1)  # of a rate: the question's own, and drawn
-        return np.clip(self._regress(s, n, 1 / noise, mean, _EXPLAINED * variance), 0.02, 0.98), state
+        return np.clip(self._regress(s, n, 1 / noise, 0.5, _EXPLAINED * variance), 0.02, 0.98), state
 
     def _expected_tokens(self, counts: Counts) -> np.ndarray:
         """Of a completion of each question, float [N]: by features, and by its own as far as there are."""
@@ -116,20 +121,20 @@ class Posterior(Selector):
     def _regress(self, sums: np.ndarray, n: np.ndarray, weights: np.ndarray, mean: float, variance: float):
         """What features, of rows with squares that add up to about 1, make of sums / n, [N], each left out for itself.
 
-        Bayesian linear regression of the labels' difference from their weighted mean: `weights` [N] are the inverse
-        variances of the labels, `variance` is what features explain.
+        Bayesian linear regression: `weights` [N] are the inverse variances of the labels, `variance` is what features
+        explain, and the labels' level is around `mean`, give or take as much.
         """
         seen = n > 0
         if not seen.any():
             return np.full(len(n), mean)
-        F, w, y = self._features[seen], weights[seen], sums[seen] / n[seen]
-        mean = (w @ y) / w.sum()
-        weighted = F.T * w
-        inverse = np.linalg.inv(weighted @ F + np.eye(F.shape[1]) / variance)
-        predicted = mean + self._features @ (inverse @ (weighted @ (y - mean)))
+        features = np.concatenate([self._features, np.full((len(n), 1), mean)], 1)
+        F, w, y = features[seen], weights[seen], sums[seen] / n[seen] - mean
+        precision = np.append(np.full(F.shape[1] - 1, 1 / variance), 1.0)
+        inverse = np.linalg.inv(F.T * w @ F + np.diag(precision))
+        predicted = features @ (inverse @ (F.T @ (w * y)))
         leverage = np.einsum("nf,fg,ng->n", F, inverse, F, optimize=True) * w
-        predicted[seen] = mean + (predicted[seen] - mean - leverage * (y - mean)) / (1 - leverage)
-        return predicted
+        predicted[seen] = (predicted[seen] - leverage * y) / (1 - leverage)
+        return mean + predicted
 
     def predict(self, state: dict):
         """Posterior mean and deviation, as of the last round."""

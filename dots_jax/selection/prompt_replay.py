@@ -21,7 +21,9 @@ class PromptReplay(Uniform):
 
     def observe(self, state: dict, measured: Measured):
         """Keeps what was mixed, once, and lets go what was not."""
-        kept = np.concatenate([state["kept"][~np.isin(state["kept"], measured.ids)], measured.ids[measured.mixed]])
+        kept = np.concatenate(
+            [state["kept"][~np.isin(state["kept"], measured.ids)], np.unique(measured.ids[measured.mixed])]
+        )
         size = len(state["kept"])
         return state | {"kept": np.pad(kept, (size, 0), constant_values=-1)[-size:].astype(np.int32)}
 

@@ -7,7 +7,6 @@ from scipy import stats
 
 from dots_jax.core.errors import UserError
 from dots_jax.selection import draw
-from dots_jax.selection.base import check_distinct
 from dots_jax.selection.dots import Dots
 
 _CLIP = 4.0  # of the logarithms of weights
@@ -30,7 +29,6 @@ class Snis(Dots):
     def check(cls, config: ConfigDict):
         """As `Dots`; and there is a buffer."""
         super().check(config)
-        check_distinct(config)
         if config.replay.fresh_fraction == 1:
             raise UserError(
                 "config.selection.name=snis estimates from the replay buffer, which config.replay.fresh_fraction=1 "
@@ -59,5 +57,5 @@ class Snis(Dots):
         a, b = 1 + _SHARPNESS * t, 1 + _SHARPNESS * (1 - t)
         density = stats.beta(a, b).logpdf(np.clip(1 - predicted, 1e-3, 1 - 1e-3))
         now = labels["is_reference"] & (labels["step"] == step)
-        where = jax.random.fold_in(key, 2), np.float32(-density), 1.0, n
+        where = jax.random.fold_in(key, 2), np.float32(density.max() - density), 1.0, n
         return draw.near_reusing(*where, labels["ids"][now], c.reuse_references), state

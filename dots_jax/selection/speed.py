@@ -11,7 +11,9 @@ class Speed(Dapo):
     """Shuffled epochs; `selection.screening` completions of each question, and the rest where these differ.
 
     As in `Dapo` up to `selection.max_draws` batches of questions are looked at in a step. The paper lets one call of
-    the sampler screen the next batch and go on with this one, which saves time and no tokens; here they are two.
+    the sampler screen the next batch and go on with this one, which saves time and no tokens; here they are two. It
+    keeps questions that are ready beyond a batch for the next; here they are let go, which costs what screened them. At
+    the cap the batch is filled up with questions whose screened completions are all equal.
     """
 
     @classmethod

@@ -143,6 +143,12 @@ def test_snis(make):
     assert state["stored"][[5, 6]].tolist() == [0.75, 0.75] and np.isnan(state["stored"]).sum() == 37
     ids, state = selector.propose(state, jax.random.key(0), 4, 1)
     assert len(set(ids)) == 4 and selector.predict(state)[0][5] == 0.75
+    stored = np.where(np.arange(40) < 3, [0.5, 0.27, 0.1] + [9] * 37, 9).clip(0, 1).astype(np.float32)
+    first = [selector.propose(state | {"stored": stored}, jax.random.key(i), 1, 1)[0][0] for i in range(300)]
+    density = stats.beta(5, 5).pdf(np.clip(1 - stored, 1e-3, 1 - 1e-3))
+    wanted = density[:3] / density.sum()
+    found = np.bincount(first, minlength=40)[:3] / len(first)
+    assert np.abs(found - wanted).max() < 4 * np.sqrt(0.25 / len(first))
     with pytest.raises(UserError, match="snis estimates from the replay buffer"):
         selection.find("snis").check(_config(4))
 
@@ -215,12 +221,12 @@ def test_a_prior_leaves_its_own_question_out(make, plane):
     n = np.where(np.arange(400) < 30, 8.0, 0.0)
     s, weights = n * rate, 1 + np.arange(400) / 100
     got = selector._regress(s, n, weights, 0.5, 0.05)
-    mean = (weights * rate)[:30].sum() / weights[:30].sum()
     for i in (0, 11, 29):
         keep = np.arange(30) != i
-        F, w = selector._features[:30][keep], weights[:30][keep]
-        line = np.linalg.solve(F.T * w @ F + np.eye(F.shape[1]) / 0.05, F.T * w @ (rate[:30][keep] - mean))
-        assert got[i] == pytest.approx(mean + selector._features[i] @ line, abs=1e-9)
+        F, w = np.concatenate([selector._features[:30], np.full((30, 1), 0.5)], 1), weights[:30][keep]
+        prior = np.diag([20.0] * (F.shape[1] - 1) + [1])  # 1 / 0.05, and a level of 0.5 give or take as much
+        line = np.linalg.solve(F[keep].T * w @ F[keep] + prior, F[keep].T * w @ (rate[:30][keep] - 0.5))
+        assert got[i] == pytest.approx(0.5 + F[i] @ line, abs=1e-9)
 
 
 def test_kappa_is_large_where_features_say_all(make):
