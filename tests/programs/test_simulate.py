@@ -253,7 +253,8 @@ def test_static_takes_its_labels_from_a_column(tmp_path):
 def test_the_posterior_on_a_recorded_run(batch, least, ahead, data, tmp_path):
     path = data / "history" / "qwen2.5-math-1.5b_grpo"
     argv = [f"--history={path}.parquet", f"--embeddings={path}_minilm.npy", f"--batch={batch}"]
-    argv += [f"--references={batch // 2}", "--seeds=2", "--selectors=posterior,mopps,bots:decay=0.9,greso,pcl,graph,prompt_replay"]
+    others = "mopps,bots:decay=0.9,greso,pcl,graph,prompt_replay"
+    argv += [f"--references={batch // 2}", "--seeds=2", f"--selectors=posterior,{others}"]
     useful = {name: row["useful"]["mean"] for name, row in run(argv, tmp_path / "out")["selectors"].items()}
     assert useful["posterior"] > least
     assert useful.pop("posterior") > max(useful.values()) + ahead
