@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import score
 from dots_jax.core import command_line
 from dots_jax.core.errors import UserError
+from dots_jax.core.files import ROOT
 from dots_jax.difficulty import baselines, fit, leave_out, measures, predictor, rates
 
 CONFIG = "configs/difficulty_fit.py"
@@ -341,7 +342,7 @@ def test_real_rates(data, tmp_path):
     flags = f"--rates={folder}/deepscaler_rates.parquet", f"--embeddings={folder}/deepscaler_minilm.npy"
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # those of the tests make it slow
     command = [sys.executable, "-m", "dots_jax.difficulty.fit", *flags, f"--workdir={tmp_path}"]
-    subprocess.run(command, cwd=files.ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     pearson = {k: row["pearson"] for k, row in json.loads((tmp_path / "report.json").read_text())["evaluation"].items()}
     assert pearson["predictor"] >= 0.46 and pearson["kernel ridge, text"] >= 0.50
     assert pearson["predictor"] > pearson["raw attention"] + 0.1
