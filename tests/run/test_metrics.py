@@ -139,7 +139,7 @@ def test_collapsed_weights_and_broken_numbers_are_said_once(capsys):
         progress.update(step + 1, none)
         if step < 7:
             assert capsys.readouterr().err == ""
-    for step in (9, 10):
+    for step in (9, 11):
         progress.update(step, fine | {"replay/effective_sample_size": np.float32(0.3)})
         progress.update(step, fine | {"train/entropy_useful": np.float32(math.nan)})
     lines = capsys.readouterr().err.splitlines()
