@@ -297,10 +297,16 @@ def test_draws_until_all_groups_are_mixed(start, tmp_path):
         assert all(0 <= n <= 2 for n in drawn)
         if len(discarded) < 16:  # there were enough, so that all are mixed
             assert all(0 < n < G for n in record["successes"])
-        assert len(record["tokens"]) == 8
-    tokens = {name: log[-1][f"ledger/generated_{name}"] for name in ("tokens", "fresh", "refill", "reference")}
-    assert any(record.get("discarded_ids") for record in groups) == (tokens["refill"] > 0)
-    assert tokens.pop("tokens") == sum(tokens.values())
+        silent = sum(n in (0, 2) for n in drawn) + sum(n in (0, G) for n in record["successes"])
+        assert (row["train/groups"], row["train/silent_groups"]) == (8 + len(discarded), silent)
+        assert len(record["tokens"]) == 8 and len(record.get("discarded_tokens", [])) == len(discarded)
+    assert any(record.get("discarded_ids") for record in groups)
+    tokens = {name: log[-1][f"ledger/generated_{name}"] for name in ("tokens", "fresh", "screening", "reference")}
+    assert tokens.pop("tokens") == sum(tokens.values()) and tokens["screening"] > 0
+    finish(start(tmp_path / "eight", "--config=configs/quickstart.py:grpo", devices=8, **fields | {"train.steps": 1}))
+    assert (tmp_path / "eight" / "groups.jsonl").read_text().splitlines() == [
+        json.dumps(groups[0], separators=(",", ":"))
+    ]
 
 
 def test_started_again(whole, start, tmp_path):
