@@ -239,6 +239,7 @@ def _fingerprints(config, directory: str, embedder: str, pool: Questions, eval_s
         "predictor": config.predictor.path,
         "embeddings": embedder if embedder != directory else "",
         "family": plugins.path(config.policy.family, families.FAMILIES, "policy.family"),
+        "rates": config.selection.rates,
         "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
         "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
         "reward": plugins.path(config.reward, reward.REWARDS, "reward"),

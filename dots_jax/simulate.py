@@ -71,6 +71,7 @@ def simulate(config: ConfigDict, workdir: str, history: str, names: list[str], s
     first_key = jax.random.key(config.seed)
     for own in configs.values():
         _maker(recording, own)(first_key)  # whatever a selector refuses is told before hours of others
+    os.makedirs(workdir, exist_ok=True)
     V, N = recording.successes.shape
     print(f"{history}: {N:,} questions, {V} visits, groups of {recording.rollouts}; {seeds} seeds", flush=True)
     runs = {}
@@ -120,6 +121,8 @@ def _config(config: ConfigDict, name: str) -> ConfigDict:
 def _check(trial: Simulation, history: str) -> None:
     """Raises UserError where the visits have too few questions."""
     N, least = len(trial.recording.texts), int(np.isfinite(trial.recording.successes).sum(1).min())
+    if not np.isfinite(trial.recording.successes).any():
+        raise UserError(f"--history={history} has measured nothing: all of its counts are -1; give another")
     for flag, count in (("--batch", trial.batch), ("--references", trial.references)):
         if count > N:
             raise UserError(f"{flag}={count} is more than the {N:,} questions of --history={history}; lower it")
@@ -144,7 +147,6 @@ def _maker(recording: Recording, config: ConfigDict):
 
 
 def _write(results: dict, workdir: str) -> None:
-    os.makedirs(workdir, exist_ok=True)
     paths = [os.path.join(workdir, f"results.{kind}") for kind in ("json", "md", "png")]
     files.write_text(paths[0], json.dumps(files.plain(results), indent=1, allow_nan=False))
     text = _table(results)

@@ -111,6 +111,8 @@ class Progress:
                     f"the last {_REPLAYING} steps with any); lower config.learner.learning_rate or set "
                     "config.replay.max_age"
                 )
+        if metrics.get("replay/ended"):
+            alarms["gate"] = "the gradient leapt: replay has ended (config.replay.gate; docs/metrics.md, replay/gate)"
         used = ("train/", "replay/") if metrics.get("replay/tokens") else ("train/",)
         broken = [k for k, v in metrics.items() if k.startswith(used) and np.ndim(v) == 0 and np.isnan(v)]
         if broken:

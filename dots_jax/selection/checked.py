@@ -7,14 +7,23 @@ import numpy as np
 
 from dots_jax.core import plugins
 from dots_jax.core.errors import UserError
+from dots_jax.core.rules import is_whole
 from dots_jax.selection.base import Measured, Selector
+
+_DID = {"return": "returned", "be": "is"}
 
 
 class Checked:
     """A selector whose methods raise UserError where they fail, or do not return what `Selector` says."""
 
     def __init__(self, selector: Selector):
-        self._selector = selector
+        self._selector, self._queried = selector, None
+        G = selector.config.rollout.group_size if selector.config else 0
+        fits = is_whole(selector.max_draws) and selector.max_draws >= 1
+        self._require(fits, "max_draws", "a whole number from 1 on", selector.max_draws, "be")
+        fits = is_whole(selector.screening) and (selector.screening == 0 or 1 < selector.screening < G)
+        expected = f"0, or from 2 to below config.rollout.group_size={G}"
+        self._require(fits, "screening", expected, selector.screening, "be")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._selector, name)
@@ -25,18 +34,27 @@ class Checked:
 
     def init(self) -> Any:
         """As `Selector.init`."""
-        return self._call("init")
+        state = self._call("init")
+        for leaf in map(np.asarray, jax.tree.leaves(state)):
+            fits = leaf.size and leaf.dtype.kind in "biuf"
+            self._require(fits, "init", "arrays of numbers, none empty: a checkpoint holds no others", leaf)
+        return state
 
     def queries(self, state: Any, key: jax.Array) -> np.ndarray:
         """As `Selector.queries`."""
-        return self._ids("queries", self._call("queries", state, key), self.num_queries(self.config))
+        self._queried = self._ids("queries", self._call("queries", state, key), self.num_queries(self.config))
+        return self._queried
 
     def propose(self, state: Any, key: jax.Array, n: int, step: int) -> tuple[np.ndarray, Any]:
         """As `Selector.propose`."""
         proposed = self._call("propose", state, key, n, step)
         is_pair = isinstance(proposed, tuple | list) and len(proposed) == 2
         self._require(is_pair, "propose", "two things, the ids and the state", proposed)
-        return self._ids("propose", proposed[0], n), self._state("propose", proposed[1], state)
+        ids = self._ids("propose", proposed[0], n)
+        if self._queried is not None and len(self._queried):
+            fits = np.isin(ids[: self.num_reused], self._queried).all()
+            self._require(fits, "propose", f"num_reused={self.num_reused} ids of its queries first", ids)
+        return ids, self._state("propose", proposed[1], state)
 
     def observe(self, state: Any, measured: Measured) -> Any:
         """As `Selector.observe`."""
@@ -62,11 +80,12 @@ class Checked:
         return ids.astype(np.int32)
 
     def _state(self, method: str, state: Any, before: Any) -> Any:
-        shapes = [jax.tree.map(np.shape, x) for x in (state, before)]
-        self._require(shapes[0] == shapes[1], method, "the state, a pytree of the same shapes as `init` makes", state)
+        kinds = [jax.tree.map(lambda leaf: (np.shape(leaf), np.asarray(leaf).dtype), x) for x in (state, before)]
+        expected = "the state, a pytree of the same shapes and types as `init` makes"
+        self._require(kinds[0] == kinds[1], method, expected, state)
         return state
 
-    def _require(self, fits: bool, method: str, expected: str, returned: Any) -> None:
+    def _require(self, fits: bool, method: str, expected: str, returned: Any, must: str = "return") -> None:
         if fits:
             return
         text = f"{type(returned).__name__} {' '.join(repr(returned).split())[:80]}"
@@ -74,4 +93,4 @@ class Checked:
             text = f"{returned.dtype} {list(returned.shape)}"
             if returned.size and returned.dtype.kind in "iuf":
                 text += f" from {returned.min()} to {returned.max()}"
-        raise UserError(f"{type(self._selector).__name__}.{method} must return {expected}; it returned {text}")
+        raise UserError(f"{type(self._selector).__name__}.{method} must {must} {expected}; it {_DID[must]} {text}")

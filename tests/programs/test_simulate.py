@@ -213,6 +213,7 @@ BAD = {
     "too many": (lambda room: history(room, correct=[[1, 9]] * N), "row 0 .* from -1 to 8"),
     "above G": (lambda room: history(room, about={"rollouts": 4}), "from -1 to 4"),
     "bad G": (lambda room: history(room, about={"rollouts": "4"}), "h.json: 'rollouts'"),
+    "nothing": (lambda room: history(room, correct=[[-1, -1]] * N), "has measured nothing"),
     "none": (lambda room: history(room, correct=[[]] * N), "'correct'"),
     "no embeddings": (lambda room: history(room)[:1], "--embeddings is missing"),
     "other embeddings": (lambda room: history(room, embeddings=X[1:]), "59 embeddings for 60 questions"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dots_jax import selection
+from dots_jax.core import command_line
 from dots_jax.core.errors import UserError
 
 N, IDS = 6, np.arange(2)
@@ -77,3 +78,40 @@ def test_what_a_users_method_raises_is_one_line(call):
     ours = type("Ours", (selection.Selector,), own | {"__module__": "dots_jax.selection.ours"})
     with pytest.raises(AttributeError):
         call(selection.Checked(ours(None, context)))
+
+
+def test_what_a_checkpoint_cannot_hold_is_refused():
+    for state in ({"names": np.array(["a"])}, {"none": np.zeros(0)}):
+        with pytest.raises(UserError, match="Mine.init must return arrays of numbers, none empty"):
+            make(init=state).init()
+    with pytest.raises(UserError, match="of the same shapes and types as `init` makes"):
+        make(observe={"n": np.zeros(2)}).observe({"n": np.zeros(2, np.float32)}, MEASURED)
+
+
+@pytest.mark.parametrize("field, values", [("max_draws", (0, "3", 1.5)), ("screening", (1, 8, 12, -1))])
+def test_draws_and_screening_are_checked(field, values):
+    config = command_line.load("configs/quickstart.py")
+    for value in values:
+        mine = type("Mine", (selection.Selector,), {field: value})(config, None)
+        with pytest.raises(UserError, match=f"Mine.{field} must be .*; it is"):
+            selection.Checked(mine)
+
+
+def test_reused_references_come_first():
+    class Mine(selection.Selector):
+        num_reused = 1
+
+        @classmethod
+        def num_queries(cls, config):
+            return 2
+
+        def queries(self, state, key):
+            return np.array([4, 5])
+
+        def propose(self, state, key, n, step):
+            return np.array([3, 4]), state
+
+    selector = selection.Checked(Mine(None, selection.Context(N, (), None, None, None, 1, None, None)))
+    selector.queries({}, None)
+    with pytest.raises(UserError, match="num_reused=1 ids of its queries first"):
+        selector.propose({}, None, 2, 1)
