@@ -13,10 +13,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def replace(path: str, write) -> None:
-    """Calls `write` with a path beside `path` and renames, so that a reader never sees half a file."""
+    """Calls `write` with a path beside `path` and renames, so that a reader never sees half a file.
+
+    The file may be read by whom the umask lets, whatever `write` thinks of that.
+    """
     partial = f"{path}.{os.getpid()}.partial"  # of this process: others may write the same file
     try:
         write(partial)
+        os.umask(mask := os.umask(0))
+        os.chmod(partial, 0o666 & ~mask)
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):

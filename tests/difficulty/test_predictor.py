@@ -224,6 +224,8 @@ def test_files_round_trip(params, tmp_path, kind):
     if kind == "safetensors":
         predictor.save(path, params)
         assert os.listdir(tmp_path) == ["predictor.safetensors"]
+        (tmp_path / "plain").touch()
+        assert os.stat(path).st_mode == (tmp_path / "plain").stat().st_mode
     elif kind.endswith("npz"):
         prefix = kind.removesuffix("npz").replace(".", "/")
         extra = {"query": np.zeros(3)} if prefix else {}
