@@ -250,7 +250,9 @@ def test_static_takes_its_labels_from_a_column(tmp_path):
     assert run(argv, tmp_path / "out", *more)["selectors"]["static"]["distinct"]["mean"] > 0.8
 
 
-@pytest.mark.parametrize(("batch", "least", "ahead"), [(80, 0.88, 0.01), (20, 0.70, 0.10)])
+@pytest.mark.parametrize(
+    ("batch", "least", "ahead"), [pytest.param(80, 0.88, 0.01, marks=pytest.mark.slow), (20, 0.70, 0.10)]
+)
 def test_the_posterior_on_a_recorded_run(batch, least, ahead, data, tmp_path):
     path = data / "history" / "qwen2.5-math-1.5b_grpo"
     argv = [f"--history={path}.parquet", f"--embeddings={path}_minilm.npy", f"--batch={batch}"]
