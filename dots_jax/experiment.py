@@ -82,9 +82,8 @@ class GradedGroups(NamedTuple):
         G = self.rewards.shape[1]
         return selection.Measured(self.ids, self.rewards.sum(1), G, self.tokens.mean(1), step, is_reference)
 
-    def joined(self, other: "GradedGroups", indices: np.ndarray | None = None) -> "GradedGroups":
-        """The groups at `indices` of these and the other's together; None: all."""
-        indices = np.arange(len(self.ids) + len(other.ids)) if indices is None else indices
+    def joined(self, other: "GradedGroups", indices: np.ndarray) -> "GradedGroups":
+        """The groups at `indices` of these and the other's together."""
         rollouts = concat_groups(self.rollouts, other.rollouts, indices)
         parts = zip(self, other, strict=True)
         arrays = [None if isinstance(a, Rollouts) else np.concatenate([a, b])[indices] for a, b in parts]

@@ -5,7 +5,7 @@ Each is fitted on `embeddings` [n, D] with `labels` [n] and returns a function f
 
 import numpy as np
 
-from dots_jax.difficulty.features import Questions
+from dots_jax.difficulty.features import Questions, unit
 
 # Hyper-parameters worth trying, as arguments.
 RIDGE = ((1.0,), (3.0,), (10.0,), (30.0,), (100.0,), (300.0,), (1000.0,))  # penalty
@@ -34,19 +34,15 @@ def raw_attention(embeddings: np.ndarray, labels: np.ndarray, temperature: float
     """Softmax over the cosines of raw embeddings."""
 
     def predict(query: np.ndarray):
-        logits = _unit(query) @ _unit(embeddings).T / temperature
+        logits = unit(query) @ unit(embeddings).T / temperature
         weights = np.exp(logits - logits.max(1, keepdims=True))
         return weights @ labels / weights.sum(1)
 
     return predict
 
 
-def _unit(x: np.ndarray):
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-
 def _kernel(x: np.ndarray | Questions, y: np.ndarray | Questions, scale: float):
-    return x.kernel(y, scale) if isinstance(x, Questions) else np.exp(-scale * (2 - 2 * _unit(x) @ _unit(y).T))
+    return x.kernel(y, scale) if isinstance(x, Questions) else np.exp(-scale * (2 - 2 * unit(x) @ unit(y).T))
 
 
 # With ", text" they also see what `features` says of a question's text; `rates.Table.features` has it.

@@ -103,7 +103,7 @@ class Questions:
 
 def questions(embeddings: np.ndarray, texts: Sequence[str]) -> Questions:
     """The questions of a regression from their embeddings [N, D] and texts."""
-    return Questions(_unit(embeddings), surface(texts), words(texts))
+    return Questions(unit(embeddings), surface(texts), words(texts))
 
 
 def linear(embeddings: np.ndarray, texts: Sequence[str], width: int) -> np.ndarray:
@@ -111,7 +111,7 @@ def linear(embeddings: np.ndarray, texts: Sequence[str], width: int) -> np.ndarr
 
     Both halves have rows whose squares add up to 1 on average, half each: one penalty suits any embedding.
     """
-    x = _unit(embeddings - embeddings.mean(0))
+    x = unit(embeddings - embeddings.mean(0))
     _, directions = np.linalg.eigh(x.T @ x)
     return _halves(x @ directions[:, ::-1][:, :width], surface(texts))
 
@@ -121,7 +121,7 @@ def kernel(embeddings: np.ndarray, texts: Sequence[str], width: int, seed: int =
 
     By the Nystroem method: `width` questions, drawn by the seed, are the landmarks.
     """
-    parts = _unit(embeddings - embeddings.mean(0)), _scaled(surface(texts))
+    parts = unit(embeddings - embeddings.mean(0)), _scaled(surface(texts))
     chosen = np.random.default_rng(seed).permutation(len(embeddings))[:width]
     similar = sum(0.5 * np.exp(-_distances(x, x[chosen])) for x in parts)
     values, vectors = np.linalg.eigh(similar[chosen] + 1e-6 * np.eye(len(chosen)))
@@ -140,7 +140,8 @@ def _scaled(x: np.ndarray) -> np.ndarray:
     return x / np.sqrt(max((x**2).sum(1).mean(), 1e-12))
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
+def unit(x: np.ndarray) -> np.ndarray:
+    """The rows of length 1; those of length 0 stay."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from dots_jax.core.errors import UserError
 from dots_jax.difficulty import embed
+from dots_jax.selection import draw
 from dots_jax.selection.base import Context, Measured
 from dots_jax.selection.mopps import Mopps
 
@@ -59,5 +60,4 @@ class Bots(Mopps):
     def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """One draw of Beta(alpha, beta) for each question; the nearest to a success rate of 1 - target."""
         drawn = np.asarray(jax.random.beta(key, state["alpha"], state["beta"]))
-        distance = np.abs(1 - drawn - self.config.selection.target)
-        return np.argsort(distance, kind="stable")[:n].astype(np.int32), state
+        return draw.nearest(1 - drawn, self.config.selection.target, n), state

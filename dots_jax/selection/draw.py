@@ -32,6 +32,11 @@ def near_reusing(
     return np.concatenate([reused, near(jax.random.fold_in(key, 1), rest, 0.0, temperature, n - count)])
 
 
+def nearest(difficulty: np.ndarray, target: float, n: int) -> np.ndarray:
+    """Places of the n numbers nearest to the target, the nearest first, int32 [n]; nothing is drawn."""
+    return np.argsort(np.abs(difficulty - target), kind="stable")[:n].astype(np.int32)
+
+
 def references(key: jax.Array, num_questions: int, count: int) -> np.ndarray:
     """So many questions, uniformly without replacement, int32 [count]."""
     return np.asarray(jax.random.permutation(jax.random.fold_in(key, 0), num_questions)[:count], np.int32)

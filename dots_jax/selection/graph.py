@@ -5,6 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import special
 
+from dots_jax.difficulty.features import unit
 from dots_jax.selection import draw
 from dots_jax.selection.base import Context, Measured, Selector, check_distinct
 from dots_jax.selection.counts import Counts
@@ -73,8 +74,7 @@ def _mutual(x: np.ndarray):
     """Which questions are among each other's nearest by the cosine: a sparse matrix of ones, [N, N]."""
     from scipy import sparse
 
-    x = x - x.mean(0)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    x = unit(x - x.mean(0))
     N, k = len(x), min(_NEIGHBOURS, len(x) - 1)
     near = np.empty((N, k), np.int64)
     for start in range(0, N, _BLOCK):  # rows whose similarities exist at once

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from dots_jax.selection import draw
 from dots_jax.selection.base import Measured, Selector, check_distinct
 
 _CANDIDATES = 16  # times the questions that are drawn
@@ -42,8 +43,7 @@ class Mopps(Selector):
         N = self.context.num_questions
         ids = np.asarray(jax.random.permutation(among, N)[: min(N, _CANDIDATES * n)])
         drawn = np.asarray(jax.random.beta(thompson, state["alpha"][ids], state["beta"][ids]))
-        distance = np.abs(1 - drawn - self.config.selection.target)
-        return ids[np.argsort(distance, kind="stable")[:n]].astype(np.int32), state
+        return ids[draw.nearest(1 - drawn, self.config.selection.target, n)].astype(np.int32), state
 
     def predict(self, state: dict):
         """Mean and deviation of the difficulty."""

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from dots_jax.selection import draw
 from dots_jax.selection.base import Context, Measured, Selector, check_distinct
 
 _CANDIDATES = 4  # times the questions that are drawn
@@ -55,8 +56,7 @@ class Pcl(Selector):
     def propose(self, state: dict, key: jax.Array, n: int, step: int):
         """Of 4 n candidates those nearest the target."""
         ids = np.asarray(jax.random.permutation(key, self.context.num_questions)[: _CANDIDATES * n], np.int32)
-        distance = np.abs(state["predicted"][ids] - self.config.selection.target)
-        return ids[np.argsort(distance, kind="stable")[:n]], state
+        return ids[draw.nearest(state["predicted"][ids], self.config.selection.target, n)], state
 
     def predict(self, state: dict):
         """1 - V; its uncertainty is not known."""
