@@ -106,7 +106,7 @@ class Bench:
             lines = (directory / "metrics.jsonl").read_text().splitlines()
             return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in lines]
 
-        files = ("groups.jsonl", "predictor.safetensors", "policy/model.safetensors")
+        files = ("groups.jsonl", "completions.jsonl", "predictor.safetensors", "policy/model.safetensors")
         same = all((workdir / f).read_bytes() == (self.reference / f).read_bytes() for f in files)
         return same and rows(workdir) == rows(self.reference) and not list(workdir.glob("**/*partial*"))
 
@@ -144,6 +144,8 @@ def damaged_files(bench: Bench, chance: random.Random):
     for name in (
         "metrics.jsonl",
         "groups.jsonl",
+        "completions.jsonl",
+        "questions.jsonl",
         "config.json",
         "predictor.safetensors",
         "curves.png",
@@ -151,7 +153,7 @@ def damaged_files(bench: Bench, chance: random.Random):
     ):
         for how in DAMAGE:
             yield f"{name} {how}", lambda w, n=name, h=how: damage(w / n, h, chance)
-    for name in ("metrics.jsonl", "groups.jsonl"):
+    for name in ("metrics.jsonl", "groups.jsonl", "completions.jsonl"):
         for lines in (1, 2, 5):
             yield f"{name}: last {lines} lines torn", lambda w, n=name, k=lines: tear(w / n, k)
     for name in ("checkpoints", "policy", "tensorboard"):

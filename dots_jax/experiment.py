@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from dots_jax.learner import losses, replay
 from dots_jax.policy import families, huggingface, source
 from dots_jax.policy.source import Policy
 from dots_jax.reward.types import Grader, Question
-from dots_jax.rollout import Rollouts, RolloutSpec, concat_completions, concat_groups
+from dots_jax.rollout import Rollouts, RolloutSpec, concat_completions, concat_groups, take_groups
 from dots_jax.rollout.grading import sample_graded
 from dots_jax.run import settings
 from dots_jax.run import workdir as workdirs
@@ -71,6 +71,7 @@ class GradedGroups(NamedTuple):
     rewards: np.ndarray  # float32 [P, G]
     verdicts: np.ndarray  # int8 [P, G]
     tokens: np.ndarray  # int32 [P, G]
+    texts: np.ndarray  # str [P, G]; "" off the main process
 
     @property
     def mixed(self) -> np.ndarray:
@@ -91,7 +92,7 @@ class GradedGroups(NamedTuple):
 
     def continued(self, other: "GradedGroups") -> "GradedGroups":
         """The completions of both, of the same questions."""
-        arrays = [np.concatenate([a, b], 1) for a, b in ((self[i], other[i]) for i in (2, 3, 4))]
+        arrays = [np.concatenate([a, b], 1) for a, b in zip(self[2:], other[2:], strict=True)]
         return GradedGroups(self.ids, concat_completions(self.rollouts, other.rollouts), *arrays)
 
 
@@ -156,7 +157,13 @@ class Experiment:
             rollouts, wait = sample_graded(params, self.policy, prompts, questions, key, self.grader, **sampling)
             graded = wait()
         state.ledger.add_tokens(phase, generated=graded.lengths.sum())
-        return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts, graded.lengths)
+        return GradedGroups(ids, rollouts, graded.rewards, graded.verdicts, graded.lengths, graded.texts)
+
+    def scored(self, state: RunState, rollouts: Rollouts, indices: np.ndarray) -> tuple[Rollouts, Any, Any]:
+        """The groups at `indices` [n], and what `learner.token_scores` says of them, on the host."""
+        rollouts = take_groups(rollouts, indices, self.mesh)
+        args = self.policy.model_config, self.update_spec, self.mesh
+        return to_host((rollouts, *learner.token_scores(state.learner.params, rollouts, *args)))
 
     def scored_buffer(self, state: RunState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The buffer's questions int32 [C], their rewards [C, G], and `learner.log_weights` [C, G] of them."""
@@ -168,18 +175,22 @@ class Experiment:
         state.ledger.add_tokens("score", scored=tokens)
         return ids[step >= 0], rewards[step >= 0], weights[step >= 0]
 
-    def evaluate(self, state: RunState, step: int) -> dict[str, Any]:
-        """Metrics of the evaluation set; booked to a phase of the ledger."""
+    def evaluate(self, state: RunState, step: int, keep: Callable) -> dict[str, Any]:
+        """Metrics of the evaluation set; booked to a phase of the ledger.
 
-        def measure(evaluator: Evaluator) -> dict[str, Any]:
+        `keep(kind, evaluator, graded)` is told the completions.
+        """
+
+        def measure(kind: str, evaluator: Evaluator) -> dict[str, Any]:
             with state.ledger.phase("evaluation"):
                 graded = evaluator.evaluate_all(state.learner.params, self.stream(rng.Purpose.EVALUATION, step))
             state.ledger.add_tokens("evaluation", generated=graded.lengths.sum())
+            keep(kind, evaluator, graded)
             return as_metrics(graded, evaluator)
 
-        metrics = measure(self.evaluator)
+        metrics = measure("evaluation", self.evaluator)
         if self.greedy and step in (0, self.steps):
-            metrics["eval/greedy_accuracy"] = measure(self.evaluator.greedy())["eval/accuracy"]
+            metrics["eval/greedy_accuracy"] = measure("greedy", self.evaluator.greedy())["eval/accuracy"]
         return metrics
 
     def empty_buffer(self) -> replay.Groups | None:

@@ -32,14 +32,14 @@ def train(config, workdir: str) -> None:
         with RunLog(config, workdir, exp, state.ledger) as log:
             state = log.begin(state, resume, claim)  # of the newest checkpoint, where there is one
             if not resume.step:
-                log.write(0, exp.evaluate(state, 0))
+                log.write(0, exp.evaluate(state, 0, log.keep_evaluation))
             for step in range(resume.step + 1, exp.steps + 1):
                 references = None
                 if exp.opens_round(step):
                     state, references = select_questions(exp, state, step, log)
                 state, metrics = train_step(exp, state, step, references, log)
                 if exp.evaluates_at(step):
-                    metrics |= exp.evaluate(state, step)
+                    metrics |= exp.evaluate(state, step, log.keep_evaluation)
                 log.write(step, metrics)
                 log.save_if_due(state, step)
         main_only(screens.last)(workdir)
@@ -56,6 +56,7 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
         measured = references.measured(step, is_reference=True)
         selector_state = exp.selector.observe(selector_state, measured)
         log.note_references(measured, prediction)
+        log.keep_groups("reference", state, references, step)
     if exp.selector.rescores:
         selector_state = exp.selector.reweigh(selector_state, *exp.scored_buffer(state))
     with state.ledger.phase("score"):
@@ -82,6 +83,7 @@ def train_step(exp: Experiment, state: RunState, step: int, references: GradedGr
     this_round = state.round.with_step(step_in_round, fresh.ids, difficulty)
     state = dataclasses.replace(state, selector=selector_state, round=this_round)
     metrics = log.note_fresh(step, fresh, verdicts, prediction, state.round)
+    log.keep_groups("fresh", state, fresh, step)
 
     # Update: draw from the buffer, advantages, clipped loss, optimizer steps, insertion, in one jitted call.
     with state.ledger.phase("update"):

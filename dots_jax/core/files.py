@@ -43,8 +43,10 @@ def write_text(path: str, text: str) -> None:
 
 def plain(value):
     """`value` as JSON can hold it: numpy and jax arrays as lists, NaN and infinities as None."""
-    if isinstance(value, str) or value is None:
+    if isinstance(value, str | int) or value is None:
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {name: plain(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -15,6 +15,7 @@ class Purpose(enum.IntEnum):
     EVALUATION = 4
     REFERENCE = 6
     REPLAY = 7
+    LOG = 8
 
 
 def stream(key: jax.Array, purpose: Purpose, step) -> jax.Array:

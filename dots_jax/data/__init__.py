@@ -3,7 +3,6 @@
 import collections
 import json
 import os
-import zlib
 from typing import Any
 
 import numpy as np
@@ -49,20 +48,30 @@ def unreadable(readable: np.ndarray | None) -> list[str]:
     return [f"{(~readable).sum():,} gold answers that cannot be read match only as text"]
 
 
-def write(pool: Questions, workdir: str, lengths: np.ndarray, readable: np.ndarray | None = None) -> None:
-    """Writes `workdir/questions.jsonl`: the pool, with a checksum of each text, and what was left out and why.
+def write(
+    pool: Questions,
+    workdir: str,
+    lengths: np.ndarray,
+    readable: np.ndarray | None = None,
+    heldout: Questions | None = None,
+) -> None:
+    """Writes `workdir/questions.jsonl`: the pool by "id", what was left out and why, and the held-out set by "heldout".
 
-    Nothing for questions without names. Answers that are not `readable` for the grader, bool [N], are marked.
+    Answers of the pool that are not `readable` for the grader, bool [N], are marked.
     """
-    if pool.names is None:
-        return
-    fields = zip(pool.names, lengths, pool.labels.tolist(), pool.texts, strict=True)
-    rows = [
-        {"id": i, "name": name, "prompt_tokens": int(length), "label": label, "crc32": zlib.crc32(text.encode())}
-        for i, (name, length, label, text) in enumerate(fields)
-    ]
-    for row in rows if readable is not None else ():
-        row |= {} if readable[row["id"]] else {"readable": False}
+    rows = _rows(pool, "id")
+    labels = [None] * len(pool) if pool.labels is None else pool.labels.tolist()
+    for row, length, label in zip(rows, lengths, labels, strict=True):
+        row |= {"prompt_tokens": int(length)} | ({"label": label} if label == label else {})  # NaN: unknown
+        row |= {} if readable is None or readable[row["id"]] else {"readable": False}
     rows += [{"name": name, "left_out": reason} for name, reason in pool.left_out]
-    text = "".join(json.dumps({k: v for k, v in row.items() if v == v}) + "\n" for row in rows)  # NaN: no label
+    rows += _rows(heldout, "heldout") if heldout else []
+    text = "".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows)
     files.write_text(os.path.join(workdir, FILE), text)
+
+
+def _rows(questions: Questions, number: str) -> list[dict]:
+    q, names = questions, questions.names or [None] * len(questions)
+    fields = zip(names, q.families, q.levels.tolist(), q.texts, q.answers, strict=True)
+    keys = "name", "family", "level", "problem", "answer"
+    return [{number: i} | dict(zip(keys, row, strict=True)) for i, row in enumerate(fields)]

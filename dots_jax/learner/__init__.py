@@ -3,7 +3,7 @@
 from dots_jax.learner import replay
 from dots_jax.learner.losses import advantages, aggregation_weights, kl_penalty, mixed, policy_loss
 from dots_jax.learner.types import Gate, Groups, LossScale, TrainState, UpdateSpec, check
-from dots_jax.learner.update import init_state, log_weights, update
+from dots_jax.learner.update import init_state, log_weights, token_scores, update
 
 __all__ = [
     "Gate",
@@ -20,5 +20,6 @@ __all__ = [
     "mixed",
     "policy_loss",
     "replay",
+    "token_scores",
     "update",
 ]

@@ -55,14 +55,22 @@ def logprobs(
     mesh: jax.sharding.Mesh,
 ) -> jax.Array:  # fmt: skip
     """Log-probs [B, G, T] of the completions that are `active`, bool [B, G]; 0 elsewhere."""
+    return scores(params, batch, active, model_config, spec, mesh, entropies=False)[0]
+
+
+def scores(
+    params: dict, batch: Batch, active: jax.Array, model_config: ModelConfig, spec: UpdateSpec,
+    mesh: jax.sharding.Mesh, entropies: bool = True,
+) -> tuple[jax.Array, ...]:  # fmt: skip
+    """As `logprobs`, and, with `entropies`, those of the distributions that the tokens are drawn from."""
 
     def local(params: dict, batch: Batch, active: jax.Array):
-        return _Device(params, batch, active, model_config, spec, mesh).logprobs()
+        return _Device(params, batch, active, model_config, spec, mesh).scores(entropies)
 
     deal = _Deal(active, batch, mesh)
     places = sharding.batch_specs(transformer.shardings(model_config, mesh))
     out = sharding.per_device(local, mesh, (places,), PartitionSpec(sharding.BATCH))(params, *deal(batch, active))
-    return deal.undo(out)
+    return jax.tree.map(deal.undo, out)
 
 
 class _Deal:
@@ -150,15 +158,16 @@ class _Device:
             grads = jax.tree.map(lambda x: x / scale, grads)
         return grads, stats
 
-    def logprobs(self) -> jax.Array:
-        shared, out = self.shared(), jnp.zeros(self.batch.completions.shape, jnp.float32)
-        flat = out.reshape(-1, out.shape[2])
+    def scores(self, entropies: bool) -> tuple[jax.Array, ...]:
+        shared, shape = self.shared(), self.batch.completions.shape
+        flat = jnp.zeros((shape[0] * shape[1], shape[2]), jnp.float32)
 
-        def body(pack: packed.Pack, out: jax.Array):
-            logp, _ = self.score(self.params, shared, pack)
-            return out.at[pack.token_row, pack.place].set(logp, mode="drop")
+        def body(pack: packed.Pack, out: tuple):
+            new = self.score(self.params, shared, pack)[: len(out)]
+            return tuple(x.at[pack.token_row, pack.place].set(y, mode="drop") for x, y in zip(out, new, strict=True))
 
-        return self.loop(self.lengths, self.rows, body, flat).reshape(out.shape)
+        out = self.loop(self.lengths, self.rows, body, (flat,) * (1 + entropies))
+        return tuple(x.reshape(shape) for x in out)
 
     # ---- Prompts ---------------------------------------------------------------------------------------------------
 

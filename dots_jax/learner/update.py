@@ -147,6 +147,18 @@ def log_weights(
     return jnp.where(real, moved, 0.0).sum(-1), real.sum()
 
 
+@functools.partial(jax.jit, static_argnames=("model_config", "spec", "mesh"))
+def token_scores(
+    params: dict, rollouts: Rollouts, model_config: ModelConfig, spec: UpdateSpec, mesh: jax.sharding.Mesh
+) -> tuple[jax.Array, jax.Array]:
+    """Log-prob and entropy of each completion's tokens as the learner computes them, float32 [P, G, T] both."""
+    active = rollouts.lengths > 0
+    batch = _batch(
+        rollouts, rollouts.lengths, active, rollouts.prompt_lengths
+    )  # without a loss the last two do not matter
+    return gradients.scores(params, batch, active, model_config, spec, mesh)
+
+
 def _minibatches(
     groups: Groups, order: jax.Array, now: jax.Array, spec: UpdateSpec, replay_spec: replay.ReplaySpec | None
 ) -> Batch:

@@ -35,7 +35,8 @@ class Program(NamedTuple):
 def programs(held: Footprint, mesh: jax.sharding.Mesh | None = None) -> dict[str, Program]:
     """The programs of a run by name; on the plan's own abstract mesh, or on one of as many devices.
 
-    Left out are those of the selector, and what takes milliseconds.
+    Left out are those of the selector, what takes milliseconds, and what scores the completions that are kept: it
+    computes a part of what the update does.
     """
     mesh = mesh or held.mesh
     params = _parameters(held.model_config, mesh, jnp.dtype(held.config.policy.dtype))

@@ -125,6 +125,24 @@ def decode(tokenizer: Any, tokens: jax.Array | np.ndarray, lengths: jax.Array | 
     return tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False) if rows else []
 
 
+def lengths(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """How many characters of `decode`'s text each id adds; one that several ids spell comes with the last of them."""
+
+    def text(start: int, end: int) -> str:
+        return tokenizer.decode(ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    found, start, done, before = [], 0, 0, 0  # `before` characters are ids[start:done], which the next ones follow
+    for end in range(1, len(ids) + 1):
+        here = text(start, end)
+        if here.endswith("\ufffd") and end - done < 4 and end < len(ids):  # no whole character yet; it has four bytes
+            found.append(0)
+            continue
+        found.append(max(0, len(here) - before))
+        start, done = done, end
+        before = len(text(start, done))
+    return found
+
+
 def stop_ids(directory: str | os.PathLike, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends a completion, sorted.
 

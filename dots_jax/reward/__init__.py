@@ -9,7 +9,7 @@ from dots_jax.core import plugins
 from dots_jax.core.errors import UserError
 from dots_jax.reward.types import Grader, Question, Verdict
 
-__all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "find", "grade", "make"]
+__all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "extracted", "find", "grade", "make"]
 
 REWARDS = {
     "exact": "dots_jax.reward.exact:score",
@@ -28,6 +28,7 @@ class Function:
 
     def __init__(self, function: Callable[[str, Question], float], name: str):
         self._function, self._name = function, name
+        self.extract = getattr(function, "extract", None)
 
     def submit(
         self, completions: Sequence[str], questions: Sequence[Question]
@@ -89,3 +90,11 @@ def grade(completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
     finally:
         grader.close()
     return [Verdict(v) for v in verdicts]
+
+
+def extracted(grader: Grader, completion: str) -> str | None:
+    """The answer that the grader finds in a completion; None where there is none, or it does not say."""
+    extract = getattr(grader, "extract", None)
+    with plugins.guarded(f"config.reward: `extract` failed; {plugins.AGAIN}", extract):
+        answer = extract and extract(completion)
+    return None if answer is None else str(answer)

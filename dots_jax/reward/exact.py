@@ -8,4 +8,12 @@ def score(completion: str, question: Question) -> float:
 
     1 where it is (the whole text without a '>'), else 0. Nothing is stripped or normalised.
     """
-    return completion.rpartition(">")[2] == question.answer
+    return extract(completion) == question.answer
+
+
+def extract(completion: str) -> str:
+    """The answer in it."""
+    return completion.rpartition(">")[2]
+
+
+score.extract = extract

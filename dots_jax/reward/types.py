@@ -28,6 +28,7 @@ class Grader(Protocol):
     """Grades completions, where it can in the background."""
 
     slow: bool  # worth starting while others are still generated
+    extract: Callable[[str], str | None]  # the answer in a completion, to be read; a grader need not have it
 
     def submit(
         self, completions: Sequence[str], questions: Sequence[Question]

@@ -1,9 +1,12 @@
 """The type of a batch of groups of rollouts."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+
+from dots_jax.core import sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Rollouts:
 def concat_groups(first: Rollouts, second: Rollouts, indices: jax.Array) -> Rollouts:
     """The groups `indices` int32 [n] of `first` and `second` together; G, S and T are the same in both."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[indices], first, second)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def take_groups(rollouts: Rollouts, indices: jax.Array, mesh: jax.sharding.Mesh) -> Rollouts:
+    """The groups `indices` int32 [n], whole on every device."""
+    return jax.lax.with_sharding_constraint(jax.tree.map(lambda x: x[indices], rollouts), sharding.replicated(mesh))
 
 
 @jax.jit

@@ -21,6 +21,7 @@ from dots_jax.policy import huggingface
 from dots_jax.run import metrics, progress, screens, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.checkpoint import Checkpointer, abstract
+from dots_jax.run.completions import Completions
 from dots_jax.run.ledger import Ledger
 from dots_jax.selection.base import Measured
 from dots_jax.selection.history import History
@@ -41,10 +42,13 @@ class RunLog(contextlib.ExitStack):
         self._export = os.path.join(workdir, workdirs.EXPORT)
         self._metrics = main_only(metrics.Metrics)(workdir)
         self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
+        self._kept = main_only(metrics.Lines)(os.path.join(workdir, metrics.COMPLETIONS))
+        self._completions = Completions(config.log, exp)
+        self.keep_groups, self.keep_evaluation = self._completions.keep_groups, self._completions.keep_evaluation
         self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
         self.history = History(len(exp.pool), config.selection.references)
         self._record = {}  # of this step, for groups.jsonl
-        for part in (exp.grader, self._checkpoints, self._records, self._metrics, self._progress):
+        for part in (exp.grader, self._checkpoints, self._kept, self._records, self._metrics, self._progress):
             self.callback(part.close)  # the last one first
 
     def begin(self, state, resume: workdirs.ResumePoint, claim: workdirs.Claim):
@@ -59,13 +63,15 @@ class RunLog(contextlib.ExitStack):
         barrier("all have read what is there")
         claim.take()
         readable = exp.grader.readable(exp.questions) if is_main() else None  # bool [N], answers that it understands
-        main_only(data.write)(exp.pool, workdir, exp.lengths, readable)
+        main_only(data.write)(exp.pool, workdir, exp.lengths, readable, exp.evaluator.questions)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
         if resume.step:
             main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
         records = resume.past[metrics.GROUPS]
         self._metrics.restart(resume.past[metrics.FILE])
         self._records.restart(records)
+        self._kept.restart(resume.past[metrics.COMPLETIONS])
+        self._completions.restart(resume.past[metrics.COMPLETIONS])
         settings.check_shared(workdir)
         for record in records:
             self.history.add_references(record)
@@ -159,12 +165,15 @@ class RunLog(contextlib.ExitStack):
         replayed = info.pop("replay", {})
         if replayed:
             self._record |= {"replayed": replayed.pop("ids"), "replayed_from": replayed.pop("steps")}
+            self._completions.keep_replayed(self._record["replayed"], self._record["replayed_from"], step)
         return {f"train/{k}": x for k, x in info.items()} | {f"replay/{k}": x for k, x in replayed.items()}
 
     def write(self, step: int, values: dict) -> None:
         """Writes and shows a step."""
         if step:
             self._records.write(step, self._record)
+        for row in self._completions.take():
+            self._kept.write(step, row)
         self._record, values = {}, self._ledger.metrics() | values
         self._metrics.write(step, values)
         self._progress.update(step, values)
@@ -177,7 +186,8 @@ class RunLog(contextlib.ExitStack):
             huggingface.save(self._export, exp.policy.model_config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
         if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
-            lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
+            files = {metrics.FILE: self._metrics, metrics.GROUPS: self._records, metrics.COMPLETIONS: self._kept}
+            lines = {name: file.sum for name, file in files.items()}
             self._checkpoints.save(step, _saved(state), lines)
 
     def _judge(self, prefix: str, predicted, difficulty) -> dict:

@@ -1,4 +1,4 @@
-"""What a run has measured: `metrics.jsonl` and `groups.jsonl` (the truth), TensorBoard events and `curves.png`."""
+"""What a run has measured: three files of JSON lines (the truth), TensorBoard events and `curves.png`."""
 
 import json
 import os
@@ -14,11 +14,11 @@ from dots_jax.core.errors import UserError
 
 FILE = "metrics.jsonl"
 GROUPS = "groups.jsonl"
-COMPLETIONS = "completions.jsonl"  # of an evaluation
+COMPLETIONS = "completions.jsonl"
 
 
 class Lines:
-    """A file of one JSON object per step, appended to; nothing is created before `write`."""
+    """A file of JSON objects, appended to in the order of steps; nothing is created before `write`."""
 
     sum = 0  # of the lines; see `sums`
 
@@ -131,15 +131,15 @@ def read(
 
 
 def past(workdir: str) -> dict[str, list[dict]]:
-    """The lines that a run has left in `metrics.jsonl` and `groups.jsonl`."""
-    return {name: read(workdir, name) for name in (FILE, GROUPS)}
+    """The lines that a run has left in each of its files."""
+    return {name: read(workdir, name) for name in (FILE, GROUPS, COMPLETIONS)}
 
 
 def sums(rows: list[dict]) -> dict[int, int]:
     """Step -> CRC-32 of a file's lines up to it, for as long as no step is missing."""
     by_step, total = {}, 0
     for row in rows:
-        if by_step and row["step"] != next(reversed(by_step)) + 1:
+        if by_step and row["step"] - next(reversed(by_step)) not in (0, 1):
             break
         total = zlib.crc32(_line(files.plain(row)).encode(), total)
         by_step[row["step"]] = total

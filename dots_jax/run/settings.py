@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dots_jax import selection
-from dots_jax.core import config_rules, distributed, files
+from dots_jax.core import config_rules, distributed, files, runtime
 from dots_jax.core.errors import UserError
 from dots_jax.core.fields import flatten
 from dots_jax.data.questions import Questions
@@ -18,7 +18,7 @@ from dots_jax.policy import huggingface
 from dots_jax.run import metrics
 from dots_jax.run import workdir as workdirs
 
-_FINGERPRINTS = "fingerprints"  # in config.json, beside the config
+_FINGERPRINTS, _MACHINE = "fingerprints", "machine"  # in config.json, beside the config
 # What may change when a run continues.
 FREE = (
     "train.steps",
@@ -29,6 +29,7 @@ FREE = (
     "rollout.slots",
     "embedding.cache",
     "data.root",
+    "log",
 )
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
@@ -45,12 +46,17 @@ def read(workdir: str) -> dict:
     return _read(workdir)[0]
 
 
-def _read(workdir: str) -> tuple[dict, dict]:
-    """The config, and the fingerprints of what the run rests on."""
+def machine(workdir: str) -> dict[str, str]:
+    """What the run in `workdir` was last started on. Raises UserError as `read`."""
+    return _read(workdir)[1][_MACHINE]
+
+
+def _read(workdir: str) -> tuple[dict, dict[str, dict]]:
+    """The config, and what stands beside it."""
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
             config = files.parse(file.read())
-        fingerprints = config.pop(_FINGERPRINTS, {})
+        beside = {name: config.pop(name, {}) for name in (_FINGERPRINTS, _MACHINE)}
         names = flatten(config)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = "bring the file back as it was, or name another directory"
@@ -61,12 +67,13 @@ def _read(workdir: str) -> tuple[dict, dict]:
             f"{workdir} is of an earlier version: its config.json says {old[0]} for what is now "
             f"{config_rules.RENAMED[old[0]]}; open it with that version, or use another directory"
         )
-    return config, fingerprints
+    return config, beside
 
 
 def write_config(config, workdir: str, fingerprints: dict) -> None:
-    """Writes `config`, and the fingerprints of what the run rests on, to the workdir; whole or not at all."""
-    text = json.dumps(config.to_dict() | {_FINGERPRINTS: fingerprints}, indent=2)
+    """Writes `config`, the fingerprints of what the run rests on, and what it runs on; whole or not at all."""
+    beside = {_FINGERPRINTS: fingerprints, _MACHINE: runtime.machine()}
+    text = json.dumps(config.to_dict() | beside, indent=2)
     files.write_text(os.path.join(workdir, "config.json"), text)
 
 
@@ -87,7 +94,7 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
 
 def same_inputs(prints: dict[str, str], workdir: str) -> None:
     """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
-    began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else prints
+    began = _read(workdir)[1][_FINGERPRINTS] if workdirs.has_begun(workdir, 1) else prints
     if not began:
         raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
     changed = [name for name, value in prints.items() if began.get(name) != value]

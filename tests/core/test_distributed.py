@@ -78,7 +78,13 @@ def finish(processes, codes):
 def assert_same_runs(a, b):
     """Bit for bit, all but seconds: sums over two devices are of two terms, in whatever order."""
     assert rows(a) == rows(b)
-    for name in ("groups.jsonl", "predictor.safetensors", "policy/model.safetensors", "policy/config.json"):
+    for name in (
+        "groups.jsonl",
+        "completions.jsonl",
+        "predictor.safetensors",
+        "policy/model.safetensors",
+        "policy/config.json",
+    ):
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from dots_jax import learner, policy
+from dots_jax import learner, policy, rollout
 from dots_jax.core import sharding
 from dots_jax.learner import gradients
 from dots_jax.policy import transformer
@@ -27,7 +27,7 @@ def test_log_weights_of_the_buffer():
     lengths = random.integers(1, T, (1, P, G))
     size = np.full((1, P), S)
     whole = np.concatenate([np.repeat(prompts, G, 1).reshape(P * G, S), tokens.reshape(P * G, T)], 1)
-    logp, _ = policy.token_logprobs(params, MODEL, whole, np.full(P * G, S + T), spec.temperature)
+    logp, entropy = policy.token_logprobs(params, MODEL, whole, np.full(P * G, S + T), spec.temperature)
     behaviour = np.asarray(logp)[:, S:].reshape(1, P, G, T)
     moved = random.normal(size=behaviour.shape)
     step = np.array([[3, -1, 4, 4]])
@@ -41,6 +41,11 @@ def test_log_weights_of_the_buffer():
     real = (np.arange(T) < lengths[..., None]) & (step >= 0)[..., None, None]
     np.testing.assert_allclose(found, np.where(real, moved, 0).sum(-1)[0], atol=2e-4)
     assert count == real.sum()
+    rollouts = rollout.take_groups(jax.tree.map(lambda x: jnp.asarray(x)[0], rollouts), np.array([2, 0]), mesh)
+    shown = np.arange(T) < lengths[0, [2, 0], :, None]
+    for got, expected in zip(learner.token_scores(params, rollouts, MODEL, spec, mesh), (logp, entropy), strict=True):
+        expected = np.asarray(expected)[:, S:].reshape(P, G, T)[[2, 0]]
+        np.testing.assert_allclose(got, np.where(shown, expected, 0), atol=2e-4)
 
 
 def products(jaxpr, times=1):

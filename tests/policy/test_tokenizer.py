@@ -142,6 +142,11 @@ def test_qwen():
     texts = ["Find $x^2 + 1 = 0$ for x.\n\n  Naïve?  東京 🙂", "2 + 2 = 4 .", "\\boxed{919}"]
     tokens, lengths = tokenizer.encode(qwen, texts, 64)
     assert tokenizer.decode(qwen, tokens, lengths) == texts
+    pieces = [tokenizer.lengths(qwen, row[:size].tolist()) for row, size in zip(tokens, lengths, strict=True)]
+    assert [sum(piece) for piece in pieces] == [len(text) for text in texts]  # also where ids are parts of characters
+    assert [len(piece) for piece in pieces] == lengths.tolist() and pieces[1] == [1, 2, 1, 1, 2, 1, 1, 2]
+    half = qwen("🙂🙂")["input_ids"][:-1]
+    assert sum(tokenizer.lengths(qwen, half)) == len(tokenizer.decode(qwen, [half], [len(half)])[0])
     assert lengths[1] == 8  # digits are single tokens, nothing is added
     ended = np.array([[*tokens[1, :8], 151645, 17], [*tokens[1, :8], 151643, 17]])
     assert tokenizer.decode(qwen, ended, np.array([9, 9])) == [texts[1]] * 2

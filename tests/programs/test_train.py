@@ -59,9 +59,9 @@ def rows(workdir):
 
 
 def assert_same(workdir, other):
-    """Bit for bit: metrics, groups, predictor and policy."""
+    """Bit for bit: metrics, groups, completions, predictor and policy."""
     assert rows(workdir) == rows(other)
-    for name in ("groups.jsonl", "predictor.safetensors", "policy/model.safetensors"):
+    for name in ("groups.jsonl", "completions.jsonl", "predictor.safetensors", "policy/model.safetensors"):
         assert (workdir / name).read_bytes() == (other / name).read_bytes(), name
 
 
@@ -82,6 +82,9 @@ def test_what_a_run_leaves(whole):
         "checkpoints",
         "policy",
         "groups.jsonl",
+        "completions.jsonl",
+        "questions.jsonl",
+        "page.html",
         "predictor.safetensors",
     } <= set(os.listdir(workdir))
     log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -113,6 +116,44 @@ def test_what_a_run_leaves(whole):
     assert transformers.AutoTokenizer.from_pretrained(workdir / "policy").decode([5]) == tok.load(QUICKSTART).decode(
         [5]
     )
+
+
+def test_completions_to_read(whole):
+    """Of each step a fresh group and, where there are, a reference and a replayed one; of each evaluation all."""
+    log = rows(whole[0])
+    kept = [json.loads(line) for line in (whole[0] / "completions.jsonl").read_text().splitlines()]
+    questions = [json.loads(line) for line in (whole[0] / "questions.jsonl").read_text().splitlines()]
+    found = {}
+    for row in kept:
+        found.setdefault((row["step"], row["kind"]), []).append(row)
+        question = questions[row["question"] + (128 if row["kind"] in ("evaluation", "greedy") else 0)]
+        assert row["reward"] == (row["verdict"] == "correct") == (row["answer"] == question["answer"])
+        assert row["completion"].endswith(row["answer"]) and ("age" in row) == (row["kind"] == "replayed")
+    assert [step for step, kind in found if kind == "fresh"] == list(range(1, STEPS + 1))
+    assert [step for step, kind in found if kind == "reference"] == [1, 3, 5, 7, 9, 11]
+    assert [at for at in found if at[1] == "greedy"] == [(0, "greedy"), (STEPS, "greedy")]
+    assert any(kind == "replayed" for _, kind in found)
+    for (step, kind), part in found.items():
+        rewards = [row["reward"] for row in part]
+        if kind == "evaluation":
+            assert len(part) == 66 * 2
+            assert log[step]["eval/accuracy"] == pytest.approx(np.mean(rewards), abs=1e-6)
+        elif kind in ("fresh", "reference"):
+            record, prefix = made(whole[0], step), "reference_" if kind == "reference" else ""
+            (question,) = {row["question"] for row in part}
+            measured = dict(zip(record[f"{prefix}ids"], record[f"{prefix}successes"], strict=True))
+            assert len(part) == 4 and sum(rewards) == measured[question]
+            for row in part:
+                assert sum(row["token_lengths"]) == len(row["completion"])
+                assert max(np.abs(row["token_logprob_diffs"])) < 1e-4
+                for name, sign in (("logprobs", -1), ("entropies", 1)):
+                    values = np.array(row[f"token_{name}"])
+                    assert len(values) == row["tokens"] and (sign * values >= -1e-6).all()
+        elif kind == "replayed":
+            (origin,) = {(row["question"], step - row["age"]) for row in part}
+            assert origin in replayed(made(whole[0], step))
+            as_fresh = [{**row, "step": step, "kind": kind, "age": part[0]["age"]} for row in found[origin[1], "fresh"]]
+            assert part == [{k: x for k, x in row.items() if "token_" not in k} for row in as_fresh]
 
 
 def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
@@ -173,10 +214,10 @@ def test_what_a_run_tells_about_its_predictions(whole, capsys, tmp_path):
 
 
 def test_every_key_is_described(whole):
-    """docs/metrics.md names every key of both files."""
+    """docs/metrics.md names every key of the three files."""
     with open(os.path.join(ROOT, "docs", "metrics.md"), encoding="utf-8") as file:
         text = file.read()
-    for name in ("metrics.jsonl", "groups.jsonl"):
+    for name in ("metrics.jsonl", "groups.jsonl", "completions.jsonl"):
         keys = {key for line in (whole[0] / name).read_text().splitlines() for key in json.loads(line)}
         for key in keys:
             group, _, leaf = key.rpartition("/")
@@ -233,13 +274,16 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
 )
 def test_other_methods(start, tmp_path, method, fields, capsys):
     config = f"--config=configs/quickstart.py:{method}"
-    out, _ = finish(start(tmp_path / "run", config, **fields, **{"train.steps": 3}))
+    few = {"log.groups": 2, "log.evaluations": 5}
+    out, _ = finish(start(tmp_path / "run", config, **fields, **few, **{"train.steps": 3}))
     name, replays = fields.get("selection.name", "uniform"), method == "rr"
-    log, groups = (
+    log, groups, kept = (
         [json.loads(line) for line in (tmp_path / "run" / file).read_text().splitlines()]
-        for file in ("metrics.jsonl", "groups.jsonl")
+        for file in ("metrics.jsonl", "groups.jsonl", "completions.jsonl")
     )
     assert [row["step"] for row in groups] == [1, 2, 3]
+    assert [row["step"] for row in kept if row["kind"] == "fresh"] == [1] * 8 + [2] * 8 + [3] * 8
+    assert [row["question"] for row in kept if row["kind"] == "greedy"] == 2 * [0, 16, 32, 48, 65]
     assert [len(set(row["ids"])) for row in groups] == [8, 8, 4 if replays else 8]
     assert ("replay/share" in log[-1]) == ("replayed" in groups[-1]) == ("4 of 8 groups replayed" in out) == replays
     assert f"{name} selection" in out and not (tmp_path / "run" / "predictor.safetensors").exists()

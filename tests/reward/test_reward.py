@@ -42,6 +42,7 @@ def test_make():
     with pytest.raises(ValueError, match="shorter"):
         grader.submit(["1", "2"], questions[:1])
     assert grader.readable(questions) is None
+    assert [reward.extracted(grader, text) for text in ("1>2", "3")] == ["2", "3"]
     grader.close()
 
 

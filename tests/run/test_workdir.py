@@ -43,8 +43,10 @@ def resume_point(workdir):
 
 
 def write(workdir, end, groups_end):
-    """Steps below the two of either file, groups without step 0, and a torn line."""
-    for name, steps in (("metrics.jsonl", range(end)), ("groups.jsonl", range(1, groups_end))):
+    """Steps below the two of the files, groups without step 0, of completions two lines for each, and a torn line."""
+    kept = sorted([*range(groups_end), *range(groups_end)])
+    files = {"metrics.jsonl": range(end), "groups.jsonl": range(1, groups_end), "completions.jsonl": kept}
+    for name, steps in files.items():
         (workdir / name).write_text("".join(json.dumps({"step": i}) + "\n" for i in steps) + '{"step":')
 
 
@@ -79,7 +81,7 @@ def test_the_newest_checkpoint_that_the_lines_reach(workdir, end, groups_end, st
     assert all(lacking in fault for fault in resume.faults.values())
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "groups.jsonl"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "groups.jsonl", "completions.jsonl"])
 def test_lines_that_have_changed(workdir, name):
     """After the newest checkpoint it does not matter, after the one before that serves."""
     text = (workdir / name).read_text()
@@ -91,7 +93,7 @@ def test_lines_that_have_changed(workdir, name):
         resume_point(workdir)
 
 
-@pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "both checkpoints"])
+@pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "completions.jsonl", "both checkpoints"])
 def test_where_nothing_is_left_nothing_is_touched(workdir, what):
     if what == "both checkpoints":
         for step in "36":
