@@ -11,6 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["dots_jax", "dots_jax.*"]),
+    package_data={"dots_jax.run": ["page.html"]},
     install_requires=[
         JAX,
         "absl-py",

@@ -38,8 +38,9 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
 example:
   python -m dots_jax.main --config=configs/quickstart.py --workdir=runs/first --config.train.steps=40
 
-In the workdir: config.json, metrics.jsonl and groups.jsonl (one object per step), tensorboard/,
-curves.png, checkpoints, predictor.safetensors, and the trained policy in Hugging Face layout.
+In the workdir: config.json, metrics.jsonl and groups.jsonl (one object per step), completions.jsonl
+and questions.jsonl, page.html (also by python -m dots_jax.page), tensorboard/, curves.png, checkpoints,
+predictor.safetensors, and the trained policy in Hugging Face layout.
 """
 
 

@@ -12,7 +12,7 @@ from dots_jax.run import metrics
 
 def draw(rows: list[dict], workdir: str) -> str:
     """Draws `workdir/curves.png`, a panel for each quantity in the rows of `metrics.jsonl`; returns its path."""
-    panels = [panel for panel in _PANELS if any(metrics.series(rows, key)[0].size for key, _ in panel[2])]
+    panels = [panel for panel in PANELS if any(metrics.series(rows, key)[0].size for key, _ in panel[2])]
     seconds = {
         key.removeprefix("ledger/seconds_"): metrics.series(rows, key)
         for key in (rows[-1] if rows else {})
@@ -36,7 +36,7 @@ def draw(rows: list[dict], workdir: str) -> str:
 
 
 # title, limits of the vertical axis, (key, label) of its lines
-_PANELS = (
+PANELS = (
     ("success rate", (0, None), (("train/reward", "trained questions"), ("eval/accuracy", "held-out"))),
     ("useful groups (0 < success < 1)", (0, 1), (("train/useful_groups", ""),)),
     (
@@ -51,6 +51,7 @@ _PANELS = (
         (0, 1),
         (("replay/share", "share of the batch"), ("replay/effective_sample_size", "effective sample size")),
     ),
+    ("tokens per completion", (0, None), (("train/completion_tokens", ""),)),
     ("generated tokens", (0, None), (("ledger/generated_tokens", ""),)),
 )
 _COLORS = ("#2e6f95", "#d1495b")

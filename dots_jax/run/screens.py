@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from dots_jax import data, reward
+from dots_jax.core.errors import first_line
 from dots_jax.core.runtime import compilation_cache
 from dots_jax.core.text import WIDTH, duration, short, table
-from dots_jax.run import curves, metrics
+from dots_jax.run import curves, metrics, page
 from dots_jax.run import workdir as workdirs
 
 
@@ -55,6 +56,10 @@ def last(workdir: str) -> None:
     """Draws the curves and prints what was learned and where it lies, from the metrics alone."""
     rows = metrics.read(workdir)
     picture = curves.draw(rows, workdir)
+    try:
+        shown = page.write(workdir)
+    except Exception as error:  # the run is whole without it
+        shown = f"none: {first_line(error, typed=True)}"
     evaluations = [row for row in rows if row.get("eval/accuracy") is not None]
     before, after = evaluations[0], evaluations[-1]
     print(f"\nheld-out accuracy {_change(before, after, 'eval/accuracy')}", end=" ")
@@ -69,6 +74,7 @@ def last(workdir: str) -> None:
         ("tokens", f"{end['ledger/generated_tokens']:,} generated"),
         ("metrics", os.path.join(workdir, metrics.FILE)),
         ("curves", picture),
+        ("page", shown),
         ("tensorboard", f"tensorboard --logdir {shlex.quote(os.path.join(workdir, 'tensorboard'))}"),
         *([("policy", f"{export} (Hugging Face layout)")] if os.path.isdir(export) else []),
     )

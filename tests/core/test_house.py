@@ -52,6 +52,7 @@ FLOORS = (  # a room knows those on lower floors, and itself
         "evaluate",
         "report",
         "explore",
+        "page",
         "pretrain",
         "simulate",
         "difficulty.fit",
