@@ -149,9 +149,9 @@ def get_config() -> ConfigDict:
     c.eval.batch = 0  # rows at a time; 0: all, each graded while others are generated
     c.eval.greedy = True  # also the likeliest completion of each question, before the first and after the last step
 
-    c.log = ConfigDict()  # what completions.jsonl holds
-    c.log.groups = 1  # of each step, drawn from the fresh groups, from the references, and from those replayed
-    c.log.evaluations = -1  # held-out questions of each evaluation, evenly spaced; -1: all
+    c.completions = ConfigDict()  # what completions.jsonl holds
+    c.completions.groups = 1  # of each step, drawn from the fresh groups, from the references, and from those replayed
+    c.completions.evaluations = -1  # held-out questions of each evaluation, evenly spaced; -1: all
     return c
 
 

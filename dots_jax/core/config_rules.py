@@ -147,8 +147,8 @@ RUN = {  # configs/common.py
     "eval.top_p": some_share,
     "eval.batch": whole(0),
     "eval.greedy": flag,
-    "log.groups": whole(1),
-    "log.evaluations": whole(-1),
+    "completions.groups": whole(1),
+    "completions.evaluations": whole(-1),
 }
 REPLACED = ("learner.micro_rows", "learner.length_buckets")  # among these: not only the name is another
 RENAMED = {  # what fields of RUN were called before

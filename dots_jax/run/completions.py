@@ -18,7 +18,7 @@ _ONCE = ("step", "kind")  # keys that a completion has anew when it is replayed
 
 
 class Completions:
-    """Collects the rows of a step; `config` is `config.log`, `exp` an `Experiment`, which this room does not know."""
+    """Collects the rows of a step; `config` holds the fields `completions`, `exp` is an `Experiment`."""
 
     def __init__(self, config, exp):
         self._config, self._exp, self._rows = config, exp, []

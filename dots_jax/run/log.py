@@ -43,7 +43,7 @@ class RunLog(contextlib.ExitStack):
         self._metrics = main_only(metrics.Metrics)(workdir)
         self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
         self._kept = main_only(metrics.Lines)(os.path.join(workdir, metrics.COMPLETIONS))
-        self._completions = Completions(config.log, exp)
+        self._completions = Completions(config.completions, exp)
         self.keep_groups, self.keep_evaluation = self._completions.keep_groups, self._completions.keep_evaluation
         self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
         self.history = History(len(exp.pool), config.selection.references)

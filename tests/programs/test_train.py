@@ -274,7 +274,7 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
 )
 def test_other_methods(start, tmp_path, method, fields, capsys):
     config = f"--config=configs/quickstart.py:{method}"
-    few = {"log.groups": 2, "log.evaluations": 5}
+    few = {"completions.groups": 2, "completions.evaluations": 5}
     out, _ = finish(start(tmp_path / "run", config, **fields, **few, **{"train.steps": 3}))
     name, replays = fields.get("selection.name", "uniform"), method == "rr"
     log, groups, kept = (
