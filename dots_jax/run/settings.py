@@ -29,7 +29,7 @@ FREE = (
     "rollout.slots",
     "embedding.cache",
     "data.root",
-    "log",
+    "completions",
 )
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
