@@ -75,7 +75,7 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
     mesh = sharding.make_mesh(**config.mesh)
     policy, params = source.load(source.find(config.model, root), mesh, config.dtype, family)
-    prompts, lengths = policy.encode(questions.texts, config.system)
+    prompts, lengths = policy.encode(questions.texts, config.system, config.instruction_in)
     rows = questions.rows()
     batch = min(config.batch, len(rows))
     files_of = {
