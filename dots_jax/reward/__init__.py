@@ -21,13 +21,15 @@ REWARDS = {
 class Function:
     """A grader from a function (completion, question) -> reward, which is done when `submit` returns.
 
-    A reward of at least one half is CORRECT, any other WRONG. What the function raises is a UserError.
+    A reward of at least one half is CORRECT, any other WRONG. What the function raises is a UserError. An attribute
+    `extracted` of the function is the grader's.
     """
 
     slow = False
 
     def __init__(self, function: Callable[[str, Question], float], name: str):
         self._function, self._name = function, name
+        self.extracted = getattr(function, "extracted", None)
 
     def submit(
         self, completions: Sequence[str], questions: Sequence[Question]

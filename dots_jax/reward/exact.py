@@ -8,4 +8,11 @@ def score(completion: str, question: Question) -> float:
 
     1 where it is (the whole text without a '>'), else 0. Nothing is stripped or normalised.
     """
-    return completion.rpartition(">")[2] == question.answer
+    return _after(completion) == question.answer
+
+
+def _after(completion: str) -> str:
+    return completion.rpartition(">")[2]
+
+
+score.extracted = _after

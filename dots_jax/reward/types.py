@@ -25,7 +25,11 @@ class Question(NamedTuple):
 
 
 class Grader(Protocol):
-    """Grades completions, where it can in the background."""
+    """Grades completions, where it can in the background.
+
+    One that grades an answer within a completion may have a method `extracted(completion) -> str | None` that returns
+    it, None: there is none. Evaluations show it, and let the completions of a question vote.
+    """
 
     slow: bool  # worth starting while others are still generated
 
