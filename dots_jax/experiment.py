@@ -23,7 +23,7 @@ from dots_jax.policy.source import Policy
 from dots_jax.reward.types import Grader, Question
 from dots_jax.rollout import Rollouts, RolloutSpec, concat_completions, concat_groups
 from dots_jax.rollout.grading import sample_graded
-from dots_jax.run import settings
+from dots_jax.run import mirrors, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.ledger import Ledger
 
@@ -252,6 +252,7 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
     """
     check(config)
+    main_only(mirrors.check)(config.log)
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:

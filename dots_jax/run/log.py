@@ -18,7 +18,7 @@ from dots_jax.difficulty import measures
 from dots_jax.evaluation import shares
 from dots_jax.learner import replay
 from dots_jax.policy import huggingface
-from dots_jax.run import metrics, progress, screens, settings
+from dots_jax.run import metrics, mirrors, progress, provenance, screens, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.checkpoint import Checkpointer, abstract
 from dots_jax.run.ledger import Ledger
@@ -39,7 +39,7 @@ class RunLog(contextlib.ExitStack):
         directory = os.path.join(workdir, workdirs.CHECKPOINTS)
         self._checkpoints = Checkpointer(directory, config.train.keep_checkpoints, identity)
         self._export = os.path.join(workdir, workdirs.EXPORT)
-        self._metrics = main_only(metrics.Metrics)(workdir)
+        self._metrics = main_only(metrics.Metrics)(workdir, main_only(mirrors.make)(config, workdir))
         self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
         self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
         self.history = History(len(exp.pool), config.selection.references)
@@ -61,6 +61,7 @@ class RunLog(contextlib.ExitStack):
         readable = exp.grader.readable(exp.questions) if is_main() else None  # bool [N], answers that it understands
         main_only(data.write)(exp.pool, workdir, exp.lengths, readable)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
+        main_only(provenance.record)(workdir)
         if resume.step:
             main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
         records = resume.past[metrics.GROUPS]

@@ -63,13 +63,13 @@ def last(workdir: str) -> None:
         print(f"of the likeliest completions (greedy) {_change(before, after, 'eval/greedy_accuracy')}")
     _print_levels(before["eval/by_level"], after["eval/by_level"])
     end, export = rows[-1], os.path.join(workdir, workdirs.EXPORT)
-    compiling = duration(end["ledger/seconds_compile"])
+    compiling, events = duration(end["ledger/seconds_compile"]), os.path.join(workdir, "tensorboard")
     _print_entries(
         ("time", f"{duration(end['seconds'])}, of which {compiling} compiling"),
         ("tokens", f"{end['ledger/generated_tokens']:,} generated"),
         ("metrics", os.path.join(workdir, metrics.FILE)),
         ("curves", picture),
-        ("tensorboard", f"tensorboard --logdir {shlex.quote(os.path.join(workdir, 'tensorboard'))}"),
+        *([("tensorboard", f"tensorboard --logdir {shlex.quote(events)}")] if os.path.isdir(events) else []),
         *([("policy", f"{export} (Hugging Face layout)")] if os.path.isdir(export) else []),
     )
 

@@ -29,6 +29,7 @@ FREE = (
     "rollout.slots",
     "embedding.cache",
     "data.root",
+    "log",
 )
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
@@ -137,11 +138,12 @@ def same_run(config, workdir: str) -> None:
     free = tuple(name for name in FREE if name not in fixed)
     free += BUFFER if config.train.empty_buffer else ()
     for name, old, new in differences(config, workdir):
+        if name.startswith(free):
+            continue
         if old is None:
             raise UserError(f"{workdir} holds a run of a version without config.{name}; use another --workdir")
-        if not name.startswith(free):
-            emptied = ", or --config.train.empty_buffer=True to do so without its buffer"
-            raise UserError(
-                f"{workdir} holds a run with config.{name}={old!r}, not {new!r}; give the same setting to continue it"
-                f"{emptied if name.startswith(BUFFER) else ''}, or use another --workdir"
-            )
+        emptied = ", or --config.train.empty_buffer=True to do so without its buffer" if name.startswith(BUFFER) else ""
+        raise UserError(
+            f"{workdir} holds a run with config.{name}={old!r}, not {new!r}; give the same setting to continue it"
+            f"{emptied}, or use another --workdir"
+        )

@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import struct
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +29,6 @@ def test_each_step_is_one_valid_flushed_line(tmp_path):
     line = (tmp_path / "run" / FILE).read_text()
     assert line.endswith("\n") and "NaN" not in line and "Infinity" not in line
     assert json.loads(line) == {"step": 0, "a": None, "b": 0.5, "c": 3, "d": None, "e": "text", "f": True}
-    assert os.listdir(tmp_path / "run" / "tensorboard")
     metrics.close()
 
 
@@ -76,23 +74,6 @@ def test_float32_loses_nothing(number, tmp_path):
     assert np.float32(read(str(tmp_path))[0]["x"]) == np.float32(number)
 
 
-def test_tensorboard_has_the_scalars_and_hides_steps_that_are_made_again(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    metrics = Metrics(str(tmp_path))
-    metrics.restart([{"step": 7}])
-    metrics.write(8, {"x": 1.5, "list": [1], "text": "a"})
-    (file,) = (tmp_path / "tensorboard").iterdir()
-    data, events = file.read_bytes(), []  # flushed: a kill loses nothing
-    metrics.close()
-    while data:  # records: length, its checksum, the event, its checksum
-        (length,) = struct.unpack("<Q", data[:8])
-        events.append(Event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    assert [(e.step, e.session_log.status) for e in events[1:2]] == [(8, SessionLog.START)]
-    assert [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value] == [(8, "x", 1.5)]
-
-
 def test_read_of_nothing(tmp_path):
     assert read(str(tmp_path)) == []
 
@@ -105,7 +86,7 @@ def test_curves_with_few_and_missing_values(tmp_path):
     path = curves.draw(read(str(tmp_path)), str(tmp_path))
     with open(path, "rb") as file:
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
-    assert sorted(os.listdir(tmp_path)) == ["curves.png", FILE, "tensorboard"]
+    assert sorted(os.listdir(tmp_path)) == ["curves.png", FILE]
 
 
 def test_running_mean():
