@@ -1,5 +1,7 @@
 """Trains: `python -m dots_jax.main --config=FILE --workdir=DIR --config.field=value`."""
 
+import time
+
 from absl import flags
 
 from dots_jax.core import command_line
@@ -16,6 +18,9 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           the same command continues a run that was stopped
   --config.FIELD=VALUE    sets one field, such as --config.train.steps=40; all fields with their
                           meaning: configs/common.py
+  --minutes=10            stops with a checkpoint, after at least one step, where another step would not
+                          end within so many minutes of the start; the same command continues;
+                          exit code 0
 {processes}\
   --compilation_cache=DIR|off
                           where compiled programs are kept (default: dots_jax/compiled in the user's
@@ -45,7 +50,8 @@ CONTINUES = "; the same command continues from the last checkpoint, if there is 
 
 def main(argv: list[str] | None = None) -> int:
     """Trains, or plans, as the flags say; returns the exit code."""
-    values = flags.FlagValues()
+    values, began = flags.FlagValues(), time.monotonic()
+    flags.DEFINE_float("minutes", None, "", lower_bound=0, flag_values=values)
     join = command_line.process_flags(values)
     flags.DEFINE_bool("plan", False, "", flag_values=values)
     flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)
@@ -68,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 
         if not config.rollout.slots:
             config.rollout.slots = program.slots(config)
-        return train(config, workdir)
+        return train(config, workdir, None if values.minutes is None else began + 60 * values.minutes)
 
     return command_line.run(train, "configs/quickstart.py", HELP, argv, values, interrupted=CONTINUES)
 

@@ -32,7 +32,7 @@ class RunLog(contextlib.ExitStack):
     It touches no file before `begin`, and closes at its end, also at an error, all that has been opened.
     """
 
-    def __init__(self, config, workdir: str, exp, ledger: Ledger):
+    def __init__(self, config, workdir: str, exp, ledger: Ledger, deadline: float | None = None):
         super().__init__()
         self._config, self._workdir, self._exp, self._ledger = config, workdir, exp, ledger
         identity = settings.identity(config, exp.fingerprints) if is_main() else ""
@@ -42,6 +42,7 @@ class RunLog(contextlib.ExitStack):
         self._metrics = main_only(metrics.Metrics)(workdir, main_only(mirrors.make)(config, workdir))
         self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
         self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
+        self._limit = progress.TimeLimit(deadline)
         self.history = History(len(exp.pool), config.selection.references)
         self._record = {}  # of this step, for groups.jsonl
         for part in (exp.grader, self._checkpoints, self._records, self._metrics, self._progress):
@@ -73,6 +74,7 @@ class RunLog(contextlib.ExitStack):
             self.history.add_groups(record)
         main_only(screens.first)(config, exp, state, resume.step, workdir, readable, emptied)
         self._progress.start(resume.step)
+        self._limit.note(self._ledger.seconds["compile"], is_step=False)
         return state
 
     def _restore(self, state, step: int) -> tuple:
@@ -169,17 +171,22 @@ class RunLog(contextlib.ExitStack):
         self._record, values = {}, self._ledger.metrics() | values
         self._metrics.write(step, values)
         self._progress.update(step, values)
+        self._limit.note(self._ledger.seconds["compile"], is_step=step > 0)
 
-    def save_if_due(self, state, step: int) -> None:
-        """Saves a checkpoint every `checkpoint_every` steps, and the trained policy before the last."""
-        exp = self._exp
+    def save_if_due(self, state, step: int) -> bool:
+        """Saves a checkpoint every `checkpoint_every` steps, and the trained policy before the last.
+
+        Returns whether there is no time for another step; it has then saved one.
+        """
+        exp, time_is_up = self._exp, self._limit.is_up()
         if step == exp.steps:  # before the checkpoint that makes the run a finished one
             directory = exp.policy.directory
             huggingface.save(self._export, exp.policy.model_config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
-        if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
+        if step % self._config.train.checkpoint_every == 0 or step == exp.steps or time_is_up:
             lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
             self._checkpoints.save(step, _saved(state), lines)
+        return time_is_up
 
     def _judge(self, prefix: str, predicted, difficulty) -> dict:
         report = measures.report(predicted, difficulty, self._config.selection.target)

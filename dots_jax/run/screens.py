@@ -51,10 +51,15 @@ def finished(workdir: str, step: int) -> None:
     last(workdir)
 
 
-def last(workdir: str) -> None:
-    """Draws the curves and prints what was learned and where it lies, from the metrics alone."""
+def last(workdir: str, steps: int = 0) -> None:
+    """Draws the curves and prints what was learned and where it lies, from the metrics alone.
+
+    Also that the run has stopped, where it was to have more `steps`.
+    """
     rows = metrics.read(workdir)
     picture = curves.draw(rows, workdir)
+    if (step := rows[-1]["step"]) < steps:
+        print(f"\nstopped after step {step} of {steps}: --minutes has no room for another; the same command continues")
     evaluations = [row for row in rows if row.get("eval/accuracy") is not None]
     before, after = evaluations[0], evaluations[-1]
     print(f"\nheld-out accuracy {_change(before, after, 'eval/accuracy')}", end=" ")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -202,6 +203,7 @@ def test_the_notebook_runs(whole, monkeypatch, tmp_path):
     "moment", ["between steps", pytest.param("while a checkpoint is written", marks=pytest.mark.slow)]
 )
 def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, moment):
+    """The start after the kill has time for one step, which has no checkpoint due."""
     workdir = tmp_path / "killed"
     process = start(workdir)
     for _ in range(20000):
@@ -217,9 +219,13 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
     process.communicate()
-    out, _ = finish(start(workdir))
-    assert "continues after step" in out
+    out, _ = finish(start(workdir, "--minutes=0.01"))
+    (at,) = re.findall(r"continues after step (\d+)", out)
+    assert f"stopped after step {int(at) + 1} of {STEPS}" in out and not (workdir / "policy").exists()
+    out, _ = finish(start(workdir, "--minutes=60"))
+    assert f"continues after step {int(at) + 1}" in out and "stopped after" not in out
     assert_same(workdir, whole[0])
+    assert len(json.loads((workdir / "versions.json").read_text())) == 3
 
 
 @pytest.mark.parametrize(

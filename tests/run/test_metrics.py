@@ -11,7 +11,7 @@ from dots_jax.core.rules import whole
 from dots_jax.core.text import WIDTH
 from dots_jax.run import curves
 from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, read, running_mean
-from dots_jax.run.progress import Progress
+from dots_jax.run.progress import Progress, TimeLimit
 
 
 def write(workdir, steps):
@@ -108,6 +108,22 @@ def test_progress_keeps_the_last_measures_and_one_hundred_columns(capsys):
     assert "useful 100%  10k tok/s  ETA 1:06:40" in last and max(map(len, (first, last, told))) <= WIDTH
     measured = "pearson 0.87  spearman 0.80  mae 0.12  calibration 0.05  precision 0.70"
     assert told.strip() == f"predicted difficulty:  {measured}"
+
+
+@pytest.mark.parametrize(("minutes", "last"), [(0, 1), (10, 3), (12, 3), (13, 4), (100, 9), (None, 9)])
+def test_the_last_step_for_which_there_is_time(minutes, last, monkeypatch):
+    """Steps of 2 minutes, of which the third has 3; before the first 2 minutes, and 1 of compilation in the second."""
+    clock = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: 60 * clock)
+    limit = TimeLimit(None if minutes is None else 60.0 * minutes)
+    clock = 2.0
+    limit.note(0.0, is_step=False)
+    for step in range(1, 10):
+        clock += {2: 3.0, 3: 3.0}.get(step, 2.0)
+        limit.note(60.0 if step > 1 else 0.0, is_step=True)
+        if limit.is_up():
+            break
+    assert step == last
 
 
 def test_collapsed_weights_and_broken_numbers_are_said_once(capsys):
