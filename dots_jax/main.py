@@ -41,7 +41,8 @@ example:
   python -m dots_jax.main --config=configs/quickstart.py --workdir=runs/first --config.train.steps=40
 
 In the workdir: config.json, metrics.jsonl and groups.jsonl (one object per step), tensorboard/,
-curves.png, checkpoints, predictor.safetensors, and the trained policy in Hugging Face layout.
+curves.png, checkpoints, predictor.safetensors, the trained policy in Hugging Face layout, and of
+every start the versions, commit and differing code: versions.json and code.diff.
 """
 
 
