@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.name = ""  # shown on the screen
     c.seed = 0  # one seed; every draw is fold_in(key, purpose, step)
+    c.log = "tensorboard"  # who also gets the numbers of metrics.jsonl: tensorboard, wandb, with a comma both
 
     c.policy = ConfigDict()
     c.policy.path = ""  # directory (relative ones here, beside the package, below data.root), or name on the hub
@@ -43,8 +44,10 @@ def get_config() -> ConfigDict:
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
     c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
     c.data.difficulty_column = ""  # external; "-" before it: larger is easier; "": the pool's own
-    # Around each question, through the tokenizer's chat template; "": the bare question.
-    c.data.system = SYSTEM
+    c.data.system = SYSTEM  # instruction with each question, through the tokenizer's chat template; "": none
+    # system: the turn before the question; without an instruction no template | user: on a line after the question |
+    # only_user: likewise, and the template's own system prompt is left out.
+    c.data.instruction_in = "system"
 
     # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random weights | FILE.py:NAME
     c.reward = "math"

@@ -16,7 +16,8 @@ def get_config():
     c.temperature = 0.6  # 0: greedy
     c.top_p = 0.95  # mass of the likeliest tokens that are sampled from; 1: all
     c.max_tokens = 3072  # per completion; fewer where the prompt leaves fewer positions
-    c.system = SYSTEM  # "": the bare question
+    c.system = SYSTEM  # instruction with each question, through the tokenizer's chat template; "": none
+    c.instruction_in = "system"  # its turn: system | user | only_user, as data.instruction_in of configs/common.py
     c.reward = "math"  # how completions are graded: math | exact | proxy | FILE.py:NAME
     c.root = ""  # directory of the question files; "": the environment's DOTS_DATA, else the hub
     c.dtype = "bfloat16"  # of the policy: bfloat16 | float32

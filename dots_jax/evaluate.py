@@ -9,14 +9,16 @@ import sys
 
 import jax
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
 from dots_jax import data, reward
 from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding, text
 from dots_jax.core.arithmetic import ceil_div
+from dots_jax.core.distributed import from_main, main_only
 from dots_jax.core.errors import UserError
 from dots_jax.data import real, sources
-from dots_jax.evaluation import Evaluator, by_set, mean_accuracy
+from dots_jax.evaluation import SMALLEST, Evaluator, by_set, combined_error, majority, mean_accuracy, pass_at
 from dots_jax.policy import families, source
 from dots_jax.reward.types import Verdict
 from dots_jax.rollout import GradedCompletions
@@ -36,6 +38,7 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
                     written (default: runs/evaluate); the same command continues one that was stopped
   --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
                     with their meaning and defaults, are in {default}
+{processes}\
   --compilation_cache=DIR|off
                     where compiled programs are kept (default: dots_jax/compiled in the user's cache)
 
@@ -48,11 +51,13 @@ _RECORD = {  # of COMPLETIONS
     "batch": rules.whole(),
     "question": rules.text,
     "sample": rules.whole(),
+    "problem": rules.text,
     "verdict": rules.one_of(*(v.name.lower() for v in Verdict)),
     "reward": rules.number(0, 1),
     "tokens": rules.whole(),
     "truncated": rules.flag,
     "answer": rules.text,
+    "extracted": rules.optional(rules.text),
     "completion": rules.text,
 }
 
@@ -62,7 +67,7 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
 
     Raises UserError for what the user can mend.
     """
-    with workdirs.Claim(workdir) as claim:
+    with main_only(workdirs.Claim)(workdir) as claim:
         _evaluate(config, workdir, claim)
 
 
@@ -75,88 +80,170 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
     mesh = sharding.make_mesh(**config.mesh)
     policy, params = source.load(source.find(config.model, root), mesh, config.dtype, family)
-    prompts, lengths = policy.encode(questions.texts, config.system)
+    prompts, lengths = policy.encode(questions.texts, config.system, config.instruction_in)
     rows = questions.rows()
     batch = min(config.batch, len(rows))
-    files_of = {
-        "family": plugins.path(config.family, families.FAMILIES, "family"),
-        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
-    }
-    prints = settings.fingerprints(policy.directory, files_of, questions=questions)
-    counts = zip(questions.names, (np.bincount(rows) * config.samples).tolist(), strict=True)
-    expected = [(name, sample) for name, samples in counts for sample in range(samples)]
-    records, total = _read(config, workdir, expected, batch * config.samples), ceil_div(len(rows), batch)
-    settings.same_inputs(prints, workdir)
-    claim.take()
-    settings.write_config(config, workdir, prints)
-    path = os.path.join(workdir, metrics.COMPLETIONS)
-    files.replace(path, lambda partial: _append(partial, records))
-    done = {record["batch"] for record in records}
-    of_rows = f" of their {len(rows):,} rows (repeats are further samples)" if questions.repeats else ""
-    print(f"{len(questions):,} questions, {config.samples} completions of each{of_rows}, by {config.model}")
-    print(f"in {total} batches, of which {len(done)} are there, to {path}; the first compiles", flush=True)
     sampling = {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")}
     grader = reward.make(config.reward)
     evaluator = Evaluator(
         policy, questions, rows, prompts, lengths, grader, config.samples, batch, config.max_tokens, sampling
     )
     try:
-        for line in data.unreadable(grader.readable(questions.items())):
-            print(line, flush=True)
-        for number, numbers, graded in evaluator.evaluate_batches(params, jax.random.key(config.seed), skip=done):
-            new = []
-            for n, row in enumerate(numbers.tolist()):
-                for j in range(config.samples):
-                    name, sample = expected[row * config.samples + j]
-                    new.append({
-                        "batch": number,
-                        "question": name,
-                        "sample": sample,
-                        "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
-                        "reward": float(graded.rewards[n, j]),
-                        "tokens": int(graded.lengths[n, j]),
-                        "truncated": not graded.finished[n, j],
-                        "answer": questions.answers[rows[row]],
-                        "completion": graded.texts[n, j],
-                    })  # fmt: skip
-            _append(path, new)
-            records += new
-            print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
+        records = main_only(_Records)(config, workdir, evaluator)
+        records.begin(claim)
+        done = from_main(records.done, np.zeros(ceil_div(len(rows), batch), bool))
+        key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
+        for graded in evaluator.evaluate_batches(params, key, skip=np.flatnonzero(done).tolist()):
+            records.add(*graded)
+        records.end()
     finally:
         grader.close()
-    table = results(records, evaluator)
-    files.write_text(os.path.join(workdir, RESULTS), json.dumps(table, indent=2))
-    print(f"\n{show(table)}{os.path.join(workdir, RESULTS)}")
+
+
+class _Records:
+    """The lines of COMPLETIONS and what is printed of them: the main process's part of an evaluation.
+
+    Raises UserError where the workdir holds something else.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: str, evaluator: Evaluator):
+        self._config, self._workdir, self._evaluator = config, workdir, evaluator
+        self._path = os.path.join(workdir, metrics.COMPLETIONS)
+        counts = zip(evaluator.questions.names, (np.bincount(evaluator.rows) * config.samples).tolist(), strict=True)
+        self._expected = [(name, sample) for name, samples in counts for sample in range(samples)]
+        self._records = _read(config, workdir, self._expected, evaluator.batch * config.samples)
+
+    def begin(self, claim: workdirs.Claim) -> None:
+        """Writes the config and the whole batches that are there, and says what is to be done."""
+        config, workdir, evaluator = self._config, self._workdir, self._evaluator
+        files_of = {
+            "family": plugins.path(config.family, families.FAMILIES, "family"),
+            "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
+        }
+        questions, rows = evaluator.questions, evaluator.rows
+        prints = settings.fingerprints(evaluator.policy.directory, files_of, questions=questions)
+        settings.same_inputs(prints, workdir)
+        claim.take()
+        settings.write_config(config, workdir, prints)
+        files.replace(self._path, lambda partial: _append(partial, self._records))
+        of_rows = f" of their {len(rows):,} rows (repeats are further samples)" if questions.repeats else ""
+        done = self.done()
+        print(f"{len(questions):,} questions, {config.samples} completions of each{of_rows}, by {config.model}")
+        print(
+            f"in {done.size} batches, of which {done.sum()} are there, to {self._path}; the first compiles", flush=True
+        )
+        for line in data.unreadable(evaluator.grader.readable(questions.items())):
+            print(line, flush=True)
+
+    def done(self) -> np.ndarray:
+        """Which batches are there, bool [batches]."""
+        count = ceil_div(len(self._evaluator.rows), self._evaluator.batch)
+        return np.isin(np.arange(count), [record["batch"] for record in self._records])
+
+    def add(self, number: int, numbers: np.ndarray, graded: GradedCompletions) -> None:
+        """Writes a batch, as `Evaluator.evaluate_batches` yields it."""
+        new, questions, samples = [], self._evaluator.questions, self._config.samples
+        for n, row in enumerate(numbers.tolist()):
+            question = self._evaluator.rows[row]
+            for j in range(samples):
+                name, sample = self._expected[row * samples + j]
+                new.append({
+                    "batch": number,
+                    "question": name,
+                    "sample": sample,
+                    "problem": questions.texts[question],
+                    "verdict": Verdict(graded.verdicts[n, j]).name.lower(),
+                    "reward": float(graded.rewards[n, j]),
+                    "tokens": int(graded.lengths[n, j]),
+                    "truncated": not graded.finished[n, j],
+                    "answer": questions.answers[question],
+                    "extracted": reward.extracted(self._evaluator.grader, graded.texts[n, j]),
+                    "completion": graded.texts[n, j],
+                })  # fmt: skip
+        _append(self._path, new)
+        self._records += new
+        total = self.done().size
+        print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
+
+    def end(self) -> None:
+        """Writes RESULTS and prints the table."""
+        path, table = os.path.join(self._workdir, RESULTS), results(self._records, self._evaluator)
+        files.write_text(path, json.dumps(files.plain(table), indent=2))
+        print(f"\n{show(table)}{path}")
 
 
 def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
-    """`evaluation.by_set` of the records of COMPLETIONS, and as "average" the mean of the sets."""
+    """`evaluation.by_set` of the records of COMPLETIONS, with what several samples tell; "average": the sets' mean."""
     records = [record | {"verdict": Verdict[record["verdict"].upper()]} for record in records]
     records.sort(key=lambda record: record["batch"])
     columns = {"completion": object, "reward": float, "verdict": np.int8, "tokens": int, "truncated": bool}
     arrays = [np.array([record[name] for record in records], dtype) for name, dtype in columns.items()]
     *arrays, truncated = (array.reshape(len(evaluator.rows), evaluator.samples) for array in arrays)
     table = by_set(GradedCompletions(*arrays, finished=~truncated), evaluator)
-    mean = mean_accuracy(table)
+    votes = getattr(evaluator.grader, "extracted", None) is not None
+    groups = collections.defaultdict(lambda: collections.defaultdict(list))  # set -> question -> records
+    family_of = dict(zip(evaluator.questions.names, evaluator.questions.families, strict=True))
+    for record in records:
+        groups[family_of[record["question"]]][record["question"]].append(record)
+    for name, row in table.items():
+        row |= _several([*groups[name].values()], votes)
 
     def reach(end: str) -> float:  # the sets are asked independently: distances to the ends add up as deviations do
         return math.sqrt(sum((row[end] - row["accuracy"]) ** 2 for row in table.values())) / len(table)
 
-    return table | {"average": {"accuracy": mean, "low": mean - reach("low"), "high": mean + reach("high")}}
+    average = {"accuracy": mean_accuracy(table)}
+    average |= {"low": average["accuracy"] - reach("low"), "high": average["accuracy"] + reach("high")}
+    average["standard_error"] = combined_error(table)
+    shared = [name for name in next(iter(table.values())) if "@" in name and all(name in row for row in table.values())]
+    average |= {name: float(np.mean([row[name] for row in table.values()])) for name in shared}
+    table["average"] = average
+    for row in table.values():
+        row["smallest_difference"] = SMALLEST * row["standard_error"] or math.nan
+    return table
+
+
+def _several(groups: list[list[dict]], votes: bool) -> dict[str, float]:
+    """pass@k and, where the grader finds answers that can vote, maj@n, of the records of a set's questions.
+
+    n is how many completions each question has at least, k the powers of two up to it and n itself; {} where n is 1.
+    """
+    n = min(map(len, groups))
+    if n == 1:
+        return {}
+    counts = [(len(group), sum(record["verdict"] == Verdict.CORRECT for record in group)) for group in groups]
+    ks = [*(2**i for i in range(n.bit_length()) if 2**i < n), n]
+    row = {f"pass@{k}": float(np.mean([pass_at(k, *count) for count in counts])) for k in ks}
+    if votes:
+        columns = [[[record[name] for record in group[:n]] for name in ("extracted", "reward")] for group in groups]
+        row[f"maj@{n}"] = float(np.mean([majority(*column) for column in columns]))
+    return row
 
 
 def show(table: dict[str, dict]) -> str:
-    """The table of `results` in at most 100 columns."""
+    """The table of `results` as two, in at most 100 columns; the pass@k that have no room there are left out."""
     failures = [v.name.lower().replace("_", " ") for v in Verdict if v != Verdict.CORRECT]
-    columns = ["questions", "accuracy", "95% interval", "tokens", "truncated", *failures]
-    lines = [["set", *columns]]
-    for name, row in table.items():
-        cells = {n: f"{row.get(n.replace(' ', '_'), '')}" for n in columns}
-        cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
-        if "tokens" in row:
-            cells |= {"tokens": f"{row['tokens']:.0f}", "truncated": f"{row['truncated']:.1%}"}
-        lines.append([name[:14], *cells.values()])
-    return text.table(lines)
+    several = {name for row in table.values() for name in row if "@" in name}
+    several = sorted(several, key=lambda name: (name.startswith("maj"), int(name.partition("@")[2])))
+    columns = ["questions", "std. error", "smallest difference", *several]
+    rows = [(name[:14], _cells(row)) for name, row in table.items()]
+
+    def part(columns: list[str]) -> str:
+        return text.table([["set", *columns], *([name, *(cells.get(c, "") for c in columns)] for name, cells in rows)])
+
+    while max(map(len, part(columns).splitlines())) > text.WIDTH:
+        del columns[4]  # after pass@1
+    return f"{part(['accuracy', '95% interval', 'tokens', 'truncated', *failures])}\n{part(columns)}"
+
+
+def _cells(row: dict) -> dict[str, str]:
+    """What the tables show of a set, by column."""
+    cells = {name.replace("_", " "): f"{value:.3f}" if "@" in name else f"{value}" for name, value in row.items()}
+    cells |= {"accuracy": f"{row['accuracy']:.3f}", "95% interval": f"{row['low']:.3f}-{row['high']:.3f}"}
+    for column, name in (("std. error", "standard_error"), ("smallest difference", "smallest_difference")):
+        cells[column] = "-" if math.isnan(row[name]) else f"{row[name]:.3f}"
+    if "tokens" in row:
+        cells |= {"tokens": f"{row['tokens']:.0f}", "truncated": f"{row['truncated']:.1%}"}
+    return cells
 
 
 def _read(config: ConfigDict, workdir: str, expected: list[tuple[str, int]], batch: int) -> list[dict]:
@@ -171,14 +258,14 @@ def _read(config: ConfigDict, workdir: str, expected: list[tuple[str, int]], bat
         if os.path.exists(path):
             settings.read(workdir)  # raises where it is somebody else's
         return []
+    if any("problem" not in record for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch")):
+        raise UserError(f"{path} is of an earlier version, which kept no question's text; use another --workdir")
     for name, old, new in settings.differences(config, workdir):
         if not name.startswith(("mesh", "root")):
             raise UserError(
                 f"{workdir} holds an evaluation with {name}={old!r}, not {new!r}; give the same "
                 "to continue it, or use another --workdir"
             )
-    if any("ended" in record for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch")):
-        raise UserError(f"{path} is of an earlier version: it says ended, not truncated; use another --workdir")
     by_batch, whole = collections.defaultdict(list), []
     for record in metrics.read(workdir, metrics.COMPLETIONS, key="batch", kinds=_RECORD):
         by_batch[record["batch"]].append(record)
@@ -198,11 +285,17 @@ def _append(path: str, records: list[dict]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Evaluates as the flags say; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    argv = [re.sub(r"^--?(?!config\b|workdir\b|compilation_cache\b|h\b|help)(?=\w)", "--config.", arg) for arg in argv]
-    return command_line.run(
-        evaluate, "configs/evaluate.py", HELP, argv, rules=config_rules.EVALUATE, interrupted=CONTINUES
-    )
+    argv, values = sys.argv[1:] if argv is None else argv, flags.FlagValues()
+    join = command_line.process_flags(values)
+    others = "|".join([*values, "config", "workdir", "compilation_cache", "h"])
+    argv = [re.sub(rf"^--?(?!(?:{others})\b|help)(?=\w)", "--config.", arg) for arg in argv]
+
+    def program(config: ConfigDict, workdir: str) -> None:
+        join()
+        evaluate(config, workdir)
+
+    rules_of = {"rules": config_rules.EVALUATE, "interrupted": CONTINUES}
+    return command_line.run(program, "configs/evaluate.py", HELP, argv, values, **rules_of)
 
 
 if __name__ == "__main__":

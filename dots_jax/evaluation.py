@@ -1,8 +1,10 @@
 """Evaluation: the share of a set's questions that a policy answers, with confidence intervals."""
 
+import collections
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 
 from dots_jax.data.questions import Questions
 from dots_jax.policy.source import Policy
+from dots_jax.reward import quick
 from dots_jax.reward.types import Grader, Verdict
 from dots_jax.rollout.grading import GradedCompletions, concatenate, sample_graded
 
@@ -87,12 +90,13 @@ def as_metrics(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, Any
     success, questions = evaluator.success(graded), evaluator.questions
     metrics = {
         "eval/accuracy": success.mean(),
+        "eval/standard_error": standard_error(success),
         "eval/verdicts": shares(graded.verdicts),
         "eval/by_level": by_level(success, questions),
     }
     if questions.names:
         sets = by_set(graded, evaluator)
-        metrics["eval/accuracy"] = mean_accuracy(sets)
+        metrics["eval/accuracy"], metrics["eval/standard_error"] = mean_accuracy(sets), combined_error(sets)
         metrics["eval/intervals"] = {name: (row["low"], row["high"]) for name, row in sets.items()}
     return metrics
 
@@ -116,6 +120,7 @@ def by_set(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, dict[st
             "accuracy": float(of_set.mean()),
             "low": low,
             "high": high,
+            "standard_error": standard_error(of_set),
             "tokens": float(part.lengths.mean()),
             "truncated": float((~part.finished).mean()),
             **{v.name.lower(): int((part.verdicts == v).sum()) for v in Verdict},
@@ -126,6 +131,37 @@ def by_set(graded: GradedCompletions, evaluator: Evaluator) -> dict[str, dict[st
 def mean_accuracy(sets: dict[str, dict[str, float]]) -> float:
     """The mean of the sets of `by_set`, each counting once."""
     return float(np.mean([row["accuracy"] for row in sets.values()]))
+
+
+def combined_error(sets: dict[str, dict[str, float]]) -> float:
+    """The standard error of `mean_accuracy`; the sets are asked independently."""
+    return math.sqrt(sum(row["standard_error"] ** 2 for row in sets.values())) / len(sets)
+
+
+def standard_error(success: np.ndarray) -> float:
+    """Of the mean of `success` [N]: the questions are the draw, whatever the samples of each; NaN of one question."""
+    return float(np.std(success, ddof=1)) / math.sqrt(len(success)) if len(success) > 1 else math.nan
+
+
+# Times the standard error: the difference of two policies, each asked by itself, that is found at the 5% level with 80%
+# chance.
+SMALLEST = (1.959964 + 0.841621) * math.sqrt(2)
+
+
+@functools.cache
+def pass_at(k: int, samples: int, correct: int) -> float:
+    """Chance that of k of a question's completions, drawn without replacement, one is correct: unbiased for pass@k."""
+    return 1 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def majority(answers: Sequence[str | None], rewards: Sequence[float]) -> float:
+    """The reward of the answer that most of a question's completions give, of equally frequent ones the first.
+
+    Answers are one where `quick.key` is and the grader does not tell them apart; None does not vote. 0 without a vote.
+    """
+    keys = [a if a is None else (quick.key(a), r >= 0.5) for a, r in zip(answers, rewards, strict=True)]
+    votes = collections.Counter(key for key in keys if key is not None)
+    return rewards[keys.index(votes.most_common(1)[0][0])] if votes else 0.0
 
 
 def by_level(success: np.ndarray, questions: Questions) -> dict[str, list[float | None]]:

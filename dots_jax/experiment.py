@@ -23,7 +23,7 @@ from dots_jax.policy.source import Policy
 from dots_jax.reward.types import Grader, Question
 from dots_jax.rollout import Rollouts, RolloutSpec, concat_completions, concat_groups, take_groups
 from dots_jax.rollout.grading import sample_graded
-from dots_jax.run import settings
+from dots_jax.run import mirrors, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.ledger import Ledger
 
@@ -263,6 +263,7 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
     """
     check(config)
+    main_only(mirrors.check)(config.log)
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:
@@ -278,13 +279,14 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     family = families.find(config.policy.family)
     policy, params = source.load(directory, mesh, config.policy.dtype, family)
     pool, eval_set = data.load(config, policy.tokenizer)
-    prompts, lengths = policy.encode(pool.texts, config.data.system, config.data.max_prompt_tokens)
+    instruction = config.data.system, config.data.instruction_in
+    prompts, lengths = policy.encode(pool.texts, *instruction, config.data.max_prompt_tokens)
     update_spec = learner.UpdateSpec.from_config(config)
     replay_spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     check_loaded(config, replay_spec, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
     grader = reward.make(config.reward)
-    eval_prompts, eval_lengths = policy.encode(eval_set.texts, config.data.system)
+    eval_prompts, eval_lengths = policy.encode(eval_set.texts, *instruction)
     capacity = max(prompts.shape[1], eval_prompts.shape[1]), config.rollout.max_tokens
     rollout_spec = RolloutSpec(**config.rollout, capacity=capacity)
     sampling = {"mesh": mesh, "temperature": config.eval.temperature, "top_p": config.eval.top_p}

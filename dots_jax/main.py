@@ -1,5 +1,7 @@
 """Trains: `python -m dots_jax.main --config=FILE --workdir=DIR --config.field=value`."""
 
+import time
+
 from absl import flags
 
 from dots_jax.core import command_line
@@ -16,10 +18,10 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           the same command continues a run that was stopped
   --config.FIELD=VALUE    sets one field, such as --config.train.steps=40; all fields with their
                           meaning: configs/common.py
-  --distributed           one of several processes, which JAX finds on TPU VMs and under SLURM;
-                          launch/ has scripts
-  --coordinator=HOST:PORT --num_processes=N --process_id=I
-                          the same where it does not: where process 0 listens, how many, which
+  --minutes=10            stops with a checkpoint, after at least one step, where another step would not
+                          end within so many minutes of the start; the same command continues;
+                          exit code 0
+{processes}\
   --compilation_cache=DIR|off
                           where compiled programs are kept (default: dots_jax/compiled in the user's
                           cache; off for several processes, which need a directory that all see);
@@ -40,7 +42,8 @@ example:
 
 In the workdir: config.json, metrics.jsonl and groups.jsonl (one object per step), completions.jsonl
 and questions.jsonl, page.html (also by python -m dots_jax.page), tensorboard/, curves.png, checkpoints,
-predictor.safetensors, and the trained policy in Hugging Face layout.
+predictor.safetensors, the trained policy in Hugging Face layout, and of every start the versions,
+commit and differing code: versions.json and code.diff.
 """
 
 
@@ -49,19 +52,15 @@ CONTINUES = "; the same command continues from the last checkpoint, if there is 
 
 def main(argv: list[str] | None = None) -> int:
     """Trains, or plans, as the flags say; returns the exit code."""
-    values, leave = flags.FlagValues(), None
-    flags.DEFINE_bool("distributed", False, "", flag_values=values)
-    flags.DEFINE_string("coordinator", None, "", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=values)
-    processes = list(values)
+    values, began = flags.FlagValues(), time.monotonic()
+    flags.DEFINE_float("minutes", None, "", lower_bound=0, flag_values=values)
+    join = command_line.process_flags(values)
     flags.DEFINE_bool("plan", False, "", flag_values=values)
     flags.DEFINE_integer("devices", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_string("device_memory", None, "", flag_values=values)
     flags.DEFINE_string("compile", None, "", flag_values=values)
 
     def train(config, workdir):
-        nonlocal leave
         if values.plan:
             if values.compile is not None and values.devices:
                 raise UserError("--compile names the devices itself; leave --devices out")
@@ -71,20 +70,15 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("devices", "device_memory", "compile"):
             if values[name].value is not None:
                 raise UserError(f"--{name} is for --plan; a run takes the devices that JAX finds")
-        from dots_jax.core import distributed, runtime
-
-        if distributed.initialize(**{name: values[name].value for name in processes}):
-            runtime.start_several(values.compilation_cache)
-        leave = distributed.leave
+        join()
         from dots_jax.plan import program
         from dots_jax.train import train
 
         if not config.rollout.slots:
             config.rollout.slots = program.slots(config)
-        return train(config, workdir)
+        return train(config, workdir, None if values.minutes is None else began + 60 * values.minutes)
 
-    code = command_line.run(train, "configs/quickstart.py", HELP, argv, values, interrupted=CONTINUES)
-    return leave(code) if leave else code
+    return command_line.run(train, "configs/quickstart.py", HELP, argv, values, interrupted=CONTINUES)
 
 
 if __name__ == "__main__":

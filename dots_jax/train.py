@@ -21,15 +21,18 @@ from dots_jax.run.log import RunLog
 from dots_jax.run.workdir import Claim, resume_point
 
 
-def train(config, workdir: str) -> None:
-    """Runs the experiment, or continues the one in `workdir`. Raises UserError for what the user can mend."""
+def train(config, workdir: str, deadline: float | None = None) -> None:
+    """Runs the experiment, or continues the one in `workdir`, until `deadline` (of `time.monotonic`) where it is given.
+
+    Raises UserError for what the user can mend.
+    """
     with main_only(Claim)(workdir) as claim:
         settings.same_run(config, workdir)
         resume = resume_point(workdir)
         if resume.step >= config.train.steps:
             return main_only(screens.finished)(workdir, resume.step)
         exp, state = experiment.load(config, workdir, claim)
-        with RunLog(config, workdir, exp, state.ledger) as log:
+        with RunLog(config, workdir, exp, state.ledger, deadline) as log:
             state = log.begin(state, resume, claim)  # of the newest checkpoint, where there is one
             if not resume.step:
                 log.write(0, exp.evaluate(state, 0, log.keep_evaluation))
@@ -41,8 +44,9 @@ def train(config, workdir: str) -> None:
                 if exp.evaluates_at(step):
                     metrics |= exp.evaluate(state, step, log.keep_evaluation)
                 log.write(step, metrics)
-                log.save_if_due(state, step)
-        main_only(screens.last)(workdir)
+                if log.save_if_due(state, step):  # no time for another
+                    break
+        main_only(screens.last)(workdir, exp.steps)
 
 
 def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):

@@ -28,14 +28,14 @@ def run(
 ) -> int:
     """Reads the flags, calls `function(config, workdir)` and returns the exit code, as `exit_code`; 0: help is shown.
 
-    `default_config`, which replaces `{default}` in `help_text`, is looked up like any relative --config: in the current
-    directory, then beside the package; `rules` say what its fields may be. `values` declares flags of the program's own
-    and gets the values of all.
+    `default_config`, which replaces `{default}` in `help_text` as PROCESSES does `{processes}`, is looked up like any
+    relative --config: in the current directory, then beside the package; `rules` say what its fields may be. `values`
+    declares flags of the program's own and gets the values of all.
     """
     argv, workdir = list(sys.argv[1:] if argv is None else argv), ""
     values = flags.FlagValues() if values is None else values
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
-        print(help_text.replace("{default}", default_config), end="")
+        print(help_text.replace("{default}", default_config).replace("{processes}", PROCESSES), end="")
         return 0
 
     def program():
@@ -46,7 +46,34 @@ def run(
         runtime.start(values.compilation_cache)
         return function(config, workdir)
 
-    return exit_code(program, lambda: workdir, interrupted)
+    code = exit_code(program, lambda: workdir, interrupted)
+    distributed = sys.modules.get("dots_jax.core.distributed")  # without it nobody has joined
+    return distributed.leave(code) if distributed else code
+
+
+PROCESSES = """\
+  --distributed           one of several processes, which JAX finds on TPU VMs and under SLURM;
+                          launch/ has scripts
+  --coordinator=HOST:PORT --num_processes=N --process_id=I
+                          the same where it does not: where process 0 listens, how many, which
+"""
+
+
+def process_flags(values: flags.FlagValues) -> Callable[[], None]:
+    """Declares the flags of PROCESSES; the function that it returns joins the processes, before a device is touched."""
+    flags.DEFINE_bool("distributed", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", lower_bound=0, flag_values=values)
+    names = ("distributed", "coordinator", "num_processes", "process_id")
+
+    def join() -> None:
+        from dots_jax.core import distributed, runtime
+
+        if distributed.initialize(**{name: values[name].value for name in names}):
+            runtime.start_several(values.compilation_cache)
+
+    return join
 
 
 def run_words(function: Callable[[list[str]], None], help_text: str, argv: list[str] | None = None) -> int:

@@ -28,6 +28,11 @@ rate = real(lambda x: 0 < x <= 10, "above 0 and at most 10")
 seed = whole(0, 2**32 - 1)
 dtype = one_of("float32", "bfloat16", "float16")
 calibration = one_of("code", "paper", "none")
+mirrors = must(
+    lambda x: isinstance(x, str) and {*x.split(",")} <= {"", "tensorboard", "wandb"},
+    "tensorboard, wandb, both with a comma between, or nothing",
+)
+turn = one_of("system", "user", "only_user")  # of the instruction
 clip = some(real(lambda x: 0 < x < 1, "between 0 and 1"), 1, 2)
 betas = some(real(lambda x: 0 <= x < 1, "from 0 to below 1"), 2)
 levels = some(number(0, 1000), 6)  # of arithmetic, a weight for each
@@ -50,6 +55,7 @@ MESH = {f"mesh.{name}": axis for name in ("data", "fsdp", "tensor")}
 RUN = {  # configs/common.py
     "name": text,
     "seed": seed,
+    "log": mirrors,
     "policy.path": text,
     "policy.family": text,
     **{f"policy.random.{name}": rule for name, rule in SHAPE.items()},
@@ -64,6 +70,7 @@ RUN = {  # configs/common.py
     "data.max_prompt_tokens": whole(1, _TOKENS),
     "data.difficulty_column": text,
     "data.system": text,
+    "data.instruction_in": turn,
     "reward": text,
     "selection.name": text,
     "selection.interval": whole(1, _ROWS),
@@ -177,6 +184,7 @@ EVALUATE = {
     "top_p": some_share,
     "max_tokens": whole(1),  # no more than the model has positions for
     "system": text,
+    "instruction_in": turn,
     "reward": text,
     "root": text,
     "dtype": dtype,

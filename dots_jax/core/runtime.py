@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import os
 import platform
 import re
@@ -52,17 +51,6 @@ def compilation_cache() -> str | None:
         return directory
     nearest = next(path for path in (Path(directory), *Path(directory).absolute().parents) if path.exists())
     return directory if nearest.is_dir() and os.access(nearest, os.W_OK) else None
-
-
-def machine() -> dict[str, str]:
-    """Devices and versions."""
-    devices, names = jax.devices(), ("jax", "jaxlib", "numpy", "transformers")
-    processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    return {
-        "devices": f"{len(devices)} x {devices[0].device_kind}{processes}",
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-    }
 
 
 def full_precision(dtype, platform: str | None = None) -> None:

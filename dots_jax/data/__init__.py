@@ -24,7 +24,9 @@ def load(config: ConfigDict, tokenizer: Any) -> tuple[Questions, Questions]:
     data = config.data
     if data.name == "arithmetic":
         return arithmetic.make(data.num_questions, data.num_heldout, data.seed)
-    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, data.system, data.max_prompt_tokens))
+    instruction = {"system": data.system, "instruction_in": data.instruction_in}
+    most = data.max_prompt_tokens
+    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, most=most, **instruction))
 
 
 def describe(questions: Questions, lengths: np.ndarray, readable: np.ndarray | None = None) -> str:

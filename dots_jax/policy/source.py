@@ -34,12 +34,15 @@ class Policy:
     tokenizer: Any
     stop_ids: tuple[int, ...]
 
-    def encode(self, texts: Sequence[str], system: str, max_tokens: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Prompts int32 [N, S] and their lengths int32 [N]; at most `max_tokens`, 0: that leave one position.
+    def encode(
+        self, texts: Sequence[str], system: str, instruction_in: str, max_tokens: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`tokenizer.prompts` int32 [N, S], lengths int32 [N]; at most `max_tokens`, 0: that leave one position.
 
         Raises UserError for a longer one.
         """
-        return tok.encode(self.tokenizer, texts, max_tokens or self.model_config.max_positions - 1, system)
+        most = max_tokens or self.model_config.max_positions - 1
+        return tok.encode(self.tokenizer, texts, most, system, instruction_in)
 
 
 def load(directory: str, mesh: jax.sharding.Mesh, dtype: str, family: Family | None = None) -> tuple[Policy, dict]:

@@ -15,6 +15,7 @@ from dots_jax.core.rules import shortened, whole
 
 END = "<|endoftext|>"  # end and padding token of a character tokenizer, as in Qwen
 ENDS = (END, "<|im_end|>")  # base and Math models end on the first, chat models on the second; all know both
+_MEND = "set the config's field `instruction_in` to user"
 
 
 def load(directory: str | os.PathLike):
@@ -44,31 +45,62 @@ def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
 
-def prompts(tokenizer: Any, texts: Sequence[str], system: str = "") -> list[str]:
-    """What the policy sees of each question: with a `system` prompt the tokenizer's chat template around both.
+def prompts(tokenizer: Any, texts: Sequence[str], system: str = "", instruction_in: str = "system") -> list[str]:
+    """What the policy sees of each question: the tokenizer's chat template around it and the instruction `system`.
 
-    Raises UserError where there is a system prompt and no template.
+    `instruction_in` is a value of the config's field: "system", without a template where there is no instruction;
+    "user", on a line after the question; "only_user", likewise, and the template's own system turn is left out.
+    Raises UserError where there is no template, or it fails or has no such turn.
     """
-    if not system:
+    if instruction_in == "system" and not system:
         return list(texts)
     if not tokenizer.chat_template:
         raise UserError(
-            "a system prompt is set, but the policy's tokenizer has no chat template (tokenizer_config.json or "
-            "chat_template.jinja); give a policy with one, or set the config's field `system` to nothing"
+            "an instruction is set, or its turn, but the policy's tokenizer has no chat template (chat_template.jinja "
+            "or in tokenizer_config.json); give another policy, or the config's fields `system` as nothing and "
+            "`instruction_in` as system"
         )
+    turns = [("system", system)] if instruction_in == "system" else []
+    after = f"\n{system}" if system and not turns else ""
+    chats = [_chat(tokenizer, *turns, ("user", text + after)) for text in texts]
+    if turns and not all(system.strip() in chat for chat in chats):
+        raise UserError(f"the policy's chat template leaves the system turn out; {_MEND}")
+    if instruction_in != "only_user":
+        return chats
+    start, own = _before_user(tokenizer)
+    return [start + chat.removeprefix(own) for chat in chats]
 
-    chats = [[{"role": "system", "content": system}, {"role": "user", "content": text}] for text in texts]
+
+def _chat(tokenizer: Any, *turns: tuple[str, str], generate: bool = True) -> str:
+    """The turns, a role and a text each, in the tokenizer's chat template, to be gone on with by the policy."""
+    turns = [{"role": role, "content": text} for role, text in turns]
     try:
-        return [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate)
     except Exception as error:  # whatever the template does
         raise UserError(
-            f"the policy's chat template fails: {first_line(error)}; mend it, or set config.data.system to nothing"
+            f"the policy's chat template fails: {first_line(error)}; mend it or, where it knows no system turn, {_MEND}"
         ) from error
 
 
-def count(tokenizer: Any, texts: Sequence[str], system: str = "", most: int | None = None) -> list[int]:
+def _before_user(tokenizer: Any) -> tuple[str, str]:
+    """What a prompt starts with, and all that the chat template puts before the first user's turn."""
+    asked, answered = "q7x", "a7x"
+    turns = [("user", asked), ("assistant", answered), ("user", asked)]
+    first, second, third = (_chat(tokenizer, *turns[:n], generate=False) for n in (1, 2, 3))
+    end = second.rpartition(answered)[2]  # of the assistant's turn; how it begins depends on what follows
+    opening = third.rpartition(answered)[2].partition(asked)[0].removeprefix(end)
+    before = first.partition(asked)[0]
+    if not before.endswith(opening):
+        raise UserError(f"the policy's chat template mixes its turns; {_MEND}")
+    own, start = before.removesuffix(opening), tokenizer.bos_token or ""
+    return start if own.startswith(start) else "", own
+
+
+def count(
+    tokenizer: Any, texts: Sequence[str], system: str = "", most: int | None = None, instruction_in: str = "system"
+) -> list[int]:
     """Tokens of each question's prompt; of one that is far too long for `most` tokens, more than that."""
-    texts = prompts(tokenizer, texts, system)
+    texts = prompts(tokenizer, texts, system, instruction_in)
     long = [most is not None and len(text) > _room(tokenizer, most) for text in texts]
     rows = iter(_ids(tokenizer, [text for text, skip in zip(texts, long, strict=True) if not skip]))
     return [most + 1 if skip else len(next(rows)) for skip in long]
@@ -81,14 +113,14 @@ def _room(tokenizer: Any, tokens: int) -> int:
     return 4 * tokens * tokenizer.longest_token  # a normalizer makes one character of four at most
 
 
-def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Token ids, int32 [N, S] right-padded with 0, and lengths, int32 [N]; S is the longest prompt.
-
-    With `system`, of `prompts`; otherwise no tokens are added.
+def encode(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int, system: str = "", instruction_in: str = "system"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of `prompts`, int32 [N, S] right-padded with 0, and lengths, int32 [N]; S is the longest prompt.
 
     Raises UserError for a text that is empty, longer than `max_tokens`, or not in the tokenizer's alphabet.
     """
-    texts = prompts(tokenizer, texts, system)
+    texts = prompts(tokenizer, texts, system, instruction_in)
     for text in texts:
         if len(text) > _room(tokenizer, max_tokens):
             raise UserError(

@@ -21,14 +21,15 @@ REWARDS = {
 class Function:
     """A grader from a function (completion, question) -> reward, which is done when `submit` returns.
 
-    A reward of at least one half is CORRECT, any other WRONG. What the function raises is a UserError.
+    A reward of at least one half is CORRECT, any other WRONG. What the function raises is a UserError. An attribute
+    `extracted` of the function is the grader's.
     """
 
     slow = False
 
     def __init__(self, function: Callable[[str, Question], float], name: str):
         self._function, self._name = function, name
-        self.extract = getattr(function, "extract", None)
+        self.extracted = getattr(function, "extracted", None)
 
     def submit(
         self, completions: Sequence[str], questions: Sequence[Question]
@@ -94,7 +95,7 @@ def grade(completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
 
 def extracted(grader: Grader, completion: str) -> str | None:
     """The answer that the grader finds in a completion; None where there is none, or it does not say."""
-    extract = getattr(grader, "extract", None)
-    with plugins.guarded(f"config.reward: `extract` failed; {plugins.AGAIN}", extract):
-        answer = extract and extract(completion)
+    find = getattr(grader, "extracted", None)
+    with plugins.guarded(f"config.reward: `extracted` failed; {plugins.AGAIN}", find):
+        answer = find and find(completion)
     return None if answer is None else str(answer)

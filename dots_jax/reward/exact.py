@@ -8,12 +8,11 @@ def score(completion: str, question: Question) -> float:
 
     1 where it is (the whole text without a '>'), else 0. Nothing is stripped or normalised.
     """
-    return extract(completion) == question.answer
+    return _after(completion) == question.answer
 
 
-def extract(completion: str) -> str:
-    """The answer in it."""
+def _after(completion: str) -> str:
     return completion.rpartition(">")[2]
 
 
-score.extract = extract
+score.extracted = _after

@@ -43,7 +43,6 @@ class Pool:
     """
 
     slow = True
-    extract = staticmethod(final_answer)
 
     def __init__(self, workers: int = 0, seconds: float = 5.0):
         if importlib.util.find_spec("mpmath") is None:
@@ -65,6 +64,11 @@ class Pool:
 
         return wait
 
+    def extracted(self, completion: str) -> str | None:
+        """See `Grader`."""
+        answer = final_answer(completion)
+        return answer if answer and answer.strip() else None
+
     def readable(self, questions: Sequence[Question]) -> np.ndarray:
         """See `Grader.readable`."""
         found = [self._known(tolerant(gold_answer(question.answer))[0]) for question in questions]
@@ -74,8 +78,8 @@ class Pool:
         return number(plain(gold)) is not None or self._ask_process(("", gold))
 
     def _begin(self, completion: str, gold: str) -> Verdict | Future:
-        answer, gold = final_answer(completion), gold_answer(gold)
-        if answer is None or not answer.strip():
+        answer, gold = self.extracted(completion), gold_answer(gold)
+        if answer is None:
             return Verdict.NO_ANSWER
         equal = quick(answer, gold)
         if equal is not None:

@@ -89,3 +89,11 @@ def quick(answer: str, gold: str) -> bool | None:
     equal = close(a[0], b[0], (not a[1], not b[1]), tolerance)
     # `1,234` may also be two numbers.
     return None if not equal and (a[2] or b[2]) else equal
+
+
+def key(answer: str) -> Fraction | str:
+    """What answers have in common that are the same number, or the same text but for what carries no meaning."""
+    if len(answer) > LONGEST:
+        return answer
+    value = number(plain(answer))
+    return value[0] if value else plain(answer)

@@ -25,10 +25,13 @@ class Question(NamedTuple):
 
 
 class Grader(Protocol):
-    """Grades completions, where it can in the background."""
+    """Grades completions, where it can in the background.
+
+    One that grades an answer within a completion may have a method `extracted(completion) -> str | None` that returns
+    it, None: there is none. Evaluations show it, and let the completions of a question vote.
+    """
 
     slow: bool  # worth starting while others are still generated
-    extract: Callable[[str], str | None]  # the answer in a completion, to be read; a grader need not have it
 
     def submit(
         self, completions: Sequence[str], questions: Sequence[Question]

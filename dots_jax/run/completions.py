@@ -96,7 +96,7 @@ class Completions:
             **({"name": questions.names[question]} if questions.names else {}),
             "sample": sample,
             "completion": text,
-            "answer": reward.extracted(self._exp.grader, text),
+            "extracted": reward.extracted(self._exp.grader, text),
             "verdict": Verdict(graded.verdicts[j]).name.lower(),
             "reward": plain(graded.rewards[j]),
             "tokens": int(graded.lengths[j]),

@@ -18,7 +18,7 @@ from dots_jax.difficulty import measures
 from dots_jax.evaluation import shares
 from dots_jax.learner import replay
 from dots_jax.policy import huggingface
-from dots_jax.run import metrics, progress, screens, settings
+from dots_jax.run import metrics, mirrors, progress, provenance, screens, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.checkpoint import Checkpointer, abstract
 from dots_jax.run.completions import Completions
@@ -33,19 +33,20 @@ class RunLog(contextlib.ExitStack):
     It touches no file before `begin`, and closes at its end, also at an error, all that has been opened.
     """
 
-    def __init__(self, config, workdir: str, exp, ledger: Ledger):
+    def __init__(self, config, workdir: str, exp, ledger: Ledger, deadline: float | None = None):
         super().__init__()
         self._config, self._workdir, self._exp, self._ledger = config, workdir, exp, ledger
         identity = settings.identity(config, exp.fingerprints) if is_main() else ""
         directory = os.path.join(workdir, workdirs.CHECKPOINTS)
         self._checkpoints = Checkpointer(directory, config.train.keep_checkpoints, identity)
         self._export = os.path.join(workdir, workdirs.EXPORT)
-        self._metrics = main_only(metrics.Metrics)(workdir)
+        self._metrics = main_only(metrics.Metrics)(workdir, main_only(mirrors.make)(config, workdir))
         self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
         self._kept = main_only(metrics.Lines)(os.path.join(workdir, metrics.COMPLETIONS))
         self._completions = Completions(config.completions, exp)
         self.keep_groups, self.keep_evaluation = self._completions.keep_groups, self._completions.keep_evaluation
         self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
+        self._limit = progress.TimeLimit(deadline)
         self.history = History(len(exp.pool), config.selection.references)
         self._record = {}  # of this step, for groups.jsonl
         for part in (exp.grader, self._checkpoints, self._kept, self._records, self._metrics, self._progress):
@@ -65,6 +66,7 @@ class RunLog(contextlib.ExitStack):
         readable = exp.grader.readable(exp.questions) if is_main() else None  # bool [N], answers that it understands
         main_only(data.write)(exp.pool, workdir, exp.lengths, readable, exp.evaluator.questions)
         main_only(settings.write_config)(config, workdir, exp.fingerprints)
+        main_only(provenance.record)(workdir)
         if resume.step:
             main_only(shutil.rmtree)(self._export, ignore_errors=True)  # of an earlier end
         records = resume.past[metrics.GROUPS]
@@ -78,6 +80,7 @@ class RunLog(contextlib.ExitStack):
             self.history.add_groups(record)
         main_only(screens.first)(config, exp, state, resume.step, workdir, readable, emptied)
         self._progress.start(resume.step)
+        self._limit.note(self._ledger.seconds["compile"], is_step=False)
         return state
 
     def _restore(self, state, step: int) -> tuple:
@@ -177,18 +180,23 @@ class RunLog(contextlib.ExitStack):
         self._record, values = {}, self._ledger.metrics() | values
         self._metrics.write(step, values)
         self._progress.update(step, values)
+        self._limit.note(self._ledger.seconds["compile"], is_step=step > 0)
 
-    def save_if_due(self, state, step: int) -> None:
-        """Saves a checkpoint every `checkpoint_every` steps, and the trained policy before the last."""
-        exp = self._exp
+    def save_if_due(self, state, step: int) -> bool:
+        """Saves a checkpoint every `checkpoint_every` steps, and the trained policy before the last.
+
+        Returns whether there is no time for another step; it has then saved one.
+        """
+        exp, time_is_up = self._exp, self._limit.is_up()
         if step == exp.steps:  # before the checkpoint that makes the run a finished one
             directory = exp.policy.directory
             huggingface.save(self._export, exp.policy.model_config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
-        if step % self._config.train.checkpoint_every == 0 or step == exp.steps:
+        if step % self._config.train.checkpoint_every == 0 or step == exp.steps or time_is_up:
             files = {metrics.FILE: self._metrics, metrics.GROUPS: self._records, metrics.COMPLETIONS: self._kept}
             lines = {name: file.sum for name, file in files.items()}
             self._checkpoints.save(step, _saved(state), lines)
+        return time_is_up
 
     def _judge(self, prefix: str, predicted, difficulty) -> dict:
         report = measures.report(predicted, difficulty, self._config.selection.target)

@@ -1,11 +1,9 @@
-"""What a run has measured: three files of JSON lines (the truth), TensorBoard events and `curves.png`."""
+"""What a run has measured: three files of JSON lines, from which all else is drawn."""
 
 import json
 import os
-import sys
-import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -55,53 +53,31 @@ class Lines:
 
 
 class Metrics(Lines):
-    """The lines of `workdir/metrics.jsonl`, mirrored to `workdir/tensorboard`."""
+    """The lines of `workdir/metrics.jsonl`; their scalars go to `mirrors` too, of `run.mirrors`."""
 
-    def __init__(self, workdir: str):
+    def __init__(self, workdir: str, mirrors: Sequence = ()):
         super().__init__(os.path.join(workdir, FILE))
-        self._workdir, self._events, self._purge_step = workdir, None, None
+        self._mirrors = mirrors
 
     def restart(self, rows: list[dict]) -> None:
         """As `Lines.restart`."""
-        self._purge_step = rows[-1]["step"] + 1 if rows else 0
         super().restart(rows)
+        for mirror in self._mirrors:
+            mirror.start(rows[-1]["step"] + 1 if rows else 0)
 
     def write(self, step: int, values: dict) -> dict:
         """As `Lines.write`."""
         row = super().write(step, values)
-        if self._events is None:
-            self._open()
         scalars = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}
-        self._event(row["step"], summary={"value": [{"tag": k, "simple_value": v} for k, v in scalars.items()]})
+        for mirror in self._mirrors:
+            mirror.write(row["step"], scalars)
         return row
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes all."""
         super().close()
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-
-    def _open(self) -> None:
-        """The writer without its thread: where a disk is full that would wait forever."""
-        sys.modules.setdefault("torch", None)  # tensorboardX would load torch where it is installed: seconds
-        try:
-            from tensorboardX.event_file_writer import EventsWriter
-        finally:
-            if sys.modules["torch"] is None:
-                del sys.modules["torch"]
-
-        directory = os.path.join(self._workdir, "tensorboard")
-        os.makedirs(directory, exist_ok=True)
-        self._events = EventsWriter(os.path.join(directory, "events"))
-        if self._purge_step is not None:  # hides what an earlier start has written of these steps
-            self._event(self._purge_step, session_log={"status": "START"})
-
-    def _event(self, step: int, **content) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
-        self._events.flush()
+        for mirror in self._mirrors:
+            mirror.close()
 
 
 def read(

@@ -15,7 +15,7 @@ from dots_jax.core.errors import UserError, first_line
 from dots_jax.core.fields import flatten
 from dots_jax.difficulty import measures
 from dots_jax.reward.types import Verdict
-from dots_jax.run import curves, metrics, settings
+from dots_jax.run import curves, metrics, provenance, settings
 
 FILE = "page.html"
 _TEMPLATE = os.path.join(os.path.dirname(__file__), FILE)
@@ -77,7 +77,7 @@ def gather(config: dict, workdir: str) -> dict:
         "steps": config["train"]["steps"],
         "summary": summary,
         "settings": _settings(config),
-        "machine": settings.machine(workdir),
+        "machine": _machine(workdir),
         "panels": [panel for parts in curves.PANELS[:-1] if (panel := _panel(rows, *parts))],  # the last is "tokens"
         "tokens": {row["step"]: row.get("ledger/generated_tokens") for row in rows},
         "kinds": KINDS,
@@ -92,6 +92,13 @@ def gather(config: dict, workdir: str) -> dict:
         "evaluations": _evaluations(evaluations),
         "left_out": [f"1 in {stride} of the {name}" for name, stride in strides.items() if stride > 1],
     }
+
+
+def _machine(workdir: str) -> dict[str, str]:
+    """What the run was last started on: "device", and versions."""
+    last = provenance.starts(workdir)[-1:]
+    names = ("device", "commit", "python", "jax", "flax", "optax", "numpy", "transformers")
+    return {name: str(start[name])[:40] for start in last for name in names if start.get(name)}
 
 
 def _questions(workdir: str) -> tuple[dict[int, dict], dict[int, dict]]:
@@ -160,7 +167,7 @@ def _evaluations(rows: list[dict]) -> list[list]:
     """
     found = collections.defaultdict(list)
     for row in rows:
-        values = (row[key] for key in ("reward", "tokens", "truncated", "answer", "completion"))
+        values = (row[key] for key in ("reward", "tokens", "truncated", "extracted", "completion"))
         verdict = _VERDICTS.index(row["verdict"])
         found[row["step"], row["kind"]].append([row["question"], row["sample"], verdict, *values])
     return [[*key, part] for key, part in found.items()]

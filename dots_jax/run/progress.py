@@ -4,9 +4,11 @@ import collections
 import math
 import shutil
 import sys
+import time
 
 import numpy as np
 
+from dots_jax.core.distributed import from_main
 from dots_jax.core.errors import tell
 from dots_jax.core.text import WIDTH, duration, short
 
@@ -35,6 +37,26 @@ _FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless
         "every group was all right or all wrong; raise config.rollout.group_size or config.rollout.temperature",
     ),
 )
+
+
+class TimeLimit:
+    """When a run has no time for another step; `deadline` is of `time.monotonic`, None: there is none."""
+
+    def __init__(self, deadline: float | None):
+        self._deadline, self._at, self._longest = deadline, 0.0, 0.0
+
+    def note(self, compiled: float, is_step: bool) -> None:
+        """Notes the end of a step, or of what comes before the first one; `compiled` are seconds in all."""
+        at = time.monotonic() - compiled
+        self._longest = max(self._longest, at - self._at) if is_step else 0.0
+        self._at = at
+
+    def is_up(self) -> bool:
+        """Whether a step as long as the longest so far, but for compilation, would end too late; on all processes."""
+        if self._deadline is None:
+            return False
+        left = self._deadline - time.monotonic()
+        return bool(from_main(lambda: np.int32(left < self._longest), np.int32(0)))
 
 
 class Progress:

@@ -52,14 +52,19 @@ def finished(workdir: str, step: int) -> None:
     last(workdir)
 
 
-def last(workdir: str) -> None:
-    """Draws the curves and prints what was learned and where it lies, from the metrics alone."""
+def last(workdir: str, steps: int = 0) -> None:
+    """Draws the curves and prints what was learned and where it lies, from the metrics alone.
+
+    Also that the run has stopped, where it was to have more `steps`.
+    """
     rows = metrics.read(workdir)
     picture = curves.draw(rows, workdir)
     try:
         shown = page.write(workdir)
     except Exception as error:  # the run is whole without it
         shown = f"none: {first_line(error, typed=True)}"
+    if (step := rows[-1]["step"]) < steps:
+        print(f"\nstopped after step {step} of {steps}: --minutes has no room for another; the same command continues")
     evaluations = [row for row in rows if row.get("eval/accuracy") is not None]
     before, after = evaluations[0], evaluations[-1]
     print(f"\nheld-out accuracy {_change(before, after, 'eval/accuracy')}", end=" ")
@@ -68,14 +73,14 @@ def last(workdir: str) -> None:
         print(f"of the likeliest completions (greedy) {_change(before, after, 'eval/greedy_accuracy')}")
     _print_levels(before["eval/by_level"], after["eval/by_level"])
     end, export = rows[-1], os.path.join(workdir, workdirs.EXPORT)
-    compiling = duration(end["ledger/seconds_compile"])
+    compiling, events = duration(end["ledger/seconds_compile"]), os.path.join(workdir, "tensorboard")
     _print_entries(
         ("time", f"{duration(end['seconds'])}, of which {compiling} compiling"),
         ("tokens", f"{end['ledger/generated_tokens']:,} generated"),
         ("metrics", os.path.join(workdir, metrics.FILE)),
         ("curves", picture),
         ("page", shown),
-        ("tensorboard", f"tensorboard --logdir {shlex.quote(os.path.join(workdir, 'tensorboard'))}"),
+        *([("tensorboard", f"tensorboard --logdir {shlex.quote(events)}")] if os.path.isdir(events) else []),
         *([("policy", f"{export} (Hugging Face layout)")] if os.path.isdir(export) else []),
     )
 

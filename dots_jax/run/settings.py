@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dots_jax import selection
-from dots_jax.core import config_rules, distributed, files, runtime
+from dots_jax.core import config_rules, distributed, files
 from dots_jax.core.errors import UserError
 from dots_jax.core.fields import flatten
 from dots_jax.data.questions import Questions
@@ -18,7 +18,7 @@ from dots_jax.policy import huggingface
 from dots_jax.run import metrics
 from dots_jax.run import workdir as workdirs
 
-_FINGERPRINTS, _MACHINE = "fingerprints", "machine"  # in config.json, beside the config
+_FINGERPRINTS = "fingerprints"  # in config.json, beside the config
 # What may change when a run continues.
 FREE = (
     "train.steps",
@@ -30,6 +30,7 @@ FREE = (
     "embedding.cache",
     "data.root",
     "completions",
+    "log",
 )
 # These too, if it may start with an empty buffer; not what decides how many groups a step generates.
 BUFFER = (
@@ -46,17 +47,12 @@ def read(workdir: str) -> dict:
     return _read(workdir)[0]
 
 
-def machine(workdir: str) -> dict[str, str]:
-    """What the run in `workdir` was last started on. Raises UserError as `read`."""
-    return _read(workdir)[1][_MACHINE]
-
-
-def _read(workdir: str) -> tuple[dict, dict[str, dict]]:
-    """The config, and what stands beside it."""
+def _read(workdir: str) -> tuple[dict, dict]:
+    """The config, and the fingerprints of what the run rests on."""
     try:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
             config = files.parse(file.read())
-        beside = {name: config.pop(name, {}) for name in (_FINGERPRINTS, _MACHINE)}
+        fingerprints = config.pop(_FINGERPRINTS, {})
         names = flatten(config)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = "bring the file back as it was, or name another directory"
@@ -67,13 +63,12 @@ def _read(workdir: str) -> tuple[dict, dict[str, dict]]:
             f"{workdir} is of an earlier version: its config.json says {old[0]} for what is now "
             f"{config_rules.RENAMED[old[0]]}; open it with that version, or use another directory"
         )
-    return config, beside
+    return config, fingerprints
 
 
 def write_config(config, workdir: str, fingerprints: dict) -> None:
-    """Writes `config`, the fingerprints of what the run rests on, and what it runs on; whole or not at all."""
-    beside = {_FINGERPRINTS: fingerprints, _MACHINE: runtime.machine()}
-    text = json.dumps(config.to_dict() | beside, indent=2)
+    """Writes `config`, and the fingerprints of what the run rests on, to the workdir; whole or not at all."""
+    text = json.dumps(config.to_dict() | {_FINGERPRINTS: fingerprints}, indent=2)
     files.write_text(os.path.join(workdir, "config.json"), text)
 
 
@@ -94,7 +89,7 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
 
 def same_inputs(prints: dict[str, str], workdir: str) -> None:
     """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
-    began = _read(workdir)[1][_FINGERPRINTS] if workdirs.has_begun(workdir, 1) else prints
+    began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else prints
     if not began:
         raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
     changed = [name for name, value in prints.items() if began.get(name) != value]
@@ -144,11 +139,12 @@ def same_run(config, workdir: str) -> None:
     free = tuple(name for name in FREE if name not in fixed)
     free += BUFFER if config.train.empty_buffer else ()
     for name, old, new in differences(config, workdir):
+        if name.startswith(free):
+            continue
         if old is None:
             raise UserError(f"{workdir} holds a run of a version without config.{name}; use another --workdir")
-        if not name.startswith(free):
-            emptied = ", or --config.train.empty_buffer=True to do so without its buffer"
-            raise UserError(
-                f"{workdir} holds a run with config.{name}={old!r}, not {new!r}; give the same setting to continue it"
-                f"{emptied if name.startswith(BUFFER) else ''}, or use another --workdir"
-            )
+        emptied = ", or --config.train.empty_buffer=True to do so without its buffer" if name.startswith(BUFFER) else ""
+        raise UserError(
+            f"{workdir} holds a run with config.{name}={old!r}, not {new!r}; give the same setting to continue it"
+            f"{emptied}, or use another --workdir"
+        )

@@ -22,6 +22,7 @@ FOLDERS = ("dots_jax", "configs", "benchmarks", "colabs")
 OPTIONAL = {
     "torch": "reads the authors' weights where they come as .pt",
     "math_verify": "another grader, beside which benchmarks/grading.py sets ours",
+    "wandb": "shows what a run measures, where config.log names it",
     "tunix": "a sampler, beside which benchmarks/peers.py sets ours",
 }
 

@@ -1,5 +1,6 @@
 """Several processes as one run: real ones on this machine, each with devices of its own."""
 
+import functools
 import json
 import os
 import shutil
@@ -12,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import FIELDS, rows
+from test_train import FIELDS, QUICKSTART, rows
 
-from dots_jax import main
-from dots_jax.core import distributed, files
+from dots_jax import evaluate, main
+from dots_jax.core import distributed, files, sharding
 from dots_jax.core.errors import UserError
+from dots_jax.data import arithmetic
 from dots_jax.run import checkpoint, settings
 from dots_jax.run.metrics import Lines
 
@@ -42,11 +44,11 @@ def start(compiled):
     """Starts one run as some processes; returns them."""
     started = []
 
-    def start(workdir, processes, devices, fields, each=lambda i: []):
+    def start(workdir, processes, devices, fields, each=lambda i: [], program="main"):
         env = os.environ | compiled
         env["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-        fields = {"embedding.cache": f"{workdir}-embeddings"} | fields
-        command = [sys.executable, "-m", "dots_jax.main", f"--workdir={workdir}"]
+        fields = ({"embedding.cache": f"{workdir}-embeddings"} if program == "main" else {}) | fields
+        command = [sys.executable, "-m", f"dots_jax.{program}", f"--workdir={workdir}"]
         command += [f"--config.{name}={value}" for name, value in fields.items()]
         if processes > 1:
             command += [f"--coordinator=localhost:{free_port()}", f"--num_processes={processes}"]
@@ -106,6 +108,27 @@ def test_two_processes_continue_what_one_with_two_devices_began(start, tmp_path)
     assert checkpoint.damage(str(two / "checkpoints" / "4")) == ""
     wanted = json.loads((two / "checkpoints" / "4" / "crc32.json").read_text())["files"]
     assert any("ocdbt.process_1" in name for name in wanted), list(wanted)
+
+
+def test_two_processes_evaluate_as_one_with_two_devices(start, tmp_path, monkeypatch):
+    """Also what an interrupted evaluation has left."""
+    pool, _ = arithmetic.make(5, 0, 0)
+    questions = [{"problem": p, "answer": a} for p, a in zip(pool.texts, pool.answers, strict=True)]
+    (tmp_path / "q.json").write_text(json.dumps(questions))
+    fields = {"model": QUICKSTART, "sets": tmp_path / "q.json", "samples": 2, "batch": 2, "max_tokens": 16, "chunk": 15}
+    fields |= {"system": "", "reward": "exact", "dtype": "float32"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    monkeypatch.setattr(sharding, "make_mesh", functools.partial(sharding.make_mesh, devices=jax.devices()[:2]))
+    assert evaluate.main([f"--workdir={one}", *(f"--{name}={value}" for name, value in fields.items())]) == 0
+    two.mkdir()
+    shutil.copy(one / "config.json", two)
+    lines = (one / "completions.jsonl").read_text().splitlines(keepends=True)
+    (two / "completions.jsonl").write_text("".join(lines[:5]))  # a batch and a part
+    (out, _), (other, _) = finish(start(two, 2, 1, fields, program="evaluate"), [[0], [0]])
+    assert "in 3 batches, of which 1 are there" in out and "batch 3 of 3" in out and "pass@2" in out
+    assert "batch" not in other  # only the main process speaks
+    for name in ("completions.jsonl", "results.json", "config.json"):
+        assert (one / name).read_text() == (two / name).read_text(), name
 
 
 @pytest.mark.slow

@@ -97,6 +97,51 @@ def test_foreign_character(characters, text):
         tokenizer.encode(characters, ["s1=", text], 24)
 
 
+TURN = "<{{ m.role }}>{{ m.content | trim }}</{{ m.role }}>"
+LOOP = "{% for m in messages %}" + TURN + "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+OWN = "{% if messages[0].role != 'system' %}<system>Be kind.</system>{% endif %}"
+THINKS = "{% for m in messages %}{% if loop.last and m.role == 'assistant' %}<think>{% endif %}" + TURN
+THINKS += "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+@pytest.fixture
+def chat(directory):
+    def chat(template, *instruction):
+        tokens = tokenizer.load(directory)
+        tokens.chat_template, tokens.bos_token = template, tokenizer.END
+        return tokenizer.prompts(tokens, ["1+1?"], *instruction)[0]
+
+    return chat
+
+
+@pytest.mark.parametrize("template", [OWN + LOOP, "{{ bos_token }}" + OWN + LOOP, OWN + THINKS])
+def test_the_turn_of_the_instruction(chat, template):
+    start = tokenizer.END if "bos" in template else ""
+    own, end = f"{start}<system>Be kind.</system>", "</user><assistant>"
+    assert chat(template, "Think.") == f"{start}<system>Think.</system><user>1+1?{end}"
+    assert chat(template, "Think.", "user") == f"{own}<user>1+1?\nThink.{end}"
+    assert chat(template, "Think.", "only_user") == f"{start}<user>1+1?\nThink.{end}"
+    assert chat(template, "", "user") == f"{own}<user>1+1?{end}"
+    assert chat(template, "", "only_user") == f"{start}<user>1+1?{end}"
+    assert chat(template, "") == "1+1?"
+
+
+@pytest.mark.parametrize(
+    ("template", "instruction_in", "said"),
+    [
+        (NO_SYSTEM + LOOP, "system", "fails: System role not supported.*instruction_in` to user"),
+        ("{% for m in messages if m.role != 'system' %}" + TURN + "{% endfor %}", "system", "leaves the system turn"),
+        (LOOP.replace(">{{ m.c", "{{ loop.first }}>{{ m.c"), "only_user", "mixes its turns"),
+        ("", "user", "has no chat template"),
+    ],
+)
+def test_templates_that_have_no_such_turn(chat, template, instruction_in, said):
+    with pytest.raises(UserError, match=said):
+        chat(template, "Think.", instruction_in)
+    assert not template or "1+1?\nThink." in chat(template, "Think.", "user")
+
+
 def test_load_without_files(tmp_path):
     for directory in (tmp_path, tmp_path / "nowhere", str(tmp_path)):
         with pytest.raises(UserError, match="no tokenizer in"):

@@ -155,12 +155,12 @@ def asked(room):
     argv = flags("evaluate", room)
     config, _ = command_line.parse(argv, "configs/evaluate.py", rules=config_rules.EVALUATE)
     rows = [json.loads(line) for line in (room / "q.jsonl").read_text().splitlines()]
-    answers = [row["answer"] for row in rows]
+    rows = [{name: row[name] for name in ("problem", "answer")} for row in rows]
     (room / "run").mkdir()
     prints = settings.fingerprints(POLICY, {}, questions=real.load_sets(str(room / "q.jsonl"), "")[0])
     settings.write_config(config, str(room / "run"), prints)
     whole = {"sample": 0, "verdict": "wrong", "reward": 0.0, "tokens": 3, "truncated": False, "completion": "12"}
-    rows = [{"batch": i // 2, "question": f"q:{i}", "answer": answers[i]} | whole for i in range(8)]
+    rows = [{"batch": i // 2, "question": f"q:{i}", "extracted": None} | whole | rows[i] for i in range(8)]
     questions(room / "run", rows, "completions.jsonl")
     return room / "run", [f"--workdir={room / 'run'}", *argv[1:]]
 
@@ -318,7 +318,7 @@ COMPLETIONS = [  # evaluate, the second row
     ["wrong"])),
     *({"question": value} for value in (3, ["q:1"], "r:1", "q:0")), *({"tokens": value} for value in ("3", None, -3)),
     *({"batch": value} for value in ("0", -1, [0], None, 0.5, 4, 10**30)), {"truncated": "no"}, {"truncated": None},
-    {"ended": True}, {"sample": "0"}, "[1]", DEEP,
+    {"problem": ...}, {"problem": 3}, {"extracted": 3}, {"sample": "0"}, "[1]", DEEP,
 ]
 QUESTIONS = [
     [3], [None], [[1, 2, 3]], [{"problem": {"a": 1}, "answer": "1"}], [{"problem": None, "answer": None}], "", "[1",

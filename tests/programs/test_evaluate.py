@@ -1,5 +1,6 @@
 """The evaluation as a program, on the quickstart's policy and a file of arithmetic."""
 
+import itertools
 import json
 import os
 
@@ -58,10 +59,12 @@ def completions(workdir):
 def test_completions_and_table(whole):
     rows = completions(whole)
     names = [f"first:{i}" for i in range(15)] + [f"second:{i}" for i in range(N - 15)]
+    asked = dict(zip(names, arithmetic.make(N, 0, 3)[0].texts, strict=True))
     assert [(row["question"], row["sample"]) for row in rows] == [(n, j) for n in names for j in range(SAMPLES)]
     assert [row["batch"] for row in rows[:: SAMPLES * BATCH]] == [0, 1, 2]
     for row in rows:
-        right = row["completion"].rpartition(">")[2] == row["answer"]
+        assert row["extracted"] == row["completion"].rpartition(">")[2] and row["problem"] == asked[row["question"]]
+        right = row["extracted"] == row["answer"]
         assert row["reward"] == right and row["verdict"] == ("correct" if right else "wrong")
         assert 1 <= row["tokens"] <= 32 and row["truncated"] == (row["tokens"] == len(row["completion"]))
     table = json.loads((whole / evaluate.RESULTS).read_text())
@@ -72,7 +75,61 @@ def test_completions_and_table(whole):
         assert table[name]["low"] < table[name]["accuracy"] < table[name]["high"]
     both = [table[name]["accuracy"] for name in ("first", "second")]
     assert table["average"]["accuracy"] == pytest.approx(np.mean(both))  # of the sets, not of the questions
-    assert all(len(line) <= 100 for line in evaluate.show(table).splitlines())
+    of_question = np.reshape([row["reward"] for row in rows], (N, SAMPLES))
+    for name, part in (("first", of_question[:15]), ("second", of_question[15:])):
+        row, solved = table[name], part.sum(1)
+        assert row["standard_error"] == pytest.approx(part.mean(1).std(ddof=1) / len(part) ** 0.5)
+        assert row["smallest_difference"] == pytest.approx(3.962 * row["standard_error"], rel=1e-3)
+        assert [key for key in row if "@" in key] == ["pass@1", "pass@2", "pass@3", "maj@3"]
+        assert row["pass@1"] == pytest.approx(row["accuracy"]) and row["pass@3"] == pytest.approx((solved > 0).mean())
+        assert (
+            (solved >= 2).mean() <= row["maj@3"] <= row["pass@3"]
+        )  # of three a majority decides, of two ones the first
+    both = [table[name]["standard_error"] for name in ("first", "second")]
+    assert table["average"]["standard_error"] == pytest.approx(np.hypot(*both) / 2)
+
+
+def test_tables_of_many_samples_fit_the_screen():
+    row = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "standard_error": 0.05, "smallest_difference": np.nan}
+    row |= {f"pass@{2**i}": 0.9 for i in range(14)} | {"maj@8192": 0.7}
+    text = evaluate.show({"a_long_name_of_a_set": row, "b": row | {"pass@3": 0.8}, "average": {**row}})
+    assert all(len(line) <= 100 for line in text.splitlines())
+    for shown in ("pass@1 ", "pass@8192", "maj@8192", "a_long_name_of", "0.050", " -"):
+        assert shown in text
+
+
+@pytest.mark.parametrize("correct", range(6))
+def test_pass_at_k_is_the_mean_over_all_draws(correct):
+    for k in range(1, 6):
+        draws = list(itertools.combinations([1] * correct + [0] * (5 - correct), k))
+        assert evaluation.pass_at(k, 5, correct) == pytest.approx(np.mean([max(draw) for draw in draws]))
+
+
+@pytest.mark.parametrize(
+    ("answers", "rewards", "reward"),
+    [
+        (["2", "3", "3"], [1, 0, 0], 0),
+        (["0.5", "3", r"\frac{1}{2}", "4"], [1, 0, 1, 0], 1),  # one number, two texts
+        (["2", "3"], [1, 0], 1),  # the first of equally frequent ones
+        ([None, None, "2"], [0, 0, 1], 1),  # no answer is no vote
+        ([None, None], [0, 0], 0),
+        (["07", "7", "x"], [0, 1, 0], 0),  # two answers to a grader that compares texts
+    ],
+)
+def test_majority(answers, rewards, reward):
+    assert evaluation.majority(answers, rewards) == reward
+
+
+def test_the_smallest_difference_is_seen_in_eight_of_ten():
+    """Two policies whose success rates, question by question, differ by it on average."""
+    rng, N, seen = np.random.default_rng(0), 200, []
+    for _ in range(2000):
+        a, b = rng.binomial(1, rng.beta(1, 1, N)), rng.binomial(1, rng.beta(1, 1, N))
+        errors = [evaluation.standard_error(x) for x in (a, b)]
+        shift = evaluation.SMALLEST * np.mean(errors)
+        seen.append(abs(a.mean() + shift - b.mean()) > 1.96 * np.hypot(*errors))
+    assert 0.77 < np.mean(seen) < 0.83
+    assert np.isnan(evaluation.standard_error(np.ones(1)))
 
 
 def test_a_stopped_evaluation_continues(run, whole, tmp_path, capsys):
@@ -83,10 +140,10 @@ def test_a_stopped_evaluation_continues(run, whole, tmp_path, capsys):
     assert (tmp_path / metrics.COMPLETIONS).read_text() == text
     assert "of which 0" not in capsys.readouterr().out
     assert run(tmp_path) == 0 and "of which 3 are there" in capsys.readouterr().out  # nothing is left to do
-    (tmp_path / metrics.COMPLETIONS).write_text(text.replace('"truncated"', '"ended"'))
-    assert run(tmp_path) == 2 and "of an earlier version" in capsys.readouterr().err
     assert run(tmp_path, samples=4) == 2
     assert "an evaluation with samples=3, not 4" in capsys.readouterr().err
+    (tmp_path / metrics.COMPLETIONS).write_text(text.replace('"problem"', '"text"'))
+    assert run(tmp_path) == 2 and "of an earlier version" in capsys.readouterr().err
 
 
 def test_repeated_questions_are_samples(run, tmp_path, capsys):
@@ -114,7 +171,8 @@ def test_repeated_questions_are_samples(run, tmp_path, capsys):
 
 def test_verdicts_of_the_mathematical_grader_and_greedy(run, tmp_path):
     assert run(tmp_path / "run", reward="math", temperature=0.0, samples=1) == 0
-    assert {row["verdict"] for row in completions(tmp_path / "run")} == {"no_answer"}
+    rows = completions(tmp_path / "run")
+    assert {(row["verdict"], row["extracted"]) for row in rows} == {("no_answer", None)}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_gke():
     assert int(env["DOTS_NUM_PROCESSES"]) == spec["completions"] == spec["parallelism"]
     assert "job-completion-index" in env["DOTS_PROCESS_ID"]["fieldRef"]["fieldPath"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_dockerfile():
+    """It copies what there is, installs an extra that there is, and starts as gpu.sh does."""
+    text = (LAUNCH / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (\S+) \S+$", text, re.M)
+    assert all((Path(ROOT) / name).exists() for name in copied) and {"setup.py", "dots_jax", "configs"} < {*copied}
+    (extra,) = re.findall(r"pip install .*'\.\[(\w+)\]'", text)
+    assert f'"{extra}": [' in (Path(ROOT) / "setup.py").read_text()
+    assert json.loads(text.split("ENTRYPOINT ")[1]) == ["python", "-m", "dots_jax.main"]
+    flags, device = re.findall(r"(?:XLA_FLAGS|JAX_PLATFORMS)=(\S+)", text)[::-1]
+    assert flags in (LAUNCH / "gpu.sh").read_text() and device == "cuda"
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.glob("*.sh")))

@@ -38,7 +38,7 @@ def write(workdir, steps=4, batch=3, pool=8):
 
     def completion(step, kind, question, sample, **more):
         right = sample < question
-        row = {"step": step, "kind": kind, "question": question, "sample": sample, "answer": "7" if right else None}
+        row = {"step": step, "kind": kind, "question": question, "sample": sample, "extracted": "7" if right else None}
         row |= {"completion": f"{EMOJI}{HOSTILE if question == 0 else sample}", "reward": float(right), "tokens": 3}
         return row | {"verdict": "correct" if right else "no_answer", "truncated": False} | more
 

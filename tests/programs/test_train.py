@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,8 +128,8 @@ def test_completions_to_read(whole):
     for row in kept:
         found.setdefault((row["step"], row["kind"]), []).append(row)
         question = questions[row["question"] + (128 if row["kind"] in ("evaluation", "greedy") else 0)]
-        assert row["reward"] == (row["verdict"] == "correct") == (row["answer"] == question["answer"])
-        assert row["completion"].endswith(row["answer"]) and ("age" in row) == (row["kind"] == "replayed")
+        assert row["reward"] == (row["verdict"] == "correct") == (row["extracted"] == question["answer"])
+        assert row["completion"].endswith(row["extracted"]) and ("age" in row) == (row["kind"] == "replayed")
     assert [step for step, kind in found if kind == "fresh"] == list(range(1, STEPS + 1))
     assert [step for step, kind in found if kind == "reference"] == [1, 3, 5, 7, 9, 11]
     assert [at for at in found if at[1] == "greedy"] == [(0, "greedy"), (STEPS, "greedy")]
@@ -243,6 +244,7 @@ def test_the_notebook_runs(whole, monkeypatch, tmp_path):
     "moment", ["between steps", pytest.param("while a checkpoint is written", marks=pytest.mark.slow)]
 )
 def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, moment):
+    """The start after the kill has time for one step, which has no checkpoint due."""
     workdir = tmp_path / "killed"
     process = start(workdir)
     for _ in range(20000):
@@ -258,9 +260,13 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed"
     process.communicate()
-    out, _ = finish(start(workdir))
-    assert "continues after step" in out
+    out, _ = finish(start(workdir, "--minutes=0.01"))
+    (at,) = re.findall(r"continues after step (\d+)", out)
+    assert f"stopped after step {int(at) + 1} of {STEPS}" in out and not (workdir / "policy").exists()
+    out, _ = finish(start(workdir, "--minutes=60"))
+    assert f"continues after step {int(at) + 1}" in out and "stopped after" not in out
     assert_same(workdir, whole[0])
+    assert len(json.loads((workdir / "versions.json").read_text())) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import struct
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,7 @@ from dots_jax.core.rules import whole
 from dots_jax.core.text import WIDTH
 from dots_jax.run import curves
 from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, read, running_mean, sums
-from dots_jax.run.progress import Progress
+from dots_jax.run.progress import Progress, TimeLimit
 
 
 def write(workdir, steps):
@@ -30,7 +29,6 @@ def test_each_step_is_one_valid_flushed_line(tmp_path):
     line = (tmp_path / "run" / FILE).read_text()
     assert line.endswith("\n") and "NaN" not in line and "Infinity" not in line
     assert json.loads(line) == {"step": 0, "a": None, "b": 0.5, "c": 3, "d": None, "e": "text", "f": True}
-    assert os.listdir(tmp_path / "run" / "tensorboard")
     metrics.close()
 
 
@@ -82,23 +80,6 @@ def test_float32_loses_nothing(number, tmp_path):
     assert np.float32(read(str(tmp_path))[0]["x"]) == np.float32(number)
 
 
-def test_tensorboard_has_the_scalars_and_hides_steps_that_are_made_again(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    metrics = Metrics(str(tmp_path))
-    metrics.restart([{"step": 7}])
-    metrics.write(8, {"x": 1.5, "list": [1], "text": "a"})
-    (file,) = (tmp_path / "tensorboard").iterdir()
-    data, events = file.read_bytes(), []  # flushed: a kill loses nothing
-    metrics.close()
-    while data:  # records: length, its checksum, the event, its checksum
-        (length,) = struct.unpack("<Q", data[:8])
-        events.append(Event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    assert [(e.step, e.session_log.status) for e in events[1:2]] == [(8, SessionLog.START)]
-    assert [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value] == [(8, "x", 1.5)]
-
-
 def test_read_of_nothing(tmp_path):
     assert read(str(tmp_path)) == []
 
@@ -111,7 +92,7 @@ def test_curves_with_few_and_missing_values(tmp_path):
     path = curves.draw(read(str(tmp_path)), str(tmp_path))
     with open(path, "rb") as file:
         assert file.read(8) == b"\x89PNG\r\n\x1a\n"
-    assert sorted(os.listdir(tmp_path)) == ["curves.png", FILE, "tensorboard"]
+    assert sorted(os.listdir(tmp_path)) == ["curves.png", FILE]
 
 
 def test_running_mean():
@@ -133,6 +114,22 @@ def test_progress_keeps_the_last_measures_and_one_hundred_columns(capsys):
     assert "useful 100%  10k tok/s  ETA 1:06:40" in last and max(map(len, (first, last, told))) <= WIDTH
     measured = "pearson 0.87  spearman 0.80  mae 0.12  calibration 0.05  precision 0.70"
     assert told.strip() == f"predicted difficulty:  {measured}"
+
+
+@pytest.mark.parametrize(("minutes", "last"), [(0, 1), (10, 3), (12, 3), (13, 4), (100, 9), (None, 9)])
+def test_the_last_step_for_which_there_is_time(minutes, last, monkeypatch):
+    """Steps of 2 minutes, of which the third has 3; before the first 2 minutes, and 1 of compilation in the second."""
+    clock = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: 60 * clock)
+    limit = TimeLimit(None if minutes is None else 60.0 * minutes)
+    clock = 2.0
+    limit.note(0.0, is_step=False)
+    for step in range(1, 10):
+        clock += {2: 3.0, 3: 3.0}.get(step, 2.0)
+        limit.note(60.0 if step > 1 else 0.0, is_step=True)
+        if limit.is_up():
+            break
+    assert step == last
 
 
 def test_collapsed_weights_and_broken_numbers_are_said_once(capsys):
