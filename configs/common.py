@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.name = ""  # shown on the screen
     c.seed = 0  # one seed; every draw is fold_in(key, purpose, step)
-    c.log = "tensorboard"  # who also gets the numbers of metrics.jsonl: tensorboard, wandb, with a comma both
+    c.log = "tensorboard"  # gets the numbers of metrics.jsonl: tensorboard | wandb | both with a comma | "": neither
 
     c.policy = ConfigDict()
     c.policy.path = ""  # directory (relative ones here, beside the package, below data.root), or name on the hub

@@ -30,17 +30,21 @@ Asks a policy the questions of evaluation sets, grades what it answers, and prin
 
 usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR] [--FIELD=VALUE ...]
 
-  --model=DIR       Hugging Face directory of a policy (such as runs/orz/policy), or a name on the hub
-  --sets=NAME,..    gsm8k, math500, minerva, olympiadbench (these four: the default), amc23, aime24; also a .parquet,
-                    .jsonl, .json or .csv file with the columns problem and answer, a folder of such, or
-                    owner/dataset[:configuration]:split; a question that is there k times gets k times the samples
-  --workdir=DIR     where completions.jsonl (one object for each completion, with its verdict) and results.json are
-                    written (default: runs/evaluate); the same command continues one that was stopped
-  --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
-                    with their meaning and defaults, are in {default}
+  --model=DIR             Hugging Face directory of a policy (such as runs/orz/policy), or a name on
+                          the hub
+  --sets=NAME,..          gsm8k, math500, minerva, olympiadbench (these four: the default), amc23,
+                          aime24; also a .parquet, .jsonl, .json or .csv file with the columns problem
+                          and answer, a folder of such, or owner/dataset[:configuration]:split; a
+                          question that is there k times gets k times the samples
+  --workdir=DIR           where completions.jsonl (one object for each completion: question, answer,
+                          verdict) and results.json are written (default: runs/evaluate); the same
+                          command continues one that was stopped
+  --FIELD=VALUE           samples, temperature, top_p, max_tokens, system, root, .. : all fields (also
+                          as --config.FIELD), with their meaning and defaults, are in {default}
 {processes}\
   --compilation_cache=DIR|off
-                    where compiled programs are kept (default: dots_jax/compiled in the user's cache)
+                          where compiled programs are kept (default: dots_jax/compiled in the user's
+                          cache; off for several processes, which need a directory that all see)
 
 example:
   python -m dots_jax.evaluate --model=runs/orz/policy --sets=math500,aime24 --samples=4 --workdir=runs/orz-4
@@ -129,9 +133,8 @@ class _Records:
         of_rows = f" of their {len(rows):,} rows (repeats are further samples)" if questions.repeats else ""
         done = self.done()
         print(f"{len(questions):,} questions, {config.samples} completions of each{of_rows}, by {config.model}")
-        print(
-            f"in {done.size} batches, of which {done.sum()} are there, to {self._path}; the first compiles", flush=True
-        )
+        print(f"in {done.size} batches, of which {done.sum()} are there, to {self._path}", end="")
+        print("; the first compiles", flush=True)
         for line in data.unreadable(evaluator.grader.readable(questions.items())):
             print(line, flush=True)
 
@@ -180,21 +183,21 @@ def results(records: list[dict], evaluator: Evaluator) -> dict[str, dict]:
     arrays = [np.array([record[name] for record in records], dtype) for name, dtype in columns.items()]
     *arrays, truncated = (array.reshape(len(evaluator.rows), evaluator.samples) for array in arrays)
     table = by_set(GradedCompletions(*arrays, finished=~truncated), evaluator)
+    of_question = [[] for _ in evaluator.questions.names]
+    for i, record in enumerate(records):
+        of_question[evaluator.rows[i // evaluator.samples]].append(record)
     votes = getattr(evaluator.grader, "extracted", None) is not None
-    groups = collections.defaultdict(lambda: collections.defaultdict(list))  # set -> question -> records
-    family_of = dict(zip(evaluator.questions.names, evaluator.questions.families, strict=True))
-    for record in records:
-        groups[family_of[record["question"]]][record["question"]].append(record)
     for name, row in table.items():
-        row |= _several([*groups[name].values()], votes)
+        pairs = zip(of_question, evaluator.questions.families, strict=True)
+        row |= _several([group for group, family in pairs if family == name], votes)
 
     def reach(end: str) -> float:  # the sets are asked independently: distances to the ends add up as deviations do
         return math.sqrt(sum((row[end] - row["accuracy"]) ** 2 for row in table.values())) / len(table)
 
-    average = {"accuracy": mean_accuracy(table)}
-    average |= {"low": average["accuracy"] - reach("low"), "high": average["accuracy"] + reach("high")}
+    mean, first = mean_accuracy(table), next(iter(table.values()))
+    average = {"accuracy": mean, "low": mean - reach("low"), "high": mean + reach("high")}
     average["standard_error"] = combined_error(table)
-    shared = [name for name in next(iter(table.values())) if "@" in name and all(name in row for row in table.values())]
+    shared = [name for name in first if "@" in name and all(name in row for row in table.values())]
     average |= {name: float(np.mean([row[name] for row in table.values()])) for name in shared}
     table["average"] = average
     for row in table.values():

@@ -18,8 +18,8 @@ usage: python -m dots_jax.main [--config=FILE[:ARG]] [--workdir=DIR] [--config.F
                           the same command continues a run that was stopped
   --config.FIELD=VALUE    sets one field, such as --config.train.steps=40; all fields with their
                           meaning: configs/common.py
-  --minutes=10            stops with a checkpoint, after at least one step, where another step would not
-                          end within so many minutes of the start; the same command continues;
+  --minutes=10            stops with a checkpoint where another step would not end within so many
+                          minutes of the start, but not before the first; the same command continues;
                           exit code 0
 {processes}\
   --compilation_cache=DIR|off
