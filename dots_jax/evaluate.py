@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dots_jax import data, reward
 from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding, text
 from dots_jax.core.arithmetic import ceil_div
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, tell
 from dots_jax.data import real, sources
 from dots_jax.evaluation import Evaluator, by_set, mean_accuracy
 from dots_jax.policy import families, source
@@ -34,6 +34,8 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
                     owner/dataset[:configuration]:split; a question that is there k times gets k times the samples
   --workdir=DIR     where completions.jsonl (one object for each completion, with its verdict) and results.json are
                     written (default: runs/evaluate); the same command continues one that was stopped
+  --reward=NAME     math (the default), exact, proxy, or FILE.py:NAME, a function of your own (docs/own.md);
+                    --reward.answer=last: math takes the last number of a completion without a box
   --FIELD=VALUE     samples, temperature, top_p, max_tokens, system, root, .. : all fields (also as --config.FIELD),
                     with their meaning and defaults, are in {default}
   --compilation_cache=DIR|off
@@ -69,10 +71,11 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
 def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     if not config.model:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
-    reward.find(config.reward)
+    reward.check(**config.reward)
     family = families.find(config.family, "family")
     root = sources.root(config.root)
-    questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
+    own = config.reward.name not in reward.REWARDS
+    questions, _ = real.load_sets(config.sets, root, config.questions, config.seed, columns=own)
     mesh = sharding.make_mesh(**config.mesh)
     policy, params = source.load(source.find(config.model, root), mesh, config.dtype, family)
     prompts, lengths = policy.encode(questions.texts, config.system)
@@ -80,7 +83,7 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     batch = min(config.batch, len(rows))
     files_of = {
         "family": plugins.path(config.family, families.FAMILIES, "family"),
-        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
+        "reward": plugins.path(config.reward.name, reward.REWARDS, "reward"),
     }
     prints = settings.fingerprints(policy.directory, files_of, questions=questions)
     counts = zip(questions.names, (np.bincount(rows) * config.samples).tolist(), strict=True)
@@ -96,7 +99,7 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     print(f"{len(questions):,} questions, {config.samples} completions of each{of_rows}, by {config.model}")
     print(f"in {total} batches, of which {len(done)} are there, to {path}; the first compiles", flush=True)
     sampling = {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")}
-    grader = reward.make(config.reward)
+    grader, told = reward.make(**config.reward), ""
     evaluator = Evaluator(
         policy, questions, rows, prompts, lengths, grader, config.samples, batch, config.max_tokens, sampling
     )
@@ -122,6 +125,9 @@ def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
             _append(path, new)
             records += new
             print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
+            no_answer, truncated = (graded.verdicts == Verdict.NO_ANSWER).mean(), 1 - graded.finished.mean()
+            if not told and (told := reward.no_answers(no_answer, truncated, **config.reward)):
+                tell(told, "warning")
     finally:
         grader.close()
     table = results(records, evaluator)

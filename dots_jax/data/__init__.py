@@ -13,6 +13,7 @@ from dots_jax.core import files
 from dots_jax.data import arithmetic, real
 from dots_jax.data.questions import Questions
 from dots_jax.policy import tokenizer as tok
+from dots_jax.reward import REWARDS
 
 FILE = "questions.jsonl"
 
@@ -25,7 +26,9 @@ def load(config: ConfigDict, tokenizer: Any) -> tuple[Questions, Questions]:
     data = config.data
     if data.name == "arithmetic":
         return arithmetic.make(data.num_questions, data.num_heldout, data.seed)
-    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, data.system, data.max_prompt_tokens))
+    own = config.reward.name not in REWARDS  # no other reward looks at columns
+    limit = data.system, data.max_prompt_tokens
+    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, *limit), own)
 
 
 def describe(questions: Questions, lengths: np.ndarray, readable: np.ndarray | None = None) -> str:

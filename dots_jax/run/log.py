@@ -41,7 +41,7 @@ class RunLog(contextlib.ExitStack):
         self._export = os.path.join(workdir, workdirs.EXPORT)
         self._metrics = main_only(metrics.Metrics)(workdir)
         self._records = main_only(metrics.Lines)(os.path.join(workdir, metrics.GROUPS))
-        self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
+        self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval, **config.reward)
         self.history = History(len(exp.pool), config.selection.references)
         self._record = {}  # of this step, for groups.jsonl
         for part in (exp.grader, self._checkpoints, self._records, self._metrics, self._progress):
