@@ -10,7 +10,7 @@ def get_config(which: str = "dots_rr"):
     c.data.num_questions = 0  # all that are left
     c.data.num_heldout = 64  # and never trained on: eval.sets is empty
 
-    c.selection.references = 32
+    c.selection.references = 16
     c.selection.temperature = 0.03  # a draw as sharp as the paper's comes back to few questions of so small a pool
     c.embedding.standardise = True
     c.predictor.width = 64  # the quickstart's predictor, which learns from all that is measured

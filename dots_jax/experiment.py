@@ -199,8 +199,6 @@ def check(config) -> None:
             f"config.train.batch_size={batch} is more than the pool's config.data.num_questions={pool}; "
             "lower the first or raise the second"
         )
-    if not config.data.name:
-        raise UserError("config.data.name is empty; name a file of questions, such as --config.data.name=my.jsonl")
     reward.check(**config.reward)
     families.find(config.policy.family)
     learner.check(config)
@@ -254,6 +252,8 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     Writes nothing but a random policy, whose workdir `claim` then takes. Raises UserError for what the user can mend.
     """
     check(config)
+    if not config.data.name:
+        raise UserError("config.data.name is empty; name a file of questions, such as --config.data.name=my.jsonl")
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:

@@ -31,7 +31,7 @@ def find(name: str, short_names: Mapping[str, str], field: str, test: Callable[[
     file = path(name, short_names, field)
     with guarded(f"config.{field}={name}: {module} cannot be loaded"):
         loaded = _file(file) if file else importlib.import_module(module)
-    _files.add(os.path.abspath(loaded.__file__ or ""))
+    _files.add(os.path.abspath(getattr(loaded, "__file__", None) or ""))
     if not hasattr(loaded, attribute):
         hint = near(attribute, vars(loaded)).strip()
         raise UserError(f"config.{field}={name}: {module} has no {attribute}{hint and '; '}{hint}")

@@ -121,8 +121,6 @@ class Progress:
         if broken:
             alarms["broken"] = f"{', '.join(broken)}: not a number"
         for name in alarms.keys() - self._shown:
-            if self._bar is not None:
-                self._bar.clear()
             tell(f"step {step}: {alarms[name]}", "warning")
         self._shown |= alarms.keys()
 

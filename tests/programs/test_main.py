@@ -85,7 +85,6 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config=old.py"], "old.py failed at line 4: TypeError"),
         (["--config=old.py"], "config.reward is now called config.reward.name"),
         (["--config=older.py"], "config.reward is now called config.reward.name"),
-        (["--config=configs/own.py"], "config.data.name is empty"),
         (["--config.train.steps=0"], "from 1 to 1,000,000"),
         (["--config.train.batch_size=33"], "does not divide"),
         (["--config.learner.aggregation=best"], "token, sequence"),

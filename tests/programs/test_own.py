@@ -1,5 +1,6 @@
 """docs/own.md, as written, but for a few more questions and a tiny policy."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dots_jax import evaluate
-from dots_jax.core import files
+from dots_jax import evaluate, experiment, main
+from dots_jax.core import command_line, fields, files
+from dots_jax.core.errors import UserError
 from dots_jax.reward import Question
 
 TEXT = Path(files.ROOT, "docs", "own.md").read_text()
@@ -72,9 +74,9 @@ def room(tmp_path, monkeypatch):
 
 
 def test_the_command(room, compiled):
-    fields = [f"--config.{name}={value}" for name, value in TINY.items()]
+    tiny = [f"--config.{name}={value}" for name, value in TINY.items()]
     done = subprocess.run(
-        [sys.executable, "-m", "dots_jax.main", *flags("main"), *fields],
+        [sys.executable, "-m", "dots_jax.main", *flags("main"), *tiny],
         env=os.environ | compiled | {"PYTHONPATH": files.ROOT},
         capture_output=True,
         text=True,
@@ -82,12 +84,7 @@ def test_the_command(room, compiled):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     screen = " ".join(done.stdout.split())
-    for said in (
-        "my_reward.py:score: 1 for a number",
-        "questions 14, prompts of",
-        "left out: 3 held out",
-        "held out 4,",
-    ):
+    for said in ("my_reward.py:score: 1 for a number", "questions 14, prompts of", "4 held out", "held out 4,"):
         assert said in screen
     rows, groups = (
         [json.loads(line) for line in (room / "runs" / "own" / name).read_text().splitlines()]
@@ -96,6 +93,24 @@ def test_the_command(room, compiled):
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert all(list(row["eval/by_level"]) == ["my"] for row in rows[::2])
     assert {0} < {round(sum_, 3) for group in groups for sum_ in group["successes"]}  # some characters are digits
+
+
+def test_what_must_be_named(room, capsys):
+    for given, lacking in ((flags("main")[:1], "data.name"), (flags("main")[:2], "policy.path")):
+        assert main.main(given) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: config.{lacking} is empty; ") and err.count("\n") == 1
+    assert not (room / "runs").exists()
+
+
+def test_the_fewest_questions(room):
+    """Of which a quarter is held out."""
+    few = int(re.search(r"suit (\d+) questions and more", TEXT)[1])
+    config, _ = command_line.parse(flags("main"), "configs/quickstart.py")
+    for count in (few, few - 1):
+        pool = fields.replaced(config, {"data.num_questions": count - count // 4})
+        with contextlib.nullcontext() if count == few else pytest.raises(UserError, match="lower"):
+            experiment.check(pool)
 
 
 def test_the_reward(room):
