@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from dots_jax.reward import Question, mathematics
+from dots_jax.reward import Question, find_answer, mathematics
 
 SETS = ("deepscaler10k", "math", "deepmath5k")
 
@@ -52,7 +52,7 @@ def _processor_seconds() -> float:
 def measure(data: Path, count: int = 4000) -> dict:
     """Rates, after the processes have started."""
     ordinary = pairs(data, count)
-    hard = [p for p in ordinary if mathematics.quick(mathematics.final_answer(p[0]), p[1]) is None]
+    hard = [p for p in ordinary if mathematics.quick(find_answer(p[0]), p[1]) is None]
     rates, idle = {}, 0.0
     for name, batch in (("start", []), ("mixed", ordinary), ("processes", hard)):
         pool, before = mathematics.Pool(), _processor_seconds()

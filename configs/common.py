@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     c.data.name = ""  # arithmetic | math | deepscaler[10k] | orz | deepmath | file | folder | owner/dataset:split
     c.data.root = ""  # directory of question files; "": the environment's DOTS_DATA, and what is not there from the hub
     c.data.num_questions = 8192  # questions in the pool (N), drawn from what is left after cleaning; 0: all
-    c.data.num_heldout = 512  # held-out questions of arithmetic; real ones are named in eval.sets
+    c.data.num_heldout = 512  # held-out questions of arithmetic, and where eval.sets is "": at most a quarter of a pool
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
     c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
     c.data.difficulty_column = ""  # external; "-" before it: larger is easier; "": the pool's own
@@ -49,8 +49,10 @@ def get_config() -> ConfigDict:
     # only_user: likewise, and the template's own system prompt is left out.
     c.data.instruction_in = "system"
 
-    # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random weights | FILE.py:NAME
-    c.reward = "math"
+    c.reward = ConfigDict()  # on the command line --config.reward=NAME will do
+    # math: final against gold answer | exact: text after the last ">" | proxy: for random weights | FILE.py:NAME
+    c.reward.name = "math"
+    c.reward.answer = "box"  # last \boxed{} | marked: else behind #### or "answer is" | last: else number
 
     c.selection = ConfigDict()
     # uniform | dots | posterior | mopps | bots | greso | pcl | graph | dapo | speed | prompt_replay | snis
@@ -142,9 +144,11 @@ def get_config() -> ConfigDict:
     c.train.checkpoint_every = 5  # steps
     c.train.keep_checkpoints = 2  # checkpoints kept
     c.train.empty_buffer = False  # a run that continues drops its buffer if sizes have changed; False: an error
+    c.train.mended_reward = False  # a run may continue with another file of its reward; False: an error
 
     c.eval = ConfigDict()
-    c.eval.sets = SETS  # with commas between; also amc23, aime24, files, folders, owner/dataset[:configuration]:split
+    # With commas between; also amc23, aime24, files, folders, owner/dataset[:configuration]:split; "": data.num_heldout
+    c.eval.sets = SETS
     c.eval.questions = 0  # of each set, drawn by data.seed; 0: all
     c.eval.samples = 1  # completions per held-out question
     c.eval.temperature = 0.6  # 0: greedy

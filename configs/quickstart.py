@@ -12,7 +12,7 @@ def get_config(which: str = "dots_rr"):
 
     c.data.name = "arithmetic"
     c.data.system = ""
-    c.reward = "exact"
+    c.reward.name = "exact"
     c.data.num_questions = 4096
     c.data.max_prompt_tokens = 16
     c.data.seed = 0  # the policy has never seen this seed's held-out questions; of another's it may have seen some

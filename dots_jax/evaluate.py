@@ -16,7 +16,7 @@ from dots_jax import data, reward
 from dots_jax.core import command_line, config_rules, files, plugins, rules, sharding, text
 from dots_jax.core.arithmetic import ceil_div
 from dots_jax.core.distributed import from_main, main_only
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, tell
 from dots_jax.data import real, sources
 from dots_jax.evaluation import SMALLEST, Evaluator, by_set, combined_error, majority, mean_accuracy, pass_at
 from dots_jax.policy import families, source
@@ -41,6 +41,9 @@ usage: python -m dots_jax.evaluate --model=DIR [--sets=NAME,NAME] [--workdir=DIR
                           command continues one that was stopped
   --FIELD=VALUE           samples, temperature, top_p, max_tokens, system, root, .. : all fields (also
                           as --config.FIELD), with their meaning and defaults, are in {default}
+  --reward=NAME           math (the default), exact, proxy, or FILE.py:NAME, a function of your own
+                          (docs/own.md); --reward.answer=last: math takes the last number of a
+                          completion without a box
 {processes}\
   --compilation_cache=DIR|off
                           where compiled programs are kept (default: dots_jax/compiled in the user's
@@ -78,17 +81,18 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
 def _evaluate(config: ConfigDict, workdir: str, claim: workdirs.Claim) -> None:
     if not config.model:
         raise UserError("--model is missing; give --model=DIR, a Hugging Face directory (--help shows the flags)")
-    reward.find(config.reward)
+    reward.check(**config.reward)
     family = families.find(config.family, "family")
     root = sources.root(config.root)
-    questions, _ = real.load_sets(config.sets, root, config.questions, config.seed)
+    own = config.reward.name not in reward.REWARDS
+    questions, _ = real.load_sets(config.sets, root, config.questions, config.seed, columns=own)
     mesh = sharding.make_mesh(**config.mesh)
     policy, params = source.load(source.find(config.model, root), mesh, config.dtype, family)
     prompts, lengths = policy.encode(questions.texts, config.system, config.instruction_in)
     rows = questions.rows()
     batch = min(config.batch, len(rows))
     sampling = {"mesh": mesh} | {name: config[name] for name in ("temperature", "top_p", "chunk", "slots")}
-    grader = reward.make(config.reward)
+    grader = reward.make(**config.reward)
     evaluator = Evaluator(
         policy, questions, rows, prompts, lengths, grader, config.samples, batch, config.max_tokens, sampling
     )
@@ -116,13 +120,14 @@ class _Records:
         counts = zip(evaluator.questions.names, (np.bincount(evaluator.rows) * config.samples).tolist(), strict=True)
         self._expected = [(name, sample) for name, samples in counts for sample in range(samples)]
         self._records = _read(config, workdir, self._expected, evaluator.batch * config.samples)
+        self._told = False  # that completions have no answer
 
     def begin(self, claim: workdirs.Claim) -> None:
         """Writes the config and the whole batches that are there, and says what is to be done."""
         config, workdir, evaluator = self._config, self._workdir, self._evaluator
         files_of = {
             "family": plugins.path(config.family, families.FAMILIES, "family"),
-            "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
+            "reward": plugins.path(config.reward.name, reward.REWARDS, "reward"),
         }
         questions, rows = evaluator.questions, evaluator.rows
         prints = settings.fingerprints(evaluator.policy.directory, files_of, questions=questions)
@@ -167,6 +172,9 @@ class _Records:
         self._records += new
         total = self.done().size
         print(f"batch {number + 1} of {total}: mean reward {graded.rewards.mean():.3f}", flush=True)
+        no_answer, truncated = (graded.verdicts == Verdict.NO_ANSWER).mean(), 1 - graded.finished.mean()
+        if not self._told and (told := reward.no_answers(no_answer, truncated, **self._config.reward)):
+            self._told = tell(told, "warning") or True
 
     def end(self) -> None:
         """Writes RESULTS and prints the table."""

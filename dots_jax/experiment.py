@@ -210,7 +210,7 @@ def check(config) -> None:
             f"config.train.batch_size={batch} is more than the pool's config.data.num_questions={pool}; "
             "lower the first or raise the second"
         )
-    reward.find(config.reward)
+    reward.check(**config.reward)
     families.find(config.policy.family)
     learner.check(config)
     replay.check(config)
@@ -252,7 +252,7 @@ def _fingerprints(config, directory: str, embedder: str, pool: Questions, eval_s
         "rates": config.selection.rates,
         "selector": plugins.path(config.selection.name, selection.SELECTORS, "selection.name"),
         "loss": plugins.path(config.learner.loss, losses.LOSSES, "learner.loss"),
-        "reward": plugins.path(config.reward, reward.REWARDS, "reward"),
+        "reward": plugins.path(config.reward.name, reward.REWARDS, "reward"),
     }
     return settings.fingerprints(directory, files, pool=pool, evaluation_set=eval_set)
 
@@ -264,6 +264,8 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     """
     check(config)
     main_only(mirrors.check)(config.log)
+    if not config.data.name:
+        raise UserError("config.data.name is empty; name a file of questions, such as --config.data.name=my.jsonl")
     ledger = Ledger()
     mesh = sharding.make_mesh(**config.mesh)
     if config.policy.random.width:
@@ -285,7 +287,7 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     replay_spec = replay.ReplaySpec(config.train.batch_size, config.selection.interval, **config.replay)
     check_loaded(config, replay_spec, sharding.num_row_shards(mesh), policy.model_config, prompts.shape[1], len(pool))
     key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(mesh))()
-    grader = reward.make(config.reward)
+    grader = reward.make(**config.reward)
     eval_prompts, eval_lengths = policy.encode(eval_set.texts, *instruction)
     capacity = max(prompts.shape[1], eval_prompts.shape[1]), config.rollout.max_tokens
     rollout_spec = RolloutSpec(**config.rollout, capacity=capacity)
@@ -301,7 +303,7 @@ def load(config, workdir: str, claim) -> tuple[Experiment, RunState]:
     embedder = source.find(config.embedding.path, root) if config.embedding.path else directory
     embedder_family = family if embedder == directory else None
     fingerprints = _fingerprints(config, directory, embedder, pool, eval_set) if is_main() else {}
-    main_only(settings.same_inputs)(fingerprints, workdir)
+    main_only(settings.same_inputs)(fingerprints, workdir, config.train.mended_reward)
     context = selection.Context(
         num_questions=len(pool),
         texts=pool.texts,

@@ -103,6 +103,8 @@ def parse(
     config = load(name)
     same_fields(config, load(os.path.join(ROOT, default_config)), default_config, rules)
     names = list(fields.flatten(config.to_dict()))
+    if "reward.name" in names:
+        argv = [re.sub(r"^(--?config\.reward)(?==|$)", r"\1.name", arg) for arg in argv]
     for arg in argv:
         match = re.match(r"--?(?:no)?config\.([^=]*)", arg)
         if match and match[1] not in names:
@@ -171,7 +173,9 @@ def load(name: str) -> ConfigDict:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"config file {path} failed{_line(error, file)}: {type(error).__name__}: {error}") from error
+        now = "; config.reward is now called config.reward.name" if "override field 'reward'" in str(error) else ""
+        why = f"{type(error).__name__}: {error}{now}"
+        raise UserError(f"config file {path} failed{_line(error, file)}: {why}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"get_config of {path} returned {type(config).__name__}; it must return an ml_collections.ConfigDict"
@@ -197,6 +201,9 @@ def same_fields(config: ConfigDict, like: ConfigDict, name: str, rules: Mapping[
     another type that its rule refuses, and at the first that it has besides.
     """
     expected, given = fields.flatten(like.to_dict()), fields.flatten(config.to_dict())
+    for field in given:
+        if config_rules.RENAMED.get(field) in expected:
+            raise UserError(_unknown_field(field, list(expected), "the config file"))
     for field, default in expected.items():
         if field not in given:
             raise UserError(f"the config lacks the field {field}; start it from {name}")

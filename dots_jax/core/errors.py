@@ -15,8 +15,9 @@ class UserError(Exception):
 
 
 def tell(message: object, kind: str = "error") -> None:
-    """Prints a message in one line to stderr."""
-    print(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    """Prints a message in one line to stderr, in place of a bar that may stand there."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{clear}{kind}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 def first_line(error: Exception, typed: bool = False) -> str:

@@ -31,6 +31,7 @@ def find(name: str, short_names: Mapping[str, str], field: str, test: Callable[[
     file = path(name, short_names, field)
     with guarded(f"config.{field}={name}: {module} cannot be loaded"):
         loaded = _file(file) if file else importlib.import_module(module)
+    _files.add(os.path.abspath(getattr(loaded, "__file__", None) or ""))
     if not hasattr(loaded, attribute):
         hint = near(attribute, vars(loaded)).strip()
         raise UserError(f"config.{field}={name}: {module} has no {attribute}{hint and '; '}{hint}")
@@ -64,10 +65,14 @@ def guarded(what: str, code: Any = None) -> Iterator[None]:
     except Exception as error:
         if getattr(code, "__module__", "").startswith("dots_jax."):
             raise
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if os.path.abspath(frame.filename) in _files]
-        at = f", {os.path.basename(own[-1].filename)} line {own[-1].lineno}" if own else ""
-        raise UserError(f"{what} ({first_line(error, typed=True)}{at})") from error
+        raise UserError(f"{what} ({first_line(error, typed=True)}{place(error)})") from error
+
+
+def place(error: Exception) -> str:
+    """`, FILE.py line N` where a user's own code has raised it; "" where none has."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if os.path.abspath(frame.filename) in _files]
+    return f", {os.path.basename(own[-1].filename)} line {own[-1].lineno}" if own else ""
 
 
 _files: set[str] = set()  # that have been loaded

@@ -12,6 +12,7 @@ from dots_jax.core import files
 from dots_jax.data import arithmetic, real
 from dots_jax.data.questions import Questions
 from dots_jax.policy import tokenizer as tok
+from dots_jax.reward import REWARDS
 
 FILE = "questions.jsonl"
 
@@ -24,9 +25,10 @@ def load(config: ConfigDict, tokenizer: Any) -> tuple[Questions, Questions]:
     data = config.data
     if data.name == "arithmetic":
         return arithmetic.make(data.num_questions, data.num_heldout, data.seed)
+    own = config.reward.name not in REWARDS  # no other reward looks at columns
     instruction = {"system": data.system, "instruction_in": data.instruction_in}
     most = data.max_prompt_tokens
-    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, most=most, **instruction))
+    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, most=most, **instruction), own)
 
 
 def describe(questions: Questions, lengths: np.ndarray, readable: np.ndarray | None = None) -> str:

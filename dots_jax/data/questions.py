@@ -1,6 +1,9 @@
 """The type of a question set."""
 
 import dataclasses
+import functools
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -23,19 +26,27 @@ class Questions:
     left_out: tuple[tuple[str, str], ...] = ()  # (name, why) of what the source held besides
     repeats: tuple[int, ...] | None = None  # [N] rows that the source has of each, so many samples; None: one
     about: str = ""  # where it comes from and what was left out, in a line
+    columns: tuple[dict[str, Any], ...] | None = None  # [N] the source's others; None: nobody asks, or there are none
 
     def __post_init__(self):
         fields = (self.texts, self.answers, self.families, self.levels, self.labels, self.names, self.repeats)
-        if len({len(x) for x in fields if x is not None}) != 1:
-            raise ValueError("texts, answers, families, levels, labels, names and repeats differ in length")
+        if len({len(x) for x in (*fields, self.columns) if x is not None}) != 1:
+            raise ValueError("texts, answers, families, levels, labels, names, repeats and columns differ in length")
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def items(self) -> list[Question]:
-        """What a reward may know of each."""
-        return [Question(*pair) for pair in zip(self.texts, self.answers, strict=True)]
+        """What a reward may know of each: without `columns` its family and level, without a name its text."""
+        kinds = map(_kind, self.families, self.levels.tolist()) if self.columns is None else self.columns
+        columns = map(MappingProxyType, kinds)
+        return list(map(Question, self.texts, self.answers, columns, self.names or self.texts))
 
     def rows(self) -> np.ndarray:
         """Which question each row of the source asks, in their order: int [M]."""
         return np.repeat(np.arange(len(self)), 1 if self.repeats is None else self.repeats)
+
+
+@functools.cache
+def _kind(family: str, level: int) -> dict[str, Any]:
+    return {"family": family, "level": level}

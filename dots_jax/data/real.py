@@ -15,28 +15,41 @@ _SPACING = re.compile(r"\\[,;:!>]|\\(?:left|right|quad|qquad|displaystyle)(?![A-
 
 
 def load(
-    data: ConfigDict, evaluation: ConfigDict, count_tokens: Callable[[Sequence[str]], Sequence[int]]
-) -> tuple[Questions, Questions]:
+    data: ConfigDict, evaluation: ConfigDict, count_tokens: Callable[[Sequence[str]], Sequence[int]],
+    columns: bool = False,
+) -> tuple[Questions, Questions]:  # fmt: skip
     """The pool that `data` describes and the evaluation sets, one after the other, that `evaluation` names.
+
+    Where it names none, `data.num_heldout` questions of the pool are held out, at most a quarter. With `columns` all
+    come with the rows' other columns.
 
     Of the pool are left out, in this order and with their names and reasons in `left_out`: questions without text or
     answer, of other levels than the source's, equal to an earlier one up to spacing (the answer that most of them
     have stays, labels are averaged), in one of the evaluation sets (compared by letters and digits alone), and with
-    more tokens than `data.max_prompt_tokens`. Of the others `data.num_questions` are drawn by `data.seed`, in the
-    order of the source; 0: all.
+    more tokens than `data.max_prompt_tokens`. Of the others those held out, and then `data.num_questions` are drawn by
+    `data.seed`, in the order of the source; 0: all.
 
     Raises UserError where something cannot be read, or nothing is left.
     """
     directory = sources.root(data.root)
-    eval_set, eval_texts = load_sets(evaluation.sets, directory, evaluation.questions, data.seed)
+    eval_set, eval_texts = None, {}
+    if evaluation.sets:
+        eval_set, eval_texts = load_sets(evaluation.sets, directory, evaluation.questions, data.seed, columns)
     for name, source in sources.SETS.items():  # later evaluations may ask those too that are there
-        if name not in eval_set.families and sources.local(source, directory):
+        if not (eval_set and name in eval_set.families) and sources.local(source, directory):
             eval_texts |= {_letters(row["problem"]): name for row in sources.rows(name, sources.SETS, directory)[0]}
-    return load_pool(data, directory, eval_texts, count_tokens), eval_set
+    pool, heldout = load_pool(data, directory, eval_texts, count_tokens, columns, 0 if eval_set else data.num_heldout)
+    return pool, eval_set or heldout
 
 
-def load_pool(data: ConfigDict, directory: str, eval_texts: dict[str, str], count_tokens: Callable) -> Questions:
-    """The pool alone; `eval_texts` is what evaluation sets hold: letters and digits of a question -> its set."""
+def load_pool(
+    data: ConfigDict, directory: str, eval_texts: dict[str, str], count_tokens: Callable, columns: bool,
+    num_heldout: int,
+) -> tuple[Questions, Questions]:  # fmt: skip
+    """The pool and what is held out of it, at most `num_heldout`.
+
+    `eval_texts` is what evaluation sets hold: letters and digits of a question -> its set.
+    """
     rows, origin = sources.rows(data.name, sources.POOLS, directory)
     source = sources.POOLS.get(data.name, sources.Source((), "", 0, data.difficulty_column))
     names = [f"{_stem(data.name)}:{i}" for i in range(len(rows))]
@@ -73,31 +86,45 @@ def load_pool(data: ConfigDict, directory: str, eval_texts: dict[str, str], coun
     if not kept:
         raise UserError(f"no question of {origin} is left: {_reasons(why)}; raise config.data.max_prompt_tokens")
     order, candidates = np.random.default_rng(data.seed).permutation(len(rows)), set(kept)
-    drawn = sorted([i for i in order.tolist() if i in candidates][: data.num_questions or None])
+    kept = [i for i in order.tolist() if i in candidates]
+    heldout = kept[: min(num_heldout, max(1, len(kept) // 4))]
+    why |= dict.fromkeys(heldout, "held out")
+    kept = kept[len(heldout) :]
+    if not kept:
+        raise UserError(f"{origin} has one question to train on and to hold out; add others, or name config.eval.sets")
+    drawn = sorted(kept[: data.num_questions or None])
     about = f"{origin}, {len(rows):,} rows" + (f"; left out: {_reasons(why)}" if why else "")
     if len(drawn) < len(kept):
         about += f"; {len(drawn):,} of the other {len(kept):,}, drawn with data.seed={data.seed}"
     elif data.num_questions > len(kept):
         about += f"; {len(kept):,} are all there are, fewer than data.num_questions={data.num_questions:,}"
-    return Questions(
-        texts=tuple(rows[i]["problem"] for i in drawn),
-        answers=tuple(answers[i] for i in drawn),
-        families=tuple(str(rows[i].get("subject") or data.name) for i in drawn),
-        levels=np.array([_level(rows[i]) or 1 for i in drawn], np.int32),
-        labels=labels[drawn].astype(np.float32),
-        names=tuple(names[i] for i in drawn),
-        left_out=tuple((names[i], reason) for i, reason in sorted(why.items())),
-        about=about,
-    )
+
+    def questions(ids: list[int], **fields) -> Questions:
+        fields = {"families": tuple(str(rows[i].get("subject") or data.name) for i in ids)} | fields
+        return Questions(
+            texts=tuple(rows[i]["problem"] for i in ids),
+            answers=tuple(answers[i] for i in ids),
+            levels=np.array([_level(rows[i]) or 1 for i in ids], np.int32),
+            labels=labels[ids].astype(np.float32),
+            names=tuple(names[i] for i in ids),
+            columns=tuple(_others(rows[i]) for i in ids) if columns else None,
+            **fields,
+        )
+
+    left_out = tuple((names[i], reason) for i, reason in sorted(why.items()))
+    pool = questions(drawn, left_out=left_out, about=about)
+    return pool, questions(sorted(heldout), families=(_stem(data.name),) * len(heldout))
 
 
-def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple[Questions, dict[str, str]]:
+def load_sets(
+    names: str, directory: str, most: int = 0, seed: int = 0, columns: bool = False
+) -> tuple[Questions, dict[str, str]]:
     """The evaluation sets that `names` lists with commas, one after the other; families name the sets.
 
-    Rows that are equal up to spacing are one question with so many `repeats`, with the answer that most of them have.
-    `most` questions of each set are drawn by `seed`; 0: all. Also what the sets hold in all: letters and digits of a
-    question -> its set. Raises UserError where one cannot be read, or holds a question without an answer, or with
-    several that are equally frequent.
+    Rows that are equal up to spacing are one question with so many `repeats`, with the answer that most of them have,
+    and with `columns` the first one's others. `most` questions of each set are drawn by `seed`; 0: all. Also what the
+    sets hold in all: letters and digits of a question -> its set. Raises UserError where one cannot be read, or holds a
+    question without an answer, or with several that are equally frequent.
     """
     questions, eval_texts = [], {}
     for name in sources.names(names):
@@ -119,12 +146,19 @@ def load_sets(names: str, directory: str, most: int = 0, seed: int = 0) -> tuple
                     raise UserError(f"row {i} of {origin} has {why}; mend or remove it")
             first = rows[same[0]]
             answer = _agreed(same, rows, origin) + _tolerance(first)
-            questions.append((first["problem"], answer, stem, f"{stem}:{same[0]}", len(same)))
+            others = _others(first) if columns else None
+            questions.append((first["problem"], answer, stem, f"{stem}:{same[0]}", len(same), others))
     if not questions:
         raise UserError("config.eval.sets names no evaluation set; choose of " + ", ".join(sources.SETS))
-    texts, answers, families, ids, repeats = zip(*questions, strict=True)
+    texts, answers, families, ids, repeats, others = zip(*questions, strict=True)
     levels, repeats = np.ones(len(texts), np.int32), repeats if max(repeats) > 1 else None
-    return Questions(texts, answers, families, levels, names=ids, repeats=repeats), eval_texts
+    others = others if columns else None
+    return Questions(texts, answers, families, levels, names=ids, repeats=repeats, columns=others), eval_texts
+
+
+def _others(row: dict) -> dict:
+    """The columns of a row beside its problem and answer."""
+    return {name: value for name, value in row.items() if name not in ("problem", "answer")}
 
 
 def _agreed(same: list[int], rows: list[dict], origin: str) -> str:

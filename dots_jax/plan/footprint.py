@@ -81,7 +81,7 @@ class Footprint:
     def _num_evaluated(self) -> int:
         """Questions of an evaluation."""
         c = self.config
-        if c.data.name == "arithmetic":
+        if c.data.name == "arithmetic" or not c.eval.sets:
             return c.data.num_heldout
         sizes = [sources.SETS[n].size if n in sources.SETS else UNKNOWN for n in sources.names(c.eval.sets)]
         return max(1, sum(min(size, c.eval.questions or size) for size in sizes))

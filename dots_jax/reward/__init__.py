@@ -6,23 +6,35 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dots_jax.core import plugins
-from dots_jax.core.errors import UserError
+from dots_jax.core.errors import UserError, first_line, tell
+from dots_jax.core.rules import shortened
+from dots_jax.reward.marks import find_answer
 from dots_jax.reward.types import Grader, Question, Verdict
 
-__all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "extracted", "find", "grade", "make"]
+__all__ = [
+    "REWARDS", "Grader", "Question", "Verdict", "check", "describe", "extracted", "find", "find_answer", "grade",
+    "make", "no_answers",
+]  # fmt: skip
 
 REWARDS = {
     "exact": "dots_jax.reward.exact:score",
     "math": "dots_jax.reward.mathematics:Pool",
     "proxy": "dots_jax.reward.proxy:score",
 }
+_PLACES = {  # `config.reward.answer`: where an answer may stand
+    "box": r"in \boxed{}",
+    "marked": r'in \boxed{} or behind #### or "answer is"',
+    "last": r'in \boxed{}, behind #### or "answer is", or as a last number',
+}
 
 
 class Function:
     """A grader from a function (completion, question) -> reward, which is done when `submit` returns.
 
-    A reward of at least one half is CORRECT, any other WRONG. What the function raises is a UserError. An attribute
-    `extracted` of the function is the grader's.
+    A reward of at least one half is CORRECT, any other WRONG. Where the function raises the reward is 0 and the verdict
+    CRASHED; each place in its file is told once. Raises UserError where it raises on a whole batch (but for a batch of
+    one question after others were graded), and for what is no number in [0, 1]. An attribute `extracted` of the
+    function is the grader's.
     """
 
     slow = False
@@ -30,25 +42,48 @@ class Function:
     def __init__(self, function: Callable[[str, Question], float], name: str):
         self._function, self._name = function, name
         self.extracted = getattr(function, "extracted", None)
+        self._told, self._has_graded = set(), False
 
     def submit(
         self, completions: Sequence[str], questions: Sequence[Question]
     ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """See `Grader.submit`."""
-        rewards = np.array([self._score(c, q) for c, q in zip(completions, questions, strict=True)], np.float32)
+        rewards, raised = np.zeros(len(completions), np.float32), {}
+        for i, (completion, question) in enumerate(zip(completions, questions, strict=True)):
+            try:
+                value = self._function(completion, question)
+            except Exception as error:
+                place = plugins.place(error)
+                about = f"of the question {_name(question)} ({first_line(error, typed=True)}{place})"
+                raised[i] = (type(error), place), about
+            else:
+                rewards[i] = self._number(value, question)
+        all_raised = len(raised) == len(rewards) > 0
+        if all_raised and not (self._has_graded and len({question.problem for question in questions}) == 1):
+            raise UserError(
+                f"config.reward={self._name} failed on all {len(rewards)} completions, such as one {raised[0][1]}; "
+                "mend it and start again"
+            )
+        self._has_graded |= not all_raised
+        for place, about in raised.values():
+            if place not in self._told:
+                tell(f"config.reward={self._name} failed on a completion {about}; such ones get reward 0", "warning")
+            self._told.add(place)
         verdicts = np.where(rewards >= 0.5, Verdict.CORRECT, Verdict.WRONG).astype(np.int8)
+        verdicts[[*raised]] = Verdict.CRASHED
         return lambda: (rewards, verdicts)
 
-    def _score(self, completion: str, question: Question) -> float:
-        about = f"config.reward={self._name} failed on the question {question.problem[:60]!r}"
-        with plugins.guarded(f"{about}; {plugins.AGAIN}"):
-            reward = float(self._function(completion, question))
-        if not 0 <= reward <= 1:
+    def _number(self, value: object, question: Question) -> float:
+        try:
+            reward = np.nan if isinstance(value, str | bytes) else float(value)
+        except Exception:  # of whatever class it is
+            reward = np.nan
+        if not -1e-6 <= reward <= 1 + 1e-6:  # sums of shares are off by as much
             raise UserError(
-                f"config.reward={self._name} is {reward} on the question {question.problem[:60]!r}; a reward lies in "
-                "[0, 1]"
+                f"config.reward={self._name} returned {shortened(value)} for a completion of the question "
+                f"{_name(question)}, not a number in [0, 1]; mend it and start again"
             )
-        return reward
+        return min(max(reward, 0.0), 1.0)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -57,30 +92,84 @@ class Function:
         """Nothing to say."""
 
 
+def _name(question: Question) -> str:
+    return question.name or shortened(question.problem)
+
+
+class Own:
+    """A grader of a user's own class: what it raises while it grades is a UserError."""
+
+    def __init__(self, grader: Grader, name: str):
+        self._grader, self._failed = grader, f"config.reward={name} failed; mend it and start again"
+
+    def __getattr__(self, name: str):
+        return getattr(self._grader, name)
+
+    def submit(
+        self, completions: Sequence[str], questions: Sequence[Question]
+    ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+        """See `Grader.submit`."""
+        with plugins.guarded(self._failed):
+            result = self._grader.submit(completions, questions)
+
+        def wait() -> tuple[np.ndarray, np.ndarray]:
+            with plugins.guarded(self._failed):
+                return result()
+
+        return wait
+
+
 def find(name: str) -> Callable:
     """What `config.reward` names. Raises UserError where there is none."""
     return plugins.find(name, REWARDS, "reward", callable, "a function or class")
 
 
-def make(name: str) -> Grader:
+def check(name: str, answer: str) -> None:
+    """Raises UserError where `config.reward` names none, or one to which its field `answer` is nothing."""
+    find(name)
+    if answer != "box" and name != "math":
+        raise UserError(
+            f"config.reward.answer={answer} has no effect with config.reward={name}; it says where math finds the "
+            "answer: leave it out"
+        )
+
+
+def make(name: str, answer: str = "box") -> Grader:
     """The grader that `config.reward` names: a short name, or of a function or a class as `plugins.find` reads it.
 
-    Raises UserError where there is none, or its packages are not installed.
+    `answer` is where "math" finds the answer of a completion, as `find_answer`. Raises UserError where there is none,
+    or its packages are not installed.
     """
     found = find(name)
     if not inspect.isclass(found):
         return Function(found, name)
     with plugins.guarded(f"config.reward={name} cannot be made"):
-        grader = found()
+        grader = found(answer=answer) if name == "math" else found()
     if not callable(getattr(grader, "submit", None)):
         raise UserError(f"config.reward={name} has no method `submit`; see dots_jax.reward.Grader")
-    return grader
+    return grader if name in REWARDS else Own(grader, name)
 
 
-def describe(name: str) -> str:
-    """A line about a reward: its name, and how its docstring begins."""
-    text = inspect.getdoc(find(name)) or "a function of your own"
-    return f"{name}: {text.splitlines()[0].rstrip('.')}"
+def describe(name: str, answer: str) -> str:
+    """A line about a reward: its name, how its docstring begins, and where math finds the answer."""
+    text = (inspect.getdoc(find(name)) or "a function of your own").splitlines()[0].rstrip(".")
+    return f"{name}: {text}" + (f"; it stands {_PLACES[answer]}" if name == "math" else "")
+
+
+def no_answers(share: float, truncated: float, name: str, answer: str) -> str:
+    """A line where most completions hold no answer, and what to do; "" where most do.
+
+    `share` of all have none, `truncated` are cut off; `name` and `answer` are those of `config.reward`.
+    """
+    if not share > 0.5:
+        return ""
+    mend = "see whether the policy follows its system prompt"
+    if truncated > 0.5:
+        mend = "most are truncated, raise max_tokens"
+    elif name == "math" and answer != "last":
+        mend = "--config.reward.answer=last takes the last number, in another --workdir (docs/mathematics.md)"
+    where = f"answer {_PLACES[answer]}" if name == "math" else f"answer to config.reward={name}"
+    return f"{share:.0%} of the completions have no {where}: {mend}"
 
 
 def grade(completions: Sequence[str], answers: Sequence[str]) -> list[Verdict]:

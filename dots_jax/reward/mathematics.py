@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from dots_jax.core.errors import UserError
-from dots_jax.reward.boxes import final_answer, gold_answer
+from dots_jax.reward.boxes import gold_answer
+from dots_jax.reward.marks import find_answer
 from dots_jax.reward.quick import number, plain, quick, tolerant
 from dots_jax.reward.types import Question, Verdict
 
@@ -31,23 +32,23 @@ PATIENCE = 20.0  # wall-clock seconds per second of processor time: a process th
 
 
 class Pool:
-    """The boxed answer equals the gold answer, as docs/mathematics.md has it.
+    """The final answer equals the gold answer, as docs/mathematics.md has it.
 
-    The last box of a completion is its answer (`final_answer`); without one the verdict is NO_ANSWER. What `quick`
-    cannot tell is compared by `equality` in `workers` processes (0: one per core, at most 8), started when first
-    needed: an answer that it cannot read is WRONG, one that takes more than `seconds` of processor time a TIMEOUT, one
-    that kills its process (its memory is limited) CRASHED, and the process is replaced. How busy the machine is changes
-    no verdict; one that hangs is a TIMEOUT after PATIENCE times as long. Equal pairs are graded once, timeouts too.
-    Rewards are 1 for CORRECT, else 0. Any thread may submit. Raises UserError where mpmath is not installed or a
-    process does not start.
+    A completion's answer is what `find_answer` finds, where `answer` says; without one the verdict is NO_ANSWER. What
+    `quick` cannot tell is compared by `equality` in `workers` processes (0: one per core, at most 8), started when
+    first needed: an answer that it cannot read is WRONG, one that takes more than `seconds` of processor time a
+    TIMEOUT, one that kills its process (its memory is limited) CRASHED, and the process is replaced. How busy the
+    machine is changes no verdict; one that hangs is a TIMEOUT after PATIENCE times as long. Equal pairs are graded
+    once, timeouts too. Rewards are 1 for CORRECT, else 0. Any thread may submit. Raises UserError where mpmath is not
+    installed or a process does not start.
     """
 
     slow = True
 
-    def __init__(self, workers: int = 0, seconds: float = 5.0):
+    def __init__(self, workers: int = 0, seconds: float = 5.0, answer: str = "box"):
         if importlib.util.find_spec("mpmath") is None:
             raise UserError("config.reward 'math' wants a package that is not installed: pip install mpmath")
-        self.workers = workers or min(8, _cores())
+        self.workers, self.answer = workers or min(8, _cores()), answer
         self.state = _State(seconds)
         self.threads: list[threading.Thread] = []
         self._finalizer = weakref.finalize(self, self.state.close)  # at exit too
@@ -66,7 +67,7 @@ class Pool:
 
     def extracted(self, completion: str) -> str | None:
         """See `Grader`."""
-        answer = final_answer(completion)
+        answer = find_answer(completion, self.answer)
         return answer if answer and answer.strip() else None
 
     def readable(self, questions: Sequence[Question]) -> np.ndarray:

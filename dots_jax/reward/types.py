@@ -1,8 +1,9 @@
 """What graders give and get."""
 
 import enum
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,14 +15,16 @@ class Verdict(enum.IntEnum):
     WRONG = 1
     NO_ANSWER = 2  # nothing that could be graded
     TIMEOUT = 3  # grading took too long
-    CRASHED = 4  # grading killed its process
+    CRASHED = 4  # grading it raised an exception, or killed its process
 
 
 class Question(NamedTuple):
     """What a reward may know of a question."""
 
-    problem: str
+    problem: str  # the text that the policy is asked
     answer: str
+    columns: Mapping[str, Any] = MappingProxyType({})  # the row's others, as its file has them; of arithmetic its own
+    name: str = ""  # source and row, such as "orz:17"; of arithmetic the text
 
 
 class Grader(Protocol):

@@ -45,7 +45,7 @@ class RunLog(contextlib.ExitStack):
         self._kept = main_only(metrics.Lines)(os.path.join(workdir, metrics.COMPLETIONS))
         self._completions = Completions(config.completions, exp)
         self.keep_groups, self.keep_evaluation = self._completions.keep_groups, self._completions.keep_evaluation
-        self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval)
+        self._progress = main_only(progress.Progress)(exp.steps, exp.replay_spec.interval, **config.reward)
         self._limit = progress.TimeLimit(deadline)
         self.history = History(len(exp.pool), config.selection.references)
         self._record = {}  # of this step, for groups.jsonl

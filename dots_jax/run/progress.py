@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from dots_jax import reward
 from dots_jax.core.distributed import from_main
 from dots_jax.core.errors import tell
 from dots_jax.core.text import WIDTH, duration, short
@@ -19,10 +20,6 @@ _FRUITLESS = (  # what all steps of a round show, the likeliest cause of useless
     (
         {"train/truncated": 1},
         "every completion was truncated; raise config.rollout.max_tokens, or see whether the policy can write at all",
-    ),
-    (
-        {"verdicts/no_answer": 1},
-        "no completion held an answer to grade; see whether the policy follows config.data.system",
     ),
     (
         {"train/reward": 0},
@@ -62,8 +59,8 @@ class TimeLimit:
 class Progress:
     """A bar on a terminal, a plain line every ten steps and at each evaluation elsewhere; written to stderr."""
 
-    def __init__(self, total_steps: int, round_steps: int = 1):
-        self._total, self._stream = total_steps, sys.stderr
+    def __init__(self, total_steps: int, round_steps: int = 1, name: str = "math", answer: str = "box"):
+        self._total, self._stream, self._reward = total_steps, sys.stderr, (name, answer)
         self._round = collections.deque(maxlen=max(_ROUND, round_steps))  # metrics of the last steps
         self._replayed = collections.deque(maxlen=_REPLAYING)  # (effective sample size, tokens) of the last such steps
         self._recent = collections.deque(maxlen=11)  # (step, seconds, seconds at work, generated tokens)
@@ -111,11 +108,17 @@ class Progress:
             print(line, file=self._stream, flush=True)
 
     def _alarm(self, step: int, metrics: dict) -> None:
-        """Says in a line, once each, that a whole round taught nothing, weights have collapsed, or a measure is NaN."""
+        """Says in a line, once each, what is wrong.
+
+        Most completions hold no answer, a whole round taught nothing, weights have collapsed, or a measure is NaN.
+        """
         alarms = {}
+        shares = metrics.get("verdicts/no_answer", 0), metrics.get("train/truncated", 0)
+        if no_answers := reward.no_answers(*shares, *self._reward):
+            alarms["no answers"] = no_answers
         if "train/reward" in metrics:
             self._round.append(metrics)
-        if len(self._round) == self._round.maxlen:
+        if len(self._round) == self._round.maxlen and not no_answers:
             for signs, meaning in _FRUITLESS:
                 if all(row.get(key) == value for row in self._round for key, value in signs.items()):
                     useless = not any(row["train/useful_groups"] for row in self._round)
@@ -140,8 +143,6 @@ class Progress:
         if broken:
             alarms["broken"] = f"{', '.join(broken)}: not a number"
         for name in alarms.keys() - self._shown:
-            if self._bar is not None:
-                self._bar.clear()
             tell(f"step {step}: {alarms[name]}", "warning")
         self._shown |= alarms.keys()
 

@@ -35,7 +35,7 @@ def first(config, exp, state, start: int, workdir: str, readable: np.ndarray | N
         ("run", f"{config.name}: {method}"),
         ("device", device),
         ("policy", f"{config.policy.path} ({short(parameters)} parameters, {config.policy.dtype})"),
-        ("reward", reward.describe(config.reward)),
+        ("reward", reward.describe(**config.reward)),
         ("questions", _fill(data.describe(exp.pool, exp.lengths, readable))),
         ("held out", _fill(data.describe(exp.evaluator.questions, exp.evaluator.lengths))),
         ("steps", f"{exp.steps}, each generates at most {short(tokens)} tokens to train on"),

@@ -19,12 +19,14 @@ from dots_jax.run import metrics
 from dots_jax.run import workdir as workdirs
 
 _FINGERPRINTS = "fingerprints"  # in config.json, beside the config
+_REWARD = "reward"  # of these: the file of a user's own
 # What may change when a run continues.
 FREE = (
     "train.steps",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.empty_buffer",
+    "train.mended_reward",
     "mesh",
     "rollout.slots",
     "embedding.cache",
@@ -53,6 +55,8 @@ def _read(workdir: str) -> tuple[dict, dict]:
         with open(os.path.join(workdir, "config.json"), encoding="utf-8") as file:
             config = files.parse(file.read())
         fingerprints = config.pop(_FINGERPRINTS, {})
+        if isinstance(config.get("reward"), str):  # of an earlier version
+            config["reward"] = {"name": config["reward"], "answer": "box"}
         names = flatten(config)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         why = "bring the file back as it was, or name another directory"
@@ -76,33 +80,42 @@ def fingerprints(directory: str, files: dict[str, str], **questions: Questions) 
     """Name -> checksum of what a run rests on beside its config.
 
     That is the policy and the tokenizer in `directory`, `files` (name -> a file, or a model's directory), and
-    questions with their answers and labels.
+    questions with their answers, labels and columns.
     """
     parts = {"policy": {}, "tokenizer": {}}
     for name, digest in huggingface.fingerprint(directory).items():
         parts["policy" if name.endswith(".safetensors") or name == "config.json" else "tokenizer"][name] = digest
     parts |= {name: huggingface.fingerprint(path) for name, path in files.items() if path}
     for name, q in questions.items():
-        parts[name] = [q.texts, q.answers, np.asarray(q.labels).tolist()] + ([q.repeats] if q.repeats else [])
-    return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest()[:20] for name, part in parts.items()}
+        parts[name] = [q.texts, q.answers, np.asarray(q.labels).tolist()]
+        parts[name] += [part for part in (q.repeats, q.columns) if part]
+    texts = {name: json.dumps(part, default=str) for name, part in parts.items()}  # parquet has dates, for one
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:20] for name, text in texts.items()}
 
 
-def same_inputs(prints: dict[str, str], workdir: str) -> None:
-    """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs."""
+def same_inputs(prints: dict[str, str], workdir: str, mended: bool | None = None) -> None:
+    """Raises UserError at the first fingerprint in which what the run in `workdir` began with differs.
+
+    `mended`: whether another reward will do; None: it never does.
+    """
     began = _read(workdir)[1] if workdirs.has_begun(workdir, 1) else prints
     if not began:
         raise UserError(f"{workdir} holds a run of an earlier version; use another --workdir")
     changed = [name for name, value in prints.items() if began.get(name) != value]
+    changed = [name for name in changed if name != _REWARD or not mended]
     if changed:
+        asks = changed[0] == _REWARD and mended is not None
+        go_on = ", or --config.train.mended_reward=True to continue with this one" if asks else ""
         raise UserError(
             f"{workdir} began with another {changed[0].replace('_', ' ')} than is there now; bring the old one back to "
-            "continue, or use another --workdir"
+            f"continue{go_on}, or use another --workdir"
         )
 
 
 def identity(config, fingerprints: dict[str, str]) -> str:
     """A checksum of all that may not change when a run continues; its checkpoints hold it."""
     fixed = {name: value for name, value in flatten(config.to_dict()).items() if not name.startswith(FREE + BUFFER)}
+    fingerprints = {name: value for name, value in fingerprints.items() if name != _REWARD}  # `same_inputs` has a say
     return hashlib.sha256(json.dumps([fixed, fingerprints], sort_keys=True).encode()).hexdigest()[:20]
 
 

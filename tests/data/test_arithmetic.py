@@ -213,6 +213,8 @@ def test_load():
     config.data.update(num_questions=132, num_heldout=66, seed=1)
     pool, heldout = data.load(config, None)
     assert (len(pool), len(heldout)) == (132, 66)
+    first = pool.items()[0]
+    assert first.columns == {"family": pool.families[0], "level": pool.levels[0]} and first.name == pool.texts[0]
     config.data.name, config.eval.sets = "algebra", __file__.replace(".py", ".json")
     with pytest.raises(UserError, match="no question file .*test_arithmetic.json"):
         data.load(config, None)

@@ -61,8 +61,8 @@ def settings(root, **fields):
     return c
 
 
-def load(c, tokens=lambda texts: [len(t) for t in texts]):
-    return real.load(c.data, c.eval, tokens)
+def load(c, tokens=lambda texts: [len(t) for t in texts], **kwargs):
+    return real.load(c.data, c.eval, tokens, **kwargs)
 
 
 def test_cleaning_keeps_names(root):
@@ -94,6 +94,46 @@ def test_subsets_by_seed(root):
     more = load(settings(root, num_questions=5))[0].names
     assert set(draws[0]) < set(more) and list(more) == sorted(more, key=lambda n: int(n[4:]))
     assert "fewer than data.num_questions=99" in load(settings(root, num_questions=99))[0].about
+
+
+def test_other_columns_come_through(root, monkeypatch):
+    rows = [{"question": f"What is {word}?", "answer": str(i), "accept": [word]} for i, word in enumerate(WORDS)]
+    exam = write(root / "exam.jsonl", [{"problem": "What is eleven?", "answer": "11", "unit": "cm"}] * 2)
+    c = settings(root, name=write(root / "mine.jsonl", rows))
+    c.eval.sets = exam
+    pool, eval_set = load(c, columns=True)
+    asked = pool.items()[2]
+    assert asked == ("What is four?", "3", {"question": "What is four?", "accept": ["four"]}, "mine:3")
+    with pytest.raises(TypeError, match="assignment"):
+        asked.columns["accept"] = []
+    assert eval_set.items() == [("What is eleven?", "11", {"unit": "cm"}, "exam:0")]
+    assert all(part.columns is None for part in load(c))
+    monkeypatch.setattr(tok, "count", lambda tokenizer, texts, *limit: [1] * len(texts))
+    for name, kept in {"math": False, "mine.py:score": True}.items():
+        c.reward.name = name
+        pool, eval_set = question_sets.load(c, None)
+        assert (pool.columns is not None) == (eval_set.columns is not None) == kept
+
+
+def test_questions_are_held_out_where_no_set_is_named(root):
+    def held(**fields):
+        c = settings(root, **fields)
+        c.eval.sets = ""
+        pool, heldout = load(c)
+        assert not set(pool.names) & set(heldout.names) and set(heldout.families) == {"orz"}
+        assert {(name, "held out") for name in heldout.names} <= set(pool.left_out)
+        assert "orz:2" not in pool.names + heldout.names  # of gsm8k, which lies there
+        return pool, heldout
+
+    pool, heldout = held(num_heldout=2)
+    assert (len(pool), len(heldout)) == (8, 2) and "2 held out" in pool.about
+    assert len(held()[1]) == 10 // 4  # at most a quarter
+    few, same = held(num_heldout=2, num_questions=3)
+    assert same.names == heldout.names and set(few.names) < set(pool.names)
+    assert {held(num_heldout=2, seed=seed)[1].names for seed in range(8)} > {heldout.names}
+    write(root / "train" / "orz.jsonl", [{"problem": "What is one?", "answer": "1"}])
+    with pytest.raises(UserError, match="one question to train on and to hold out"):
+        held()
 
 
 def test_what_publishers_call_their_columns(root, monkeypatch):

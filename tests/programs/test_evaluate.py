@@ -169,10 +169,16 @@ def test_repeated_questions_are_samples(run, tmp_path, capsys):
     assert (tmp_path / "run" / metrics.COMPLETIONS).read_text() == text
 
 
-def test_verdicts_of_the_mathematical_grader_and_greedy(run, tmp_path):
-    assert run(tmp_path / "run", reward="math", temperature=0.0, samples=1) == 0
+def test_verdicts_of_the_mathematical_grader_and_greedy(run, tmp_path, capsys):
+    greedy = {"reward": "math", "temperature": 0.0, "samples": 1}
+    assert run(tmp_path / "run", **greedy) == 0
     rows = completions(tmp_path / "run")
     assert {(row["verdict"], row["extracted"]) for row in rows} == {("no_answer", None)}
+    said = r"warning: 100% of the completions have no answer in \boxed{}: --config.reward.answer=last takes the last"
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(said)]
+    assert run(tmp_path / "last", **greedy | {"reward.answer": "last"}) == 0
+    assert {row["verdict"] for row in completions(tmp_path / "last")} == {"correct", "wrong"}
+    assert "have no answer" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "empty.py").write_text("x = 1\n")
     (tmp_path / "syntax.py").write_text("def get_config(:\n")
     (tmp_path / "number.py").write_text("def get_config():\n    return 3\n")
+    text = "from configs import common\ndef get_config():\n    c = common.get_config()\n    "
+    (tmp_path / "old.py").write_text(f"{text}c.reward = 'exact'\n    return c\n")
+    (tmp_path / "older.py").write_text(f"{text}del c.reward\n    c.reward = 'exact'\n    return c\n")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,13 @@ def elsewhere(tmp_path, monkeypatch):
         (["--config.train.steps=abc"], "--config.train.steps=abc must be a whole number"),
         (["--config.learner.remat=perhaps"], "none, named"),
         (["--config.train.steps"], "config.train.steps"),
+        (["--config.reward=exakt"], "did you mean exact?"),
+        (["--config.reward", "nothing.py:score"], "no file nothing.py"),
+        (["--config.reward.answer=last"], "config.reward.answer=last has no effect with config.reward=exact"),
+        (["--config.reward.answer=first"], "config.reward.answer='first' must be one of box, marked, last"),
+        (["--config=old.py"], "old.py failed at line 4: TypeError"),
+        (["--config=old.py"], "config.reward is now called config.reward.name"),
+        (["--config=older.py"], "config.reward is now called config.reward.name"),
         (["--config.train.steps=0"], "from 1 to 1,000,000"),
         (["--config.train.batch_size=33"], "does not divide"),
         (["--config.learner.aggregation=best"], "token, sequence"),
@@ -94,12 +104,14 @@ def test_mistakes_are_one_line_and_code_2(args, said, capsys, tmp_path):
 def test_flags_reach_the_function_from_any_directory(tmp_path):
     got = []
     args = ["--config.train.steps", "7", "--noconfig.learner.advantage_std", "--config.learner.betas=0.8,0.95"]
+    args += ["--config.reward=math", "--config.reward.answer=last"]
     args.append("--config.learner.clip=0.3")
     assert command_line.run(lambda *a: got.append(a), DEFAULT, "help", args) == 0
     config, workdir = got[0]
     assert workdir == os.path.join("runs", "quickstart")
     assert (config.train.steps, config.learner.advantage_std) == (7, False)
     assert tuple(config.learner.betas) == (0.8, 0.95)
+    assert config.reward.to_dict() == {"name": "math", "answer": "last"}
     assert UpdateSpec.from_config(config).clip == (0.3, 0.3)
     assert config.data.name == "arithmetic" and os.listdir(tmp_path) and not os.path.exists("runs")
 
@@ -204,6 +216,7 @@ def test_check_names_the_field(field, value):
     [
         (DEFAULT, config_rules.RUN),
         ("configs/orz.py", config_rules.RUN),
+        ("configs/own.py", config_rules.RUN),
         ("configs/evaluate.py", config_rules.EVALUATE),
         ("configs/difficulty_fit.py", config_rules.FIT),
         ("configs/quickstart_pretrain.py", config_rules.PRETRAIN),

@@ -117,7 +117,7 @@ def test_boxed_random():
 def test_boxed_is_linear(text, backstop):
     """A second at most; anything quadratic takes hours."""
     with backstop(60):
-        mathematics.final_answer(text)
+        boxes.final_answer(text)
 
 
 FINAL = [
@@ -187,7 +187,9 @@ FINAL = [
 
 @pytest.mark.parametrize(("completion", "expected"), FINAL)
 def test_final_answer(completion, expected):
+    """Wherever else an answer may stand: a box goes before, one that is cut off too."""
     assert boxes.final_answer(completion) == expected
+    assert {reward.find_answer(completion, where) for where in ("box", "marked", "last")} == {expected}
 
 
 SAME = [

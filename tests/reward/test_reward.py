@@ -26,6 +26,19 @@ CASES = [
 ]
 
 
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Makes a grader of `score` in a file own.py of this code."""
+
+    def make(code):
+        (tmp_path / "own.py").write_text(code)
+        monkeypatch.setattr(plugins, "FOLDERS", [str(tmp_path)])
+        plugins._file.cache_clear()
+        return reward.make("own.py:score")
+
+    return make
+
+
 @pytest.mark.parametrize(("completion", "answer", "expected"), CASES)
 def test_exact(completion, answer, expected):
     assert exact.score(completion, Question("", answer)) == expected
@@ -49,20 +62,74 @@ def test_make():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 1 / 0", "failed on the question 'How many.*'; mend it.* .ZeroDivisionError: division by zero"),
-        ("return 'a lot'", "failed on .*ValueError"),
-        ("return None", "failed on .*TypeError"),
-        ("return float('nan')", "is nan on the question 'How many"),
+        ("1 / 0", "failed on all 1 completions, such as .* 'How many.*' .ZeroDivisionError: .*, own.py line 2.; mend"),
+        ("'0.5'", "returned '0.5' for a completion of the question 'How many apples.', not a number in .0, 1.; mend"),
+        ("None", "returned None for"),
+        ("float('nan')", "returned nan for"),
+        ("1.5", "returned 1.5 for"),
+        ("-0.1", "returned -0.1 for"),
     ],
 )
-def test_a_function_of_ones_own_that_fails(body, message, tmp_path, monkeypatch):
-    (tmp_path / "own.py").write_text(f"def score(completion, question):\n    {body}\n")
-    monkeypatch.setattr(plugins, "FOLDERS", [str(tmp_path)])
-    plugins._file.cache_clear()
+def test_a_function_of_ones_own_that_fails(own, body, message):
+    grader = own(f"def score(completion, question):\n    return {body}\n")
     with pytest.raises(UserError, match=f"config.reward=own.py:score {message}"):
-        reward.make("own.py:score").submit(["5"], [Question("How many apples?", "5")])
+        grader.submit(["5"], [Question("How many apples?", "5")])
+
+
+def test_names():
     with pytest.raises(UserError, match="config.reward='exakt': did you mean exact"):
-        reward.make("exakt")
+        reward.check("exakt", "box")
+    with pytest.raises(UserError, match="config.reward.answer=last has no effect with config.reward=exact"):
+        reward.check("exact", "last")
+    reward.check("math", "last")
+    assert reward.describe("math", "last").endswith("or as a last number")
+
+
+@pytest.mark.parametrize("value", [True, np.True_, np.float32(0.25), np.int64(1), np.array(0.5), 1 + 1e-9, 0])
+def test_what_is_a_number(own, value):
+    grader = own("def score(completion, question):\n    return question.columns['value']\n")
+    rewards, _ = grader.submit(["5"], [Question("", "5", {"value": value})])()
+    assert rewards.dtype == np.float32 and rewards[0] == np.float32(min(value, 1))
+
+
+def test_a_function_that_raises_now_and_then(own, capsys):
+    """Its other rewards count; each place is told once; all of a batch ends the run, but not by a single question."""
+    code = "def score(completion, question):\n    if completion:\n        return 1 / float(completion)\n"
+    grader = own(code + "    return question.columns['none']\n")
+    a, b = Question("a", "", name="my:1"), Question("b", "", name="my:2")
+    for _ in range(2):
+        rewards, verdicts = grader.submit(["1", "", "0", "x", "4", "0"], [a, a, b, b, b, b])()
+        assert rewards.tolist() == [1, 0, 0, 0, 0.25, 0]
+        assert "".join(Verdict(v).name[:2] for v in verdicts) == "COCRCRCRWRCR"
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" (")[0] for line in lines] == [
+        f"warning: config.reward=own.py:score failed on a completion of the question my:{i}" for i in (1, 2, 2)
+    ]
+    causes = "KeyError: 'none', own.py line 4", "ZeroDivisionError: float division by zero, own.py line 3", "ValueError"
+    assert all(cause in line for cause, line in zip(causes, lines, strict=True))
+    assert (grader.submit(["0", "x"], [a, a])()[1] == Verdict.CRASHED).all()
+    with pytest.raises(UserError, match="failed on all 2 completions, such as one of the question my:1 .ZeroDivision"):
+        grader.submit(["0", "x"], [a, b])
+
+
+def test_a_class_that_fails(own):
+    code = "class score:\n    slow = True\n    def submit(self, completions, questions):\n"
+    grader = own(code + "        return lambda: 1 / len(questions[1:])\n")
+    assert grader.slow and grader.submit(["", ""], [Question("", "")] * 2)() == 1
+    with pytest.raises(UserError, match="config.reward=own.py:score failed; .*ZeroDivisionError.*own.py line 4"):
+        grader.submit([""], [Question("", "")])()
+
+
+def test_most_completions_without_an_answer():
+    assert reward.no_answers(0.5, 0.0, "math", "box") == reward.no_answers(np.nan, 0.0, "math", "box") == ""
+    for truncated, name, answer, words in (
+        (0.5, "math", "box", r"97% of the completions have no answer in \boxed{}: --config.reward.answer=last"),
+        (0.6, "math", "box", r"in \boxed{}: most are truncated"),
+        (0.0, "math", "marked", 'behind #### or "answer is": --config.reward.answer=last'),
+        (0.0, "math", "last", "last number: see whether the policy follows"),
+        (0.0, "own.py:Grader", "box", "no answer to config.reward=own.py:Grader: see whether"),
+    ):
+        assert words in reward.no_answers(0.97, truncated, name, answer)
 
 
 def test_grade():

@@ -187,13 +187,15 @@ def test_a_round_that_teaches_nothing_is_said_once(capsys):
         (dull, "all right or all wrong"),
         (dull | {"train/reward": np.float32(0)}, "no completion earned a reward"),
         (dull | {"train/reward": np.float32(1)}, "every completion was right"),
-        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0}, "no completion held an answer"),
-        (dull | {"train/reward": 0.0, "verdicts/no_answer": 1.0} | truncated, "every completion was truncated"),
+        (dull | {"train/reward": 0.0} | truncated, "every completion was truncated"),
         (truncated, "every completion was truncated"),
     ):
         (line,) = said({}, row, row, row, row)
         assert line.startswith("warning: step 4: in the last 3 steps ") and words in line
         assert line.endswith("; no new group taught anything") == (row is not truncated)
+    dull |= {"train/reward": 0.0, "verdicts/no_answer": np.float32(0.75)}
+    (line,) = said({}, dull, dull, dull, dull)  # at once, and alone
+    assert line.startswith(r"warning: step 2: 75% of the completions have no answer in \boxed{}: --config.reward.ans")
 
 
 @pytest.mark.parametrize("line", ['{"step": "3"}', '{"step": null}', '{"step": 3.5}', "[3]", "[" * 100000])

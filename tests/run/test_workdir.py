@@ -1,6 +1,7 @@
 """What a workdir keeps of a refused, a damaged or a second start."""
 
 import dataclasses
+import datetime
 import json
 import multiprocessing
 import os
@@ -213,7 +214,9 @@ def test_fingerprints_name_what_has_changed(tmp_path):
         faults.damage(tmp_path / file, "flipped", random.Random(0))
         assert differ(whole, prints()) == [name]
         (tmp_path / file).write_bytes(data)
-    for change in ({"answers": ("1", "3")}, {"texts": ("a", "c")}, {"labels": np.array([0.5, 1], np.float32)}):
+    columns = ({"unit": "cm"}, {"unit": datetime.date(2026, 11, 28)})  # as parquet has them
+    changes = [{"answers": ("1", "3")}, {"texts": ("a", "c")}, {"labels": np.array([0.5, 1], np.float32)}]
+    for change in [*changes, {"columns": columns}]:
         other = dataclasses.replace(pool, **change)
         assert differ(whole, prints(pool=other)) == ["pool"]
         assert differ(whole, prints(evaluation_set=other)) == ["evaluation_set"]
@@ -226,6 +229,9 @@ def test_an_earlier_versions_names(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="says replay.fresh for what is now replay.fresh_fraction"):
         settings.read(str(tmp_path))
+    config["replay"]["fresh_fraction"] = config["replay"].pop("fresh")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"reward": "exact"}))
+    assert settings.read(str(tmp_path))["reward"] == config["reward"] == {"name": "exact", "answer": "box"}
 
 
 def test_what_may_change_are_fields():
@@ -243,3 +249,18 @@ def test_the_evaluation_before_the_first_step_is_no_beginning(tmp_path):
     lines.write(1, {"train/reward": 0.5})
     with pytest.raises(UserError, match="began with another selector"):
         settings.same_inputs({"selector": "b"}, str(tmp_path))
+
+
+def test_a_mended_reward_goes_on_where_that_is_asked_for(tmp_path):
+    config, began = command_line.load("configs/quickstart.py"), {"reward": "a", "pool": "c"}
+    now = began | {"reward": "b"}
+    settings.write_config(config, str(tmp_path), began)
+    metrics.Lines(str(tmp_path / metrics.FILE)).write(1, {"train/reward": 0.5})
+    with pytest.raises(UserError, match="another reward than .*, or --config.train.mended_reward=True to continue"):
+        settings.same_inputs(now, str(tmp_path), mended=False)
+    with pytest.raises(UserError, match="another pool than .* to continue, or use"):
+        settings.same_inputs(now | {"pool": "d"}, str(tmp_path), mended=True)
+    settings.same_inputs(now, str(tmp_path), mended=True)
+    identity = settings.identity(config, began)
+    config.train.mended_reward = True
+    assert settings.identity(config, now) == identity != settings.identity(config, now | {"pool": "d"})
