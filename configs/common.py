@@ -37,12 +37,14 @@ def get_config() -> ConfigDict:
     c.mesh.tensor = 1  # heads, feed-forward width and vocabulary split
 
     c.data = ConfigDict()
-    c.data.name = ""  # arithmetic | math | deepscaler[10k] | orz | deepmath | file | folder | owner/dataset:split
+    c.data.name = ""  # arithmetic | math | deepscaler[10k] | orz | deepmath | gsm8k_train | elementary | file | folder
+    # | owner/dataset[:configuration]:split
     c.data.root = ""  # directory of question files; "": the environment's DOTS_DATA, and what is not there from the hub
     c.data.num_questions = 8192  # questions in the pool (N), drawn from what is left after cleaning; 0: all
     c.data.num_heldout = 512  # held-out questions of arithmetic, and where eval.sets is "": at most a quarter of a pool
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
     c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
+    c.data.where = ""  # rows of the pool that are taken: COLUMN=VALUE|VALUE.., such as source=addsub|singleop; "": all
     c.data.difficulty_column = ""  # external; "-" before it: larger is easier; "": the pool's own
     c.data.system = SYSTEM  # instruction with each question, through the tokenizer's chat template; "": none
     # system: the turn before the question; without an instruction no template | user: on a line after the question |
@@ -222,6 +224,16 @@ def math_7b(c: ConfigDict) -> None:
     _split(c)
 
 
+def instruct_0_5b(c: ConfigDict) -> None:
+    """Qwen2.5-0.5B-Instruct. For one device of 80 GB."""
+    c.policy.path = "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def instruct_1_5b(c: ConfigDict) -> None:
+    """Qwen2.5-1.5B-Instruct. For one device of 80 GB."""
+    c.policy.path = "Qwen/Qwen2.5-1.5B-Instruct"
+
+
 def tiny(c: ConfigDict) -> None:
     """The same pipeline in minutes on two CPU cores: real questions and tokenizer, a small policy of random weights.
 
@@ -250,7 +262,14 @@ def _split(c: ConfigDict) -> None:
 
 PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper, "modern": modern}
 METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
-POLICIES = {"qwen2.5-math-1.5b": math_1_5b, "qwen2.5-3b": base_3b, "qwen2.5-math-7b": math_7b, "tiny": tiny}
+POLICIES = {
+    "qwen2.5-math-1.5b": math_1_5b,
+    "qwen2.5-3b": base_3b,
+    "qwen2.5-math-7b": math_7b,
+    "qwen2.5-0.5b-instruct": instruct_0_5b,
+    "qwen2.5-1.5b-instruct": instruct_1_5b,
+    "tiny": tiny,
+}
 
 
 def apply(c: ConfigDict, words: str, policy: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """What each field of a config may be: one table for each program, in the order of its config file."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 
 from dots_jax.core.errors import UserError
@@ -68,6 +69,7 @@ RUN = {  # configs/common.py
     "data.num_heldout": whole(1, _QUESTIONS),
     "data.seed": seed,
     "data.max_prompt_tokens": whole(1, _TOKENS),
+    "data.where": must(lambda x: isinstance(x, str) and re.fullmatch("|[^=]+=.+", x), "COLUMN=VALUE|VALUE.., or empty"),
     "data.difficulty_column": text,
     "data.system": text,
     "data.instruction_in": turn,

@@ -24,10 +24,10 @@ def load(
     come with the rows' other columns.
 
     Of the pool are left out, in this order and with their names and reasons in `left_out`: questions without text or
-    answer, of other levels than the source's, equal to an earlier one up to spacing (the answer that most of them
-    have stays, labels are averaged), in one of the evaluation sets (compared by letters and digits alone), and with
-    more tokens than `data.max_prompt_tokens`. Of the others those held out, and then `data.num_questions` are drawn by
-    `data.seed`, in the order of the source; 0: all.
+    answer, of other levels than the source's or not as `data.where` says, equal to an earlier one up to spacing (the
+    answer that most of them have stays, labels are averaged), in one of the evaluation sets (compared by letters and
+    digits alone) unless that is the pool itself, and with more tokens than `data.max_prompt_tokens`. Of the others
+    those held out, and then `data.num_questions` are drawn by `data.seed`, in the order of the source; 0: all.
 
     Raises UserError where something cannot be read, or nothing is left.
     """
@@ -35,6 +35,8 @@ def load(
     eval_set, eval_texts = None, {}
     if evaluation.sets:
         eval_set, eval_texts = load_sets(evaluation.sets, directory, evaluation.questions, data.seed, columns)
+    if data.name in sources.names(evaluation.sets):  # accuracy on what is trained on is asked for
+        eval_texts = {text: name for text, name in eval_texts.items() if name != _stem(data.name)}
     for name, source in sources.SETS.items():  # later evaluations may ask those too that are there
         if not (eval_set and name in eval_set.families) and sources.local(source, directory):
             eval_texts |= {_letters(row["problem"]): name for row in sources.rows(name, sources.SETS, directory)[0]}
@@ -56,11 +58,16 @@ def load_pool(
     labels = _labels(rows, data.difficulty_column or source.label, origin, required=bool(data.difficulty_column))
     why, copies = {}, collections.defaultdict(list)  # row -> reason to leave it out; text -> rows
     filtered = source.levels and any("level" in row for row in rows)
+    column, _, values = data.where.partition("=")
+    if values and not any(str(row.get(column)) in values.split("|") for row in rows):
+        raise UserError(f"no row of {origin} is as config.data.where={data.where} has it; it has " + ", ".join(rows[0]))
     for i, row in enumerate(rows):
         if not row["problem"] or not row["answer"]:
             why[i] = "without a problem or answer"
         elif filtered and _level(row) not in source.levels:
             why[i] = f"of another level than {min(source.levels)} to {max(source.levels)}"
+        elif values and str(row.get(column)) not in values.split("|"):
+            why[i] = f"not {data.where}"
         else:
             copies[_spaceless(row["problem"].casefold())].append(i)
     if not copies:

@@ -38,6 +38,8 @@ POOLS = {
     "deepscaler": Source(("deepscaler", "deepscaler40k"), _DEEPSCALER, 40315, "fail_rate_pct"),
     "deepscaler10k": Source(("deepscaler10k",), "", 10240, "fail_rate_pct"),  # the authors' own subset
     "orz": Source(("orz", "orz57k", "orz2k"), _ORZ, 57000, "-num_correct"),
+    "gsm8k_train": Source(("gsm8k_train",), "openai/gsm8k:main:train", 7473),
+    "elementary": Source(("elementary",), "", 2850),  # one- and two-step word problems, with a column `source`
     "deepmath": Source(("deepmath", "deepmath103k", "deepmath5k"), "zwhe99/DeepMath-103K:train", 103000, "difficulty"),
 }
 SETS = {

@@ -1,0 +1,57 @@
+"""A pretrained language model on two CPU cores: SmolLM2-135M-Instruct learns one-step word problems."""
+
+from configs import common
+
+
+def get_config(which: str = "grpo"):
+    """After the colon `grpo`, `dots` or `dots_rr`, and a preset."""
+    c = common.get_config()
+    c.name = f"smollm2:{which}"
+    c.policy.path = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    c.policy.dtype = "float32"  # the faster one on CPUs
+
+    c.data.name = "elementary"
+    c.data.where = "source=singleop|addsub"
+    c.data.num_questions = 0
+    c.data.num_heldout = 100
+    c.data.max_prompt_tokens = 160
+    c.data.system = ""
+    c.reward.answer = "last"
+    c.eval.sets = ""
+
+    c.selection.references = 8
+    c.selection.temperature = 0.03
+    c.embedding.dtype = "float32"
+    c.embedding.standardise = True
+    c.predictor.width = 64
+    c.predictor.steps = 25
+    c.predictor.batch = 128
+    c.predictor.references = 128
+    c.predictor.dropout = 0.0
+    c.predictor.context = "window"
+    c.predictor.labels = "groups"
+    c.predictor.window = 512
+
+    c.rollout.max_tokens = 64
+    c.rollout.temperature = 1.0
+    c.rollout.chunk = 16
+
+    c.replay.capacity = 32
+
+    c.learner.minibatches = 1
+    c.learner.micro_tokens = 2048
+    c.learner.logits_chunk = 512
+    c.learner.learning_rate = 1e-5
+    c.learner.remat = "named"
+
+    c.train.steps = 40
+    c.train.batch_size = 8
+    c.train.eval_every = 10
+    c.train.checkpoint_every = 5
+
+    c.eval.samples = 2
+    c.eval.temperature = 1.0
+    c.eval.top_p = 1.0
+    c.eval.greedy = False
+    common.apply(c, which)
+    return c
