@@ -15,7 +15,8 @@ def get_config(which: str = "grpo"):
     c.data.num_questions = 0
     c.data.num_heldout = 100
     c.data.max_prompt_tokens = 160
-    c.data.system = ""
+    c.data.system = "Answer with a number."
+    c.data.instruction_in = "user"
     c.reward.answer = "last"
     c.eval.sets = ""
 
@@ -41,7 +42,7 @@ def get_config(which: str = "grpo"):
     c.learner.minibatches = 1
     c.learner.micro_tokens = 2048
     c.learner.logits_chunk = 512
-    c.learner.learning_rate = 1e-5
+    c.learner.learning_rate = 2e-5
     c.learner.remat = "named"
 
     c.train.steps = 40
