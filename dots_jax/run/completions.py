@@ -42,8 +42,6 @@ class Completions:
     def keep_groups(self, kind: str, state, groups, step: int) -> None:
         """Some of the groups, drawn by the step alone, with what sampler and learner say of each token."""
         exp, count = self._exp, min(self._config.groups, len(groups.ids))
-        if not count:
-            return
         order = jax.random.permutation(exp.stream(Purpose.LOG, step), len(groups.ids))
         indices = np.sort(np.asarray(order)[:count]).astype(np.int32)
         rollouts, logp, entropy = exp.scored(state, groups.rollouts, indices)

@@ -235,9 +235,9 @@ def test_the_notebook_runs(whole, monkeypatch, tmp_path):
     assert not any(cell.get("outputs") for cell in notebook.cells)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": ROOT}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     text = "".join(output.get("text", "") for output in outputs)
-    assert "6 selection rounds" in text and "raw attention" in text and "hold" in text
+    assert all(word in text for word in ("6 selection rounds", "raw attention", "hold", "fresh: ", "greso: useful"))
 
 
 @pytest.mark.parametrize(
