@@ -9,6 +9,7 @@ _LINE = re.compile(r"[\s*_:]*([^\n]*)")
 _SENTENCE = re.compile(r"([^\d\n]*\d.*?)\.\s")  # that holds a number: `42. I hope it is correct.`
 _FORMULA = re.compile(r"\$\$?([^$]*)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\]")  # and nothing else
 _WHOLE = r"(?:\d{1,3}(?:(?:\\!)?(?:,|\{,\}|\\,)(?:\\!)?\d{3})+(?!\d)|\d+)"
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}")
 _NUMBER = re.compile(
     r"(?P<sign>(?<![\w)\]}$.%])[-−])?(?:\\?\$|[£€¥])?(?<![\w^.])(?<!\^\{)"
     rf"(?P<value>(?:\d+ ?)?\\[dtc]?frac(?:\{{-?\d+\}}\{{\d+\}}|\d\d)|(?:\d+ )?\d+/\d+(?![\d/])"
@@ -22,13 +23,22 @@ def find_answer(completion: str, where: str = "box") -> str | None:
     """The final answer of a completion; None where it has none.
 
     `where` it may stand: "box": in a box alone, as `boxes.final_answer`; "marked": where the text has no box, behind
-    its last `####` or "answer is"; "last": where it has neither, its last number. A box that is cut off is one.
+    its last `####` or "answer is"; "last": where it has neither, its last number, and of a sentence or an equation in words
+    behind a mark the last number. A box that is cut off is one.
     """
     answer = boxes.final_answer(completion)
     if where == "box" or answer is not None or boxes.find(completion)[1]:
         return answer
     answer = _marked(completion)
-    return _last_number(completion) if where == "last" and answer is None else answer
+    if where == "last" and (answer is None or _says(answer)):
+        return _last_number(completion if answer is None else answer) or answer
+    return answer
+
+
+def _says(answer: str) -> bool:
+    """Whether words come before its first digit, or stand in it beside an equation."""
+    head = re.match(r"\D*", answer)[0]
+    return bool(_WORD.search(answer if "=" in answer else head)) and head != answer
 
 
 def _marked(text: str) -> str | None:

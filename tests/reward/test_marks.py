@@ -60,6 +60,20 @@ def test_last(completion, expected):
     assert find_answer(completion, "marked") is None
 
 
+@pytest.mark.parametrize(
+    ("completion", "marked", "last"),
+    [
+        ("So the answer is 4 * 3 = 12 flowers", "4 * 3 = 12 flowers", "12"),
+        ("Answer: Joan gave 43 seashells.", "Joan gave 43 seashells", "43"),
+        ("The answer is Monday.", "Monday", "Monday"),
+        ("the answer is 5 million", "5 million", "5 million"),
+        ("the answer is y = 2x+3", "y = 2x+3", "y = 2x+3"),
+    ],
+)
+def test_words_behind_a_mark(completion, marked, last):
+    assert [find_answer(completion, where) for where in ("marked", "last")] == [marked, last]
+
+
 @pytest.mark.parametrize("completion", ["", "none", "answers: ", "#### ", "##### 5th", "the answer", "Answer: **"])
 def test_nothing(completion):
     assert find_answer(completion, "marked") is None
