@@ -34,7 +34,7 @@ def get_config(which: str = "grpo"):
     c.predictor.window = 512
 
     c.rollout.max_tokens = 64
-    c.rollout.temperature = 1.0
+    c.rollout.temperature = 0.7
     c.rollout.chunk = 16
 
     c.replay.capacity = 32
@@ -51,7 +51,7 @@ def get_config(which: str = "grpo"):
     c.train.checkpoint_every = 5
 
     c.eval.samples = 2
-    c.eval.temperature = 1.0
+    c.eval.temperature = 0.7
     c.eval.top_p = 1.0
     c.eval.greedy = False
     common.apply(c, which)

@@ -23,8 +23,8 @@ def find_answer(completion: str, where: str = "box") -> str | None:
     """The final answer of a completion; None where it has none.
 
     `where` it may stand: "box": in a box alone, as `boxes.final_answer`; "marked": where the text has no box, behind
-    its last `####` or "answer is"; "last": where it has neither, its last number, and of a sentence or an equation in words
-    behind a mark the last number. A box that is cut off is one.
+    its last `####` or "answer is"; "last": where it has neither, its last number, and behind a mark the last number of
+    a sentence or an equation in words. A box that is cut off is one.
     """
     answer = boxes.final_answer(completion)
     if where == "box" or answer is not None or boxes.find(completion)[1]:
