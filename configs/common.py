@@ -242,9 +242,9 @@ def tiny(c: ConfigDict) -> None:
     c.policy.path, c.policy.random.width, c.policy.dtype = "Qwen/Qwen2.5-0.5B", 64, "float32"
     c.data.max_prompt_tokens = 192
     c.selection.references, c.selection.temperature = 16, 0.03
-    c.embedding.dtype, c.embedding.max_tokens, c.embedding.standardise = "float32", 192, True
-    c.predictor.width, c.predictor.steps, c.predictor.batch, c.predictor.references = 64, 25, 128, 64
-    c.predictor.context, c.predictor.labels, c.predictor.window, c.predictor.dropout = "window", "groups", 512, 0.0
+    c.embedding.dtype, c.embedding.max_tokens = "float32", 192
+    small_predictor(c)
+    c.predictor.references = 64
     c.rollout.max_tokens, c.rollout.chunk = 16, 15
     c.rollout.temperature = c.eval.temperature = 0.1  # random weights make small logits: at 1 little is learned
     c.replay.capacity = 16
@@ -258,6 +258,13 @@ def tiny(c: ConfigDict) -> None:
 def _split(c: ConfigDict) -> None:
     """Parameters and optimizer are split over all devices, however many there are."""
     c.mesh.data, c.mesh.fsdp = 1, -1
+
+
+def small_predictor(c: ConfigDict) -> None:
+    """A predictor for pools of some thousand questions, which learns from all that is measured; seconds on a CPU."""
+    c.embedding.standardise = True
+    c.predictor.width, c.predictor.steps, c.predictor.batch, c.predictor.references = 64, 25, 128, 128
+    c.predictor.dropout, c.predictor.context, c.predictor.labels, c.predictor.window = 0.0, "window", "groups", 512
 
 
 PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper, "modern": modern}

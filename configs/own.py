@@ -12,15 +12,7 @@ def get_config(which: str = "dots_rr"):
 
     c.selection.references = 16
     c.selection.temperature = 0.03  # a draw as sharp as the paper's comes back to few questions of so small a pool
-    c.embedding.standardise = True
-    c.predictor.width = 64  # the quickstart's predictor, which learns from all that is measured
-    c.predictor.steps = 25
-    c.predictor.batch = 128
-    c.predictor.references = 128
-    c.predictor.dropout = 0.0
-    c.predictor.context = "window"
-    c.predictor.labels = "groups"
-    c.predictor.window = 512
+    common.small_predictor(c)
 
     c.rollout.max_tokens = 512
     c.replay.capacity = 32

@@ -23,15 +23,7 @@ def get_config(which: str = "grpo"):
     c.selection.references = 8
     c.selection.temperature = 0.03
     c.embedding.dtype = "float32"
-    c.embedding.standardise = True
-    c.predictor.width = 64
-    c.predictor.steps = 25
-    c.predictor.batch = 128
-    c.predictor.references = 128
-    c.predictor.dropout = 0.0
-    c.predictor.context = "window"
-    c.predictor.labels = "groups"
-    c.predictor.window = 512
+    common.small_predictor(c)
 
     c.rollout.max_tokens = 64
     c.rollout.temperature = 0.7

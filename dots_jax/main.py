@@ -61,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     flags.DEFINE_string("compile", None, "", flag_values=values)
 
     def train(config, workdir):
+        if values.plan and values.minutes is not None:
+            raise UserError("--minutes is for a run, not for --plan; leave it out")
         if values.plan:
             if values.compile is not None and values.devices:
                 raise UserError("--compile names the devices itself; leave --devices out")

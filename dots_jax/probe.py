@@ -18,6 +18,7 @@ from dots_jax.core.rng import Purpose
 from dots_jax.experiment import Experiment, GradedGroups, RunState
 from dots_jax.plan import program
 from dots_jax.run.workdir import Claim
+from dots_jax.selection import draw
 
 HELP = """\
 Rolls out a few questions of a run's pool, predicts all others, and says what the run can expect: how many groups would
@@ -46,10 +47,10 @@ def probe(config, workdir: str, questions: int = 0, keep: tuple[float, float] = 
     """
     directory = os.path.join(workdir, FOLDER)
     with Claim(directory) as claim:
-        exp, state = experiment.load(_config(config, questions), directory, claim)
+        exp, state = experiment.load(_config(config), directory, claim)
         claim.take()
         try:
-            groups = _measure(exp, state)
+            groups = _measure(exp, state, questions, config.selection.references)
         finally:
             exp.grader.close()
         G, measured = exp.rollout_spec.group_size, groups.measured(1, is_reference=True)
@@ -79,23 +80,15 @@ def probe(config, workdir: str, questions: int = 0, keep: tuple[float, float] = 
     return results
 
 
-def _config(config, questions: int):
-    """The run's config, as a probe of so many questions takes it: nothing is replayed, `Posterior` predicts."""
-    M = questions or max(64, config.selection.references)
-    if pool := config.data.num_questions:
-        if questions > pool:
-            raise UserError(
-                f"--questions={questions} is more than the pool's config.data.num_questions={pool}; lower it"
-            )
-        M = min(M, pool)
+def _config(config):
+    """The run's config, as a probe takes it: nothing is replayed, `Posterior` predicts."""
     changes = {
         "selection.name": "posterior",
         "selection.head": "kernel",
         "selection.per_token": False,
         "selection.interval": 1,
-        "selection.references": M,
+        "selection.references": 1,  # others are measured
         "selection.reuse_references": 0,
-        "predictor.window": max(M, config.predictor.window),
         "replay.fresh_fraction": 1.0,
         "learner.kl_coef": 0.0,
     }
@@ -105,10 +98,13 @@ def _config(config, questions: int):
     return config
 
 
-def _measure(exp: Experiment, state: RunState) -> GradedGroups:
-    """The questions that the selector asks for, rolled out."""
-    ids = exp.selector.queries(state.selector, exp.stream(Purpose.SELECTION, 1))
-    print(f"{len(ids):,} of {len(exp.pool):,} questions, {exp.rollout_spec.group_size} completions of each", flush=True)
+def _measure(exp: Experiment, state: RunState, questions: int, least: int) -> GradedGroups:
+    """So many questions of the pool rolled out, drawn uniformly; 0: 64, or `least` if that is more, or all."""
+    N = len(exp.pool)
+    if questions > N:
+        raise UserError(f"--questions={questions} is more than the {N:,} questions of the pool; lower it")
+    ids = draw.references(exp.stream(Purpose.SELECTION, 1), N, questions or min(N, max(64, least)))
+    print(f"{len(ids):,} of {N:,} questions, {exp.rollout_spec.group_size} completions of each", flush=True)
     return exp.roll_out(state, ids, Purpose.REFERENCE, 1, "reference")
 
 
@@ -118,9 +114,10 @@ def _choices(
     """What `Posterior` makes of the measured groups, and the `count` questions that it and `Dots` would train on."""
     chosen, key = {}, exp.stream(Purpose.SELECTION, 1)
     for name in ("posterior", "dots") if count else ("posterior",):
-        selector = exp.selector
+        selector, config = exp.selector, exp.selector.config
         if name == "dots":
-            selector = selection.make(fields.replaced(selector.config, {"selection.name": name}), selector.context)
+            changes = {"selection.name": name, "predictor.window": max(len(measured.ids), config.predictor.window)}
+            selector = selection.make(fields.replaced(selector.config, changes), selector.context)
         seen = selector.observe(selector.init(), measured)
         chosen[name], seen = selector.propose(seen, key, max(count, 1), 1)
         if name == "posterior":
@@ -131,7 +128,7 @@ def _choices(
 def _step(exp: Experiment, state: RunState, groups: GradedGroups, config) -> dict[str, float]:
     """Tokens and seconds of a training step of the run's config on this machine, by the groups measured.
 
-    The update is run once, on as many of these as a step has; compilation is not in its seconds.
+    The update is run once, on as many of these as a step has, without a KL penalty; compilation is in no seconds.
     """
     B, G, tokens = config.train.batch_size, exp.rollout_spec.group_size, float(groups.tokens.mean())
     indices = np.resize(np.arange(len(groups.ids)), B)
@@ -143,16 +140,23 @@ def _step(exp: Experiment, state: RunState, groups: GradedGroups, config) -> dic
         jax.block_until_ready(learner.update(state.learner, None, step_groups, count, *args)[2])
     cost = state.ledger.metrics()
     rate = groups.tokens.sum() / cost["ledger/seconds_reference"]
-    fresh = round(config.replay.fresh_fraction * B)
-    generated = (fresh + config.selection.references / config.selection.interval) * G * tokens
+    generated = groups_of_step(config) * G * tokens
     return {
         "tokens_per_completion": tokens,
-        "tokens": generated,  # of a step that replays, the references' share included
+        "tokens": generated,
         "tokens_per_second": rate,
         "seconds_rollout": generated / rate,
         "seconds_update": cost["ledger/seconds_update"],
         "truncated": 1 - float(groups.rollouts.finished.mean()),
     }
+
+
+def groups_of_step(config) -> float:
+    """Groups that a step of a run generates while it replays, with its share of the references not trained on."""
+    selector = selection.find(config.selection.name)
+    queries = 0 if selector.cost_excluded else selector.num_queries(config)
+    references = max(0, queries - config.selection.reuse_references) / config.selection.interval
+    return round(config.replay.fresh_fraction * config.train.batch_size) + references
 
 
 def _write(
@@ -161,13 +165,14 @@ def _write(
     rates = dict(zip(measured.ids.tolist(), measured.rate.tolist(), strict=True))
     names = exp.pool.names or [f"{exp.pool.families[i]}:{i}" for i in range(len(exp.pool))]
     rows = [
-        {"name": names[i], "problem": exp.pool.texts[i], "answer": exp.pool.answers[i], "predicted": round(p, 4)}
+        dict(exp.questions[i].columns)
+        | {"name": names[i], "problem": exp.pool.texts[i], "answer": exp.pool.answers[i], "predicted": round(p, 4)}
         | ({"success_rate": rates[i]} if i in rates else {})
         for i, p in enumerate(beliefs.mean.tolist())
     ]
     kept = [row for row in rows if keep[0] <= row.get("success_rate", -1) <= keep[1]]
     for name, lines in (("questions.jsonl", rows), ("kept.jsonl", kept)):
-        content = "".join(json.dumps(line) + "\n" for line in lines)
+        content = "".join(json.dumps(line, default=str) + "\n" for line in lines)
         files.write_text(os.path.join(directory, name), content)
     files.write_text(os.path.join(directory, "probe.json"), json.dumps(files.plain(results), indent=1))
     _draw(results, os.path.join(directory, "probe.png"))
@@ -186,11 +191,12 @@ def report(results: dict, keep: tuple[float, float] = (0.2, 0.8)) -> str:
     if np.isfinite(judged["pearson"]):
         lines.append(
             f"predicted from the others, a fifth at a time: Pearson {judged['pearson']:.2f} (the noise allows "
-            f"{judged['ceiling']:.2f}); useful groups {judged['mixed']:.0%}, found {judged['mixed_measured']:.0%}"
+            f"{judged['ceiling']:.2f}); useful groups {judged['mixed']:.0%}, found {judged['mixed_measured']:.0%};"
         )
+        lines.append(f"of the likeliest fifth {judged['top']:.0%}, found {judged['top_measured']:.0%}")
     table = [["silent groups expected in the first step", *names]]
     table.append([f"  G = {r['group_size']}", *(f"{share:.0%}" for share in r["silent"].values())])
-    table.append(["of 1000 completions useful groups, and the share in them", *[""] * len(names)])
+    table.append(["of 1000 to train on, useful groups, and the share in them", *[""] * len(names)])
     for G, row in r["useful_per_1000"].items():
         table.append([f"  G = {G}", *(f"{x:.0f} {x * G / 1000:4.0%}" for x in row.values())])
     lines += ["", text.table(table).rstrip(), "", "success rate: questions expected, measured"]

@@ -43,7 +43,7 @@ def silent(beliefs: Beliefs, chosen: dict[str, np.ndarray], group_size: int) -> 
 
 
 def by_group_size(beliefs: Beliefs, chosen: dict[str, np.ndarray]) -> dict[int, dict[str, float]]:
-    """Useful groups of a thousand completions, for each number of completions a group may have."""
+    """Useful groups of a thousand completions to train on, for each number of completions that a group may have."""
     per_group = {G: silent(beliefs, chosen, G) for G in GROUP_SIZES}
     return {G: {name: 1000 * (1 - share) / G for name, share in row.items()} for G, row in per_group.items()}
 
@@ -65,18 +65,22 @@ def left_out(predict, ids: np.ndarray, rate: np.ndarray, group_size: int, folds:
 
     `predict(rest)` returns Beliefs of all questions once those at the indices `rest` of `ids` are measured. "pearson"
     of expected and measured `rate` and "ceiling", what the noise of G completions allows; "mixed", the share of groups
-    expected to be mixed, beside "mixed_measured". NaN where there are fewer than two a fold.
+    expected to be mixed, beside "mixed_measured"; "top" and "top_measured", the same of the fifth that is likeliest to
+    be mixed: what a selector would take. NaN where there are fewer than two a fold.
     """
     if len(ids) < 2 * folds:
-        return dict.fromkeys(("pearson", "ceiling", "mixed", "mixed_measured"), np.nan)
+        return dict.fromkeys(("pearson", "ceiling", "mixed", "mixed_measured", "top", "top_measured"), np.nan)
     expected, mixed = np.zeros((2, len(ids)))
     for fold in range(folds):
         held = np.arange(len(ids)) % folds == fold
         beliefs = predict(np.flatnonzero(~held))
         expected[held], mixed[held] = beliefs.mean[ids[held]], beliefs.mixed(group_size)[ids[held]]
+    found, top = (rate > 0) & (rate < 1), np.argsort(-mixed, kind="stable")[: len(ids) // folds]
     return {
         "pearson": measures.report(expected, rate)["pearson"],
         "ceiling": measures.ceiling(rate, group_size),
         "mixed": mixed.mean(),
-        "mixed_measured": ((rate > 0) & (rate < 1)).mean(),
+        "mixed_measured": found.mean(),
+        "top": mixed[top].mean(),
+        "top_measured": found[top].mean(),
     }

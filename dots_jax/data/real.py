@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dots_jax.core.errors import UserError
+from dots_jax.core.rules import shortened
 from dots_jax.data import sources
 from dots_jax.data.questions import Questions
 
@@ -34,9 +35,8 @@ def load(
     directory = sources.root(data.root)
     eval_set, eval_texts = None, {}
     if evaluation.sets:
-        eval_set, eval_texts = load_sets(evaluation.sets, directory, evaluation.questions, data.seed, columns)
-    if data.name in sources.names(evaluation.sets):  # accuracy on what is trained on is asked for
-        eval_texts = {text: name for text, name in eval_texts.items() if name != _stem(data.name)}
+        most = evaluation.questions
+        eval_set, eval_texts = load_sets(evaluation.sets, directory, most, data.seed, columns, data.name)
     for name, source in sources.SETS.items():  # later evaluations may ask those too that are there
         if not (eval_set and name in eval_set.families) and sources.local(source, directory):
             eval_texts |= {_letters(row["problem"]): name for row in sources.rows(name, sources.SETS, directory)[0]}
@@ -60,7 +60,9 @@ def load_pool(
     filtered = source.levels and any("level" in row for row in rows)
     column, _, values = data.where.partition("=")
     if values and not any(str(row.get(column)) in values.split("|") for row in rows):
-        raise UserError(f"no row of {origin} is as config.data.where={data.where} has it; it has " + ", ".join(rows[0]))
+        kind, there = ("values", {str(row.get(column)) for row in rows}) if column in rows[0] else ("columns", rows[0])
+        has = shortened(", ".join(sorted(there)))
+        raise UserError(f"no row of {origin} is as config.data.where={data.where} says; the {kind} there are {has}")
     for i, row in enumerate(rows):
         if not row["problem"] or not row["answer"]:
             why[i] = "without a problem or answer"
@@ -124,14 +126,14 @@ def load_pool(
 
 
 def load_sets(
-    names: str, directory: str, most: int = 0, seed: int = 0, columns: bool = False
+    names: str, directory: str, most: int = 0, seed: int = 0, columns: bool = False, pool: str = ""
 ) -> tuple[Questions, dict[str, str]]:
     """The evaluation sets that `names` lists with commas, one after the other; families name the sets.
 
     Rows that are equal up to spacing are one question with so many `repeats`, with the answer that most of them have,
     and with `columns` the first one's others. `most` questions of each set are drawn by `seed`; 0: all. Also what the
-    sets hold in all: letters and digits of a question -> its set. Raises UserError where one cannot be read, or holds a
-    question without an answer, or with several that are equally frequent.
+    sets but `pool` hold in all: letters and digits of a question -> its set. Raises UserError where one cannot be read,
+    or holds a question without an answer, or with several that are equally frequent.
     """
     questions, eval_texts = [], {}
     for name in sources.names(names):
@@ -139,7 +141,7 @@ def load_sets(
         stem, copies = _stem(name), collections.defaultdict(list)
         if any(stem == family for _, _, family, *_ in questions):
             raise UserError(f"two evaluation sets are called {stem}; rename the file, or name each set once")
-        eval_texts |= {_letters(row["problem"]): stem for row in rows}
+        eval_texts |= {_letters(row["problem"]): stem for row in rows if name != pool}
         for i, row in enumerate(rows):
             copies[_spaceless(row["problem"].casefold()) or i].append(i)
         groups = list(copies.values())

@@ -21,6 +21,7 @@ REWARDS = {
     "math": "dots_jax.reward.mathematics:Pool",
     "proxy": "dots_jax.reward.proxy:score",
 }
+_FAILURES = 3  # batches in a row of which nothing could be graded, after which a run ends
 _PLACES = {  # `config.reward.answer`: where an answer may stand
     "box": r"in \boxed{}",
     "marked": r'in \boxed{} or behind #### or "answer is"',
@@ -31,9 +32,9 @@ _PLACES = {  # `config.reward.answer`: where an answer may stand
 class Function:
     """A grader from a function (completion, question) -> reward, which is done when `submit` returns.
 
-    A reward of at least one half is CORRECT, any other WRONG. Where the function raises the reward is 0 and the verdict
-    CRASHED; each place in its file is told once. Raises UserError where it raises on a whole batch (but for a batch of
-    one question after others were graded), and for what is no number in [0, 1]. An attribute `extracted` of the
+    A reward of at least one half is CORRECT, any other WRONG. Where the function raises, or returns what is no number
+    in [0, 1], the reward is 0 and the verdict CRASHED; each place in its file is told once. Raises UserError where this
+    is so of all of the first batch, or of three batches in a row. An attribute `extracted` of the
     function is the grader's.
     """
 
@@ -42,7 +43,7 @@ class Function:
     def __init__(self, function: Callable[[str, Question], float], name: str):
         self._function, self._name = function, name
         self.extracted = getattr(function, "extracted", None)
-        self._told, self._has_graded = set(), False
+        self._told, self._has_graded, self._failures = set(), False, 0
 
     def submit(
         self, completions: Sequence[str], questions: Sequence[Question]
@@ -53,18 +54,22 @@ class Function:
             try:
                 value = self._function(completion, question)
             except Exception as error:
-                place = plugins.place(error)
-                about = f"of the question {_name(question)} ({first_line(error, typed=True)}{place})"
-                raised[i] = (type(error), place), about
+                place, why = plugins.place(error), first_line(error, typed=True)
+                raised[i] = (type(error), place), f"of the question {_name(question)} ({why}{place})"
             else:
-                rewards[i] = self._number(value, question)
-        all_raised = len(raised) == len(rewards) > 0
-        if all_raised and not (self._has_graded and len({question.problem for question in questions}) == 1):
+                rewards[i] = number = _number(value)
+                if np.isnan(number):
+                    why = f"returned {shortened(value)}, not a number in [0, 1]"
+                    raised[i] = "value", f"of the question {_name(question)} ({why})"
+        rewards[[*raised]] = 0
+        self._failures = self._failures + 1 if len(raised) == len(rewards) > 0 else 0
+        if self._failures == (_FAILURES if self._has_graded else 1):
+            batches = f"{_FAILURES} batches in a row, on all" if self._has_graded else "all"
             raise UserError(
-                f"config.reward={self._name} failed on all {len(rewards)} completions, such as one {raised[0][1]}; "
-                "mend it and start again"
+                f"config.reward={self._name} failed on {batches} {len(rewards)} completions, such as one "
+                f"{raised[0][1]}; mend it and start again"
             )
-        self._has_graded |= not all_raised
+        self._has_graded |= not self._failures
         for place, about in raised.values():
             if place not in self._told:
                 tell(f"config.reward={self._name} failed on a completion {about}; such ones get reward 0", "warning")
@@ -73,23 +78,20 @@ class Function:
         verdicts[[*raised]] = Verdict.CRASHED
         return lambda: (rewards, verdicts)
 
-    def _number(self, value: object, question: Question) -> float:
-        try:
-            reward = np.nan if isinstance(value, str | bytes) else float(value)
-        except Exception:  # of whatever class it is
-            reward = np.nan
-        if not -1e-6 <= reward <= 1 + 1e-6:  # sums of shares are off by as much
-            raise UserError(
-                f"config.reward={self._name} returned {shortened(value)} for a completion of the question "
-                f"{_name(question)}, not a number in [0, 1]; mend it and start again"
-            )
-        return min(max(reward, 0.0), 1.0)
-
     def close(self) -> None:
         """Nothing to end."""
 
     def readable(self, questions: Sequence[Question]) -> None:
         """Nothing to say."""
+
+
+def _number(value: object) -> float:
+    """In [0, 1]; NaN for what is no such number."""
+    try:
+        reward = np.nan if isinstance(value, str | bytes) else float(value)
+    except Exception:  # of whatever class it is
+        reward = np.nan
+    return min(max(reward, 0.0), 1.0) if -1e-6 <= reward <= 1 + 1e-6 else np.nan  # sums of shares are off by as much
 
 
 def _name(question: Question) -> str:

@@ -11,7 +11,7 @@ _FORMULA = re.compile(r"\$\$?([^$]*)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\]")  # and not
 _WHOLE = r"(?:\d{1,3}(?:(?:\\!)?(?:,|\{,\}|\\,)(?:\\!)?\d{3})+(?!\d)|\d+)"
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3}")
 _NUMBER = re.compile(
-    r"(?P<sign>(?<![\w)\]}$.%])[-−])?(?:\\?\$|[£€¥])?(?<![\w^.])(?<!\^\{)"
+    r"(?P<sign>(?<![\w)\]}$.%])[-−])?(?:(?:\\?\$|[£€¥])(?P<after>[-−])?)?(?<![\w^.])(?<!\^\{)"
     rf"(?P<value>(?:\d+ ?)?\\[dtc]?frac(?:\{{-?\d+\}}\{{\d+\}}|\d\d)|(?:\d+ )?\d+/\d+(?![\d/])"
     rf"|(?:{_WHOLE}?\.\d+|{_WHOLE})(?:[eE][-+]?\d{{1,3}}(?!\w))?)"
     r"(?P<percent> ?(?:\\?%|percent\b))?",
@@ -58,4 +58,4 @@ def _last_number(text: str) -> str | None:
     *_, last = [None, *_NUMBER.finditer(text)]
     if last is None:
         return None
-    return ("-" if last["sign"] else "") + last["value"] + (r"\%" if last["percent"] else "")
+    return ("-" if last["sign"] or last["after"] else "") + last["value"] + (r"\%" if last["percent"] else "")

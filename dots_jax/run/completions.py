@@ -67,6 +67,8 @@ class Completions:
 
     def keep_replayed(self, ids: np.ndarray, steps: np.ndarray, step: int) -> None:
         """Those of the groups replayed at a step, of the questions `ids` and the `steps`, that had been kept."""
+        if not is_main():
+            return
         drawn = sorted(set(zip(steps.tolist(), ids.tolist(), strict=True)) & self._replayable.keys())
         for key in drawn[: self._config.groups]:
             self._rows += [{"kind": "replayed"} | row | {"age": step - key[0]} for row in self._replayable[key]]

@@ -37,13 +37,18 @@ def first(config, exp, state, start: int, workdir: str, readable: np.ndarray | N
         ("policy", f"{config.policy.path} ({short(parameters)} parameters, {config.policy.dtype})"),
         ("reward", reward.describe(**config.reward)),
         ("questions", _fill(data.describe(exp.pool, exp.lengths, readable))),
-        ("held out", _fill(data.describe(exp.evaluator.questions, exp.evaluator.lengths))),
+        ("held out", _fill(data.describe(exp.evaluator.questions, exp.evaluator.lengths) + _shared(exp))),
         ("steps", f"{exp.steps}, each generates at most {short(tokens)} tokens to train on"),
         ("rollouts", f"{sampling.slots or 'up to 128'} completions at a time (rollout.slots)"),
         ("workdir", workdir + (f" (continues after step {start})" if start else "")),
         ("compiled", compilation_cache() or "programs are not kept (--compilation_cache=DIR)"),
     )
     print(flush=True)
+
+
+def _shared(exp) -> str:
+    shared = len(set(exp.pool.texts) & set(exp.evaluator.questions.texts))
+    return f"; {shared:,} of them are trained on: accuracy is not of what is held out" if shared else ""
 
 
 def finished(workdir: str, step: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 from dots_jax import probe
 from dots_jax.analysis import outlook
 from dots_jax.analysis.outlook import Beliefs
+from dots_jax.core import command_line, fields
 
 
 def test_silent_groups_by_hand():
@@ -42,6 +43,16 @@ def test_a_fifth_is_predicted_from_the_others_alone():
     assert np.isnan(outlook.left_out(predict, ids[:9], rate[:9], 8)["pearson"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "groups"),
+    [({}, 8 + (8 - 4) / 2), ({"selection.name": "uniform"}, 8), ({"selection.name": "oracle"}, 8)],
+)
+def test_groups_of_a_step(changes, groups):
+    """By hand: half of 16 are fresh; of the 8 references of two steps 4 are trained on."""
+    config = fields.replaced(command_line.load("configs/quickstart.py"), changes)
+    assert probe.groups_of_step(config) == groups
+
+
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
     room = tmp_path_factory.mktemp("probe")
@@ -60,7 +71,9 @@ def test_what_it_writes(probed):
     assert results["success"] == pytest.approx(np.mean([row["success_rate"] for row in measured]))
     assert sum(results["histogram"]) == 256 and sum(results["histogram_measured"]) == 24
     assert results["silent"]["posterior"] < results["silent"]["uniform"]
-    assert all(results["step"][name] > 0 for name in ("tokens", "seconds_update", "tokens_per_second"))
+    assert results["step"]["tokens"] == pytest.approx(10 * 8 * results["step"]["tokens_per_completion"])
+    assert all(results["step"][name] > 0 for name in ("seconds_update", "tokens_per_second"))
+    assert all(row["family"] and row["level"] for row in kept)
     assert (probed / "probe.png").stat().st_size > 5000
 
 
@@ -77,7 +90,7 @@ def test_the_report_has_at_most_100_columns(probed):
     [
         (["--keep=0.8-0.2"], "--keep=0.8-0.2 is no range of success rates"),
         (["--keep=some"], "--keep=some is no range"),
-        (["--questions=9999"], "--questions=9999 is more than the pool's"),
+        (["--questions=9999"], "--questions=9999 is more than the 4,096 questions"),
         (["--questions=0"], "--questions"),
         (["--config.train.batch_size=0"], "config.train.batch_size"),
     ],

@@ -63,11 +63,14 @@ def test_make():
     ("body", "message"),
     [
         ("1 / 0", "failed on all 1 completions, such as .* 'How many.*' .ZeroDivisionError: .*, own.py line 2.; mend"),
-        ("'0.5'", "returned '0.5' for a completion of the question 'How many apples.', not a number in .0, 1.; mend"),
-        ("None", "returned None for"),
-        ("float('nan')", "returned nan for"),
-        ("1.5", "returned 1.5 for"),
-        ("-0.1", "returned -0.1 for"),
+        (
+            "'0.5'",
+            "failed on all 1 completions, such as .* 'How many.*' .returned '0.5', not a number in .0, 1..; mend",
+        ),
+        ("None", ".* .returned None,"),
+        ("float('nan')", ".* .returned nan,"),
+        ("1.5", ".* .returned 1.5,"),
+        ("-0.1", ".* .returned -0.1,"),
     ],
 )
 def test_a_function_of_ones_own_that_fails(own, body, message):
@@ -93,7 +96,7 @@ def test_what_is_a_number(own, value):
 
 
 def test_a_function_that_raises_now_and_then(own, capsys):
-    """Its other rewards count; each place is told once; all of a batch ends the run, but not by a single question."""
+    """Its other rewards count; each place is told once; the run ends where nothing is graded three times in a row."""
     code = "def score(completion, question):\n    if completion:\n        return 1 / float(completion)\n"
     grader = own(code + "    return question.columns['none']\n")
     a, b = Question("a", "", name="my:1"), Question("b", "", name="my:2")
@@ -107,8 +110,14 @@ def test_a_function_that_raises_now_and_then(own, capsys):
     ]
     causes = "KeyError: 'none', own.py line 4", "ZeroDivisionError: float division by zero, own.py line 3", "ValueError"
     assert all(cause in line for cause, line in zip(causes, lines, strict=True))
-    assert (grader.submit(["0", "x"], [a, a])()[1] == Verdict.CRASHED).all()
-    with pytest.raises(UserError, match="failed on all 2 completions, such as one of the question my:1 .ZeroDivision"):
+    for _ in range(2):
+        assert (grader.submit(["0", "x"], [a, a])()[1] == Verdict.CRASHED).all()
+    grader.submit(["0", "1"], [a, b])
+    for _ in range(2):
+        grader.submit(["0", "x"], [a, b])
+    with pytest.raises(
+        UserError, match="failed on 3 batches in a row, on all 2 completions, such as one of .* my:1 .Zero"
+    ):
         grader.submit(["0", "x"], [a, b])
 
 
