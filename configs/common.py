@@ -36,17 +36,20 @@ def get_config() -> ConfigDict:
     c.mesh.tensor = 1  # heads, feed-forward width and vocabulary split
 
     c.data = ConfigDict()
-    c.data.name = ""  # arithmetic | math | deepscaler[10k] | orz | deepmath | file | folder | owner/dataset:split
+    # math | deepscaler[10k] | orz | deepmath | file | folder | owner/dataset:split
+    # | arithmetic | countdown[:characters] | reasoning_gym:TASK,TASK,..
+    c.data.name = ""
     c.data.root = ""  # directory of question files; "": the environment's DOTS_DATA, and what is not there from the hub
     c.data.num_questions = 8192  # questions in the pool (N), drawn from what is left after cleaning; 0: all
-    c.data.num_heldout = 512  # held-out questions of arithmetic; real ones are named in eval.sets
+    c.data.num_heldout = 512  # held-out questions of those that are made; real ones are named in eval.sets
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
     c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
     c.data.difficulty_column = ""  # external; "-" before it: larger is easier; "": the pool's own
     # Around each question, through the tokenizer's chat template; "": the bare question.
     c.data.system = SYSTEM
 
-    # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random weights | FILE.py:NAME
+    # math: last \boxed{} against the answer | exact: text after the last ">" | proxy: for random weights
+    # | countdown | reasoning_gym | FILE.py:NAME
     c.reward = "math"
 
     c.selection = ConfigDict()
@@ -199,6 +202,18 @@ def math_1_5b(c: ConfigDict) -> None:
     _split(c)
 
 
+def base_0_5b(c: ConfigDict) -> None:
+    """Qwen2.5-0.5B."""
+    c.policy.path = "Qwen/Qwen2.5-0.5B"
+    _split(c)
+
+
+def base_1_5b(c: ConfigDict) -> None:
+    """Qwen2.5-1.5B."""
+    c.policy.path = "Qwen/Qwen2.5-1.5B"
+    _split(c)
+
+
 def base_3b(c: ConfigDict) -> None:
     """Qwen2.5-3B: completions of up to 4,096 tokens. For eight devices of 80 GB."""
     c.policy.path, c.rollout.max_tokens = "Qwen/Qwen2.5-3B", 4096
@@ -239,7 +254,14 @@ def _split(c: ConfigDict) -> None:
 
 PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper, "modern": modern}
 METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
-POLICIES = {"qwen2.5-math-1.5b": math_1_5b, "qwen2.5-3b": base_3b, "qwen2.5-math-7b": math_7b, "tiny": tiny}
+POLICIES = {
+    "qwen2.5-math-1.5b": math_1_5b,
+    "qwen2.5-math-7b": math_7b,
+    "qwen2.5-0.5b": base_0_5b,
+    "qwen2.5-1.5b": base_1_5b,
+    "qwen2.5-3b": base_3b,
+    "tiny": tiny,
+}
 
 
 def apply(c: ConfigDict, words: str, policy: str | None = None) -> None:

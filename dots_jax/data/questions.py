@@ -1,6 +1,7 @@
 """The type of a question set."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,19 +23,21 @@ class Questions:
     names: tuple[str, ...] | None = None  # [N] source and row, such as "orz:17"; None: there is nothing but the index
     left_out: tuple[tuple[str, str], ...] = ()  # (name, why) of what the source held besides
     repeats: tuple[int, ...] | None = None  # [N] rows that the source has of each, so many samples; None: one
+    columns: tuple[Mapping, ...] | None = None  # [N] what else a reward may know of each
     about: str = ""  # where it comes from and what was left out, in a line
 
     def __post_init__(self):
         fields = (self.texts, self.answers, self.families, self.levels, self.labels, self.names, self.repeats)
-        if len({len(x) for x in fields if x is not None}) != 1:
-            raise ValueError("texts, answers, families, levels, labels, names and repeats differ in length")
+        if len({len(x) for x in (*fields, self.columns) if x is not None}) != 1:
+            raise ValueError("texts, answers, families, levels, labels, names, repeats and columns differ in length")
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def items(self) -> list[Question]:
         """What a reward may know of each."""
-        return [Question(*pair) for pair in zip(self.texts, self.answers, strict=True)]
+        columns = self.columns or ({},) * len(self)
+        return [Question(*fields) for fields in zip(self.texts, self.answers, columns, strict=True)]
 
     def rows(self) -> np.ndarray:
         """Which question each row of the source asks, in their order: int [M]."""

@@ -12,9 +12,11 @@ from dots_jax.reward.types import Grader, Question, Verdict
 __all__ = ["REWARDS", "Grader", "Question", "Verdict", "describe", "find", "grade", "make"]
 
 REWARDS = {
+    "countdown": "dots_jax.reward.countdown:score",
     "exact": "dots_jax.reward.exact:score",
     "math": "dots_jax.reward.mathematics:Pool",
     "proxy": "dots_jax.reward.proxy:score",
+    "reasoning_gym": "dots_jax.reward.reasoning_gym:Pool",
 }
 
 

@@ -1,8 +1,8 @@
 """What graders give and get."""
 
 import enum
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Question(NamedTuple):
 
     problem: str
     answer: str
+    columns: Mapping[str, Any] = {}  # what else its pool says of it
 
 
 class Grader(Protocol):

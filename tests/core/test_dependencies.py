@@ -22,6 +22,7 @@ FOLDERS = ("dots_jax", "configs", "benchmarks", "colabs")
 OPTIONAL = {
     "torch": "reads the authors' weights where they come as .pt",
     "math_verify": "another grader, beside which benchmarks/grading.py sets ours",
+    "reasoning_gym": "pools of its tasks, and their scores",
     "tunix": "a sampler, beside which benchmarks/peers.py sets ours",
 }
 
