@@ -35,5 +35,5 @@ def _twin(c) -> None:
     """What differs from the quickstart."""
     c.policy.path = "assets/countdown_policy"
     c.data.name = "countdown:characters"
-    c.data.num_questions, c.data.num_heldout = 2048, 256
+    c.data.num_questions, c.data.num_heldout = 2048, 256  # as in pretraining, which never showed those held out
     c.rollout.max_tokens = 10

@@ -17,7 +17,7 @@ def get_config():
     c.top_p = 0.95  # mass of the likeliest tokens that are sampled from; 1: all
     c.max_tokens = 3072  # per completion; fewer where the prompt leaves fewer positions
     c.system = SYSTEM  # "": the bare question
-    c.reward = "math"  # how completions are graded: math | exact | proxy | FILE.py:NAME
+    c.reward = "math"  # how completions are graded: math | exact | proxy | countdown | FILE.py:NAME
     c.root = ""  # directory of the question files; "": the environment's DOTS_DATA, else the hub
     c.dtype = "bfloat16"  # of the policy: bfloat16 | float32
     c.batch = 256  # questions at a time; what is lost when it is stopped

@@ -31,7 +31,8 @@ def load(data: ConfigDict, count_tokens: Callable[[Sequence[str]], Sequence[int]
         raise UserError(f"config.data.name={data.name} and num_questions={data.num_questions}: give tasks and a number")
     command = [sys.executable, "-m", reasoning_gym.MODULE, ",".join(tasks), str(data.seed)]
     env = mathematics.environment() | {"PYTHONHASHSEED": "0"}  # some tasks go by the order of a set
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, env=env, text=True) as process:
         ended = {}
 
         def ask(*request) -> dict:

@@ -19,7 +19,7 @@ import sys
 import zlib
 from collections.abc import Callable
 
-from dots_jax.core.errors import UserError, near
+from dots_jax.core.errors import UserError, first_line, near
 from dots_jax.reward import mathematics
 from dots_jax.reward.boxes import last_answer
 from dots_jax.reward.types import Question, Verdict
@@ -27,6 +27,7 @@ from dots_jax.reward.types import Question, Verdict
 MODULE = "dots_jax.reward.reasoning_gym"
 SECONDS = 20  # of processor time that an entry may take to make
 MOST = 20_000  # entries at a level; a task of the package allows no more
+ALLOWED = ("os.listdir", "os.scandir")  # in a process that scores: what a late import does
 
 
 def check(field: str) -> None:
@@ -69,9 +70,6 @@ def prepare() -> None:
             raise PermissionError(event)
 
     sys.addaudithook(refuse)
-
-
-ALLOWED = ("os.listdir", "os.scandir")  # of what a late import does
 
 
 @functools.cache
@@ -119,21 +117,20 @@ class Maker:
 
     def next(self, task: str, level: int) -> dict:
         """The next entry: `text`, `answer`, `index`, and `entry` for the scorer; `end` or `miss`: why there is none."""
-        key, made = (task, level), {}
+        key, kind, why = (task, level), "end", "its configuration is refused"
         try:
             if key not in self._datasets:
-                made = {"end": "its configuration is refused"}
                 self._datasets[key] = self._dataset(task, level)
+            kind, why = "miss", "an entry cannot be made"
             index = self._read[key] = self._read.get(key, -1) + 1
             if index >= MOST:
                 return {"end": f"more than {MOST:,} entries"}
-            made = {"miss": "an entry cannot be made"}
             entry = self._datasets[key][index]
+            packed = base64.b64encode(pickle.dumps((task, entry))).decode()
         except TimeoutError:
             return {"end": f"an entry takes more than {SECONDS} seconds"}
         except Exception as error:  # of the package, many kinds
-            return {why: f"{text} ({str(error)[:60]})" for why, text in made.items()}
-        packed = base64.b64encode(pickle.dumps((task, entry))).decode()
+            return {kind: f"{why} ({first_line(error)[:60]})"}
         return {"text": entry["question"], "answer": str(entry["answer"] or ""), "index": index, "entry": packed}
 
 
@@ -148,12 +145,11 @@ def main(tasks: str, seed: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)  # what a task prints must not reach the parent
     try:
         maker = Maker(tasks.split(","), int(seed))
-    except UserError as error:
-        maker = None
-        print(json.dumps({"error": str(error)}), file=replies, flush=True)
-    else:
         print(json.dumps({"levels": maker.levels}), file=replies, flush=True)
-    for line in sys.stdin if maker else ():
+    except Exception as error:  # the user's, or whatever keeps the package from being loaded
+        why = str(error) if isinstance(error, UserError) else f"reasoning-gym cannot be loaded: {first_line(error)}"
+        return print(json.dumps({"error": why}), file=replies, flush=True)
+    for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         reply = maker.next(*json.loads(line))
         signal.setitimer(signal.ITIMER_PROF, 0)

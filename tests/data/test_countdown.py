@@ -1,5 +1,6 @@
 import itertools
 import operator
+import os
 import re
 from collections import Counter
 from fractions import Fraction
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from dots_jax import data
-from dots_jax.core import command_line
+from dots_jax.core import command_line, files
 from dots_jax.data import countdown
+from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import Question
 from dots_jax.reward.countdown import score
 
@@ -77,7 +79,10 @@ def test_demonstrations_fit_and_avoid_the_heldout():
 def test_load():
     config = command_line.load("configs/countdown.py:twin")
     pool, heldout = data.load(config, None)
-    assert (len(pool), len(heldout)) == (2048, 256) and max(map(len, pool.texts)) <= countdown.MAX_PROMPT
+    assert (len(pool), len(heldout)) == (2048, 256)
+    tokenizer = tok.load(os.path.join(files.ROOT, config.policy.path))
+    tokens, lengths = tok.encode(tokenizer, pool.texts + pool.answers, countdown.MAX_PROMPT)
+    assert tok.decode(tokenizer, tokens, lengths) == [*pool.texts, *pool.answers]
     config = command_line.load("configs/countdown.py:qwen2.5-1.5b,grpo")
     config.data.num_questions = 12
     assert all(text.startswith("Using the numbers [") for text in data.load(config, None)[0].texts)
