@@ -36,6 +36,7 @@ setup(
         "cuda": [f"jax[cuda12]{JAX.removeprefix('jax')}"],
         "tpu": [f"jax[tpu]{JAX.removeprefix('jax')}"],
         "peers": ["google-tunix==0.1.7", "torch"],  # that benchmarks/peers.py puts beside our sampler
+        "reasoning_gym": ["reasoning-gym>=0.1.25"],
         "test": [
             "math-verify[antlr4-13-2]>=0.9",
             "pytest",

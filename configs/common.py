@@ -37,11 +37,13 @@ def get_config() -> ConfigDict:
     c.mesh.tensor = 1  # heads, feed-forward width and vocabulary split
 
     c.data = ConfigDict()
-    c.data.name = ""  # arithmetic | math | deepscaler[10k] | orz | deepmath | gsm8k_train | elementary | file | folder
-    # | owner/dataset[:configuration]:split
+    # math | deepscaler[10k] | orz | deepmath | gsm8k_train | elementary | file | folder
+    # | owner/dataset[:configuration]:split | arithmetic | countdown[:characters] | reasoning_gym:TASK,TASK,..
+    c.data.name = ""
     c.data.root = ""  # directory of question files; "": the environment's DOTS_DATA, and what is not there from the hub
     c.data.num_questions = 8192  # questions in the pool (N), drawn from what is left after cleaning; 0: all
-    c.data.num_heldout = 512  # held-out questions of arithmetic, and where eval.sets is "": at most a quarter of a pool
+    # Held-out questions of those that are made, and where eval.sets is "": at most a quarter of a pool.
+    c.data.num_heldout = 512
     c.data.seed = 0  # draws the pool and the held-out set; apart from the run's seed
     c.data.max_prompt_tokens = 1024  # questions with longer prompts are left out and counted (S)
     c.data.where = ""  # rows of the pool that are taken: COLUMN=VALUE|VALUE.., such as source=addsub|singleop; "": all
@@ -52,7 +54,8 @@ def get_config() -> ConfigDict:
     c.data.instruction_in = "system"
 
     c.reward = ConfigDict()  # on the command line --config.reward=NAME will do
-    # math: final against gold answer | exact: text after the last ">" | proxy: for random weights | FILE.py:NAME
+    # math: final against gold answer | exact: text after the last ">" | proxy: for random weights
+    # | countdown | reasoning_gym | FILE.py:NAME
     c.reward.name = "math"
     c.reward.answer = "box"  # last \boxed{} | marked: else behind #### or "answer is" | last: else number
 
@@ -212,6 +215,18 @@ def math_1_5b(c: ConfigDict) -> None:
     _split(c)
 
 
+def base_0_5b(c: ConfigDict) -> None:
+    """Qwen2.5-0.5B."""
+    c.policy.path = "Qwen/Qwen2.5-0.5B"
+    _split(c)
+
+
+def base_1_5b(c: ConfigDict) -> None:
+    """Qwen2.5-1.5B."""
+    c.policy.path = "Qwen/Qwen2.5-1.5B"
+    _split(c)
+
+
 def base_3b(c: ConfigDict) -> None:
     """Qwen2.5-3B: completions of up to 4,096 tokens. For eight devices of 80 GB."""
     c.policy.path, c.rollout.max_tokens = "Qwen/Qwen2.5-3B", 4096
@@ -271,8 +286,10 @@ PRESETS = {"dots_code": dots_code, "dots_paper": dots_paper, "modern": modern}
 METHODS = {"grpo": grpo, "dots": dots, "rr": rr, "dots_rr": dots_rr}
 POLICIES = {
     "qwen2.5-math-1.5b": math_1_5b,
-    "qwen2.5-3b": base_3b,
     "qwen2.5-math-7b": math_7b,
+    "qwen2.5-0.5b": base_0_5b,
+    "qwen2.5-1.5b": base_1_5b,
+    "qwen2.5-3b": base_3b,
     "qwen2.5-0.5b-instruct": instruct_0_5b,
     "qwen2.5-1.5b-instruct": instruct_1_5b,
     "tiny": tiny,

@@ -19,7 +19,7 @@ def get_config():
     c.system = SYSTEM  # instruction with each question, through the tokenizer's chat template; "": none
     c.instruction_in = "system"  # its turn: system | user | only_user, as data.instruction_in of configs/common.py
     c.reward = ConfigDict()  # --reward=NAME will do
-    c.reward.name = "math"  # how completions are graded: math | exact | proxy | FILE.py:NAME
+    c.reward.name = "math"  # how completions are graded: math | exact | proxy | countdown | FILE.py:NAME
     c.reward.answer = "box"  # where math finds the answer: box | marked | last, as in configs/common.py
     c.root = ""  # directory of the question files; "": the environment's DOTS_DATA, else the hub
     c.dtype = "bfloat16"  # of the policy: bfloat16 | float32

@@ -1,11 +1,12 @@
-"""The supervised warm start of the quickstart's policy."""
+"""The supervised warm start of the quickstart's policy, and of countdown's."""
 
 from ml_collections import ConfigDict
 
 
-def get_config():
-    """A 0.3M-parameter Qwen2.5 and how long it sees which levels."""
+def get_config(task: str = "arithmetic"):
+    """A 0.3M-parameter Qwen2.5 and how long it sees which levels of `arithmetic` or `countdown`."""
     c = ConfigDict()
+    c.task = task
     c.seed = 0
     c.model = ConfigDict()
     c.model.width = 96
@@ -18,7 +19,7 @@ def get_config():
     c.model.tie_embeddings = True
     c.model.max_positions = 128
 
-    c.num_questions = 4096  # the quickstart's pool and held-out set; the held-out questions are never shown
+    c.num_questions = 4096  # the run's pool and held-out set; the held-out questions are never shown
     c.num_heldout = 512
     c.data_seed = 0
     c.level_weights = (6.0, 5.0, 4.0, 2.5, 1.5, 1.0)  # share of demonstrations by level
@@ -30,4 +31,9 @@ def get_config():
     c.batch = 64
     c.learning_rate = 3e-3
     c.warmup = 100
+    if task == "countdown":
+        c.num_questions, c.num_heldout = 2048, 256
+        c.level_weights = (2.0, 2.0, 4.0, 4.0, 4.0, 4.0)
+        c.mistakes = (0.2, 0.2, 0.4, 0.4, 0.6, 0.6)  # wrong operations
+        c.steps = 3000
     return c

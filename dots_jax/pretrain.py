@@ -1,6 +1,7 @@
-"""Makes the quickstart's policy: supervised training of a tiny Qwen2.5 on demonstrations, first right, then careless.
+"""Makes a policy of characters: supervised training of a tiny Qwen2.5 on demonstrations, first right, then careless.
 
 python -m dots_jax.pretrain --config=configs/quickstart_pretrain.py --workdir=assets/quickstart_policy
+python -m dots_jax.pretrain --config=configs/quickstart_pretrain.py:countdown --workdir=assets/countdown_policy
 """
 
 import functools
@@ -16,18 +17,19 @@ from ml_collections import ConfigDict
 from dots_jax.core import command_line, config_rules, rng, runtime
 from dots_jax.core.arithmetic import round_up
 from dots_jax.core.errors import UserError
-from dots_jax.data import arithmetic
+from dots_jax.data import arithmetic, countdown
 from dots_jax.policy import huggingface, scoring, transformer
 from dots_jax.policy import tokenizer as tok
 from dots_jax.policy.transformer import ModelConfig
 
 HELP = """\
-Trains the quickstart's policy from nothing on demonstrations and writes it to --workdir in Hugging Face layout.
+Trains a policy of characters from nothing on demonstrations and writes it to --workdir in Hugging Face layout.
 
-usage: python -m dots_jax.pretrain [--config=FILE] [--workdir=DIR] [--config.FIELD=VALUE ...]
+usage: python -m dots_jax.pretrain [--config=FILE[:TASK]] [--workdir=DIR] [--config.FIELD=VALUE ...]
 
-The default config is {default}.
+The default config is {default}; its tasks are arithmetic, that of the quickstart, and countdown.
 """
+TASKS = {"arithmetic": (arithmetic, {}), "countdown": (countdown, {"words": False})}  # module, arguments of its `make`
 
 
 def _loss(
@@ -46,7 +48,7 @@ def pretrain(config: ConfigDict, directory: str) -> None:
     huggingface.check_target(directory)
     runtime.full_precision(jnp.float32)
     with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = tok.build_characters(arithmetic.ALPHABET, scratch)
+        tokenizer = tok.build_characters(TASKS[config.task][0].ALPHABET, scratch)
         model_config = ModelConfig(**config.model, vocab_size=len(tokenizer), num_tokens=len(tokenizer))
         params = _train(config, model_config, tokenizer)
         huggingface.save(directory, model_config, params, tokenizer_dir=scratch)
@@ -54,7 +56,8 @@ def pretrain(config: ConfigDict, directory: str) -> None:
 
 
 def _train(config: ConfigDict, model_config: ModelConfig, tokenizer: Any) -> dict:
-    _, eval_set = arithmetic.make(config.num_questions, config.num_heldout, config.data_seed)
+    task, arguments = TASKS[config.task]
+    _, eval_set = task.make(config.num_questions, config.num_heldout, config.data_seed, **arguments)
     params = transformer.init(model_config, rng.stream(jax.random.key(config.seed), rng.Purpose.INIT, 0))
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup, config.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.01))
@@ -79,15 +82,15 @@ def _train(config: ConfigDict, model_config: ModelConfig, tokenizer: Any) -> dic
 
 def _batches(generator: np.random.Generator, tokenizer: Any, config: ConfigDict, exclude: set[str], mistakes: Any):
     """Four batches of rows (tokens [B, T], prompt lengths, lengths), shortest first in random order, 16 n wide."""
-    n = 4 * config.batch
-    texts, completions, levels = arithmetic.demonstrations(generator, n, config.level_weights, exclude)
+    n, task = 4 * config.batch, TASKS[config.task][0]
+    texts, completions, levels = task.demonstrations(generator, n, config.level_weights, exclude)
     if mistakes is not None:
         completions = [
-            arithmetic.with_mistakes(generator, completion, mistakes[level - 1])
+            task.with_mistakes(generator, completion, mistakes[level - 1])
             for completion, level in zip(completions, levels, strict=True)
         ]
-    prompts, prompt_lengths = tok.encode(tokenizer, texts, arithmetic.MAX_PROMPT)
-    answers, answer_lengths = tok.encode(tokenizer, completions, arithmetic.MAX_COMPLETION)
+    prompts, prompt_lengths = tok.encode(tokenizer, texts, task.MAX_PROMPT)
+    answers, answer_lengths = tok.encode(tokenizer, completions, task.MAX_COMPLETION)
     lengths = prompt_lengths + answer_lengths + 1  # id 0 ends a completion
     rows = np.zeros((n, round_up(lengths.max(), 16)), np.int32)
     for row, p, k, a, m in zip(rows, prompts, prompt_lengths, answers, answer_lengths, strict=True):

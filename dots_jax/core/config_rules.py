@@ -36,7 +36,7 @@ mirrors = must(
 turn = one_of("system", "user", "only_user")  # of the instruction
 clip = some(real(lambda x: 0 < x < 1, "between 0 and 1"), 1, 2)
 betas = some(real(lambda x: 0 <= x < 1, "from 0 to below 1"), 2)
-levels = some(number(0, 1000), 6)  # of arithmetic, a weight for each
+levels = some(number(0, 1000), 6)  # of arithmetic and countdown, a weight for each
 axis = must(
     lambda x: is_whole(x) and (1 <= x <= LARGEST or x == -1), "a number of devices, or -1 for what the other axes leave"
 )
@@ -220,6 +220,7 @@ FIT = {  # configs/difficulty_fit.py
     "teacher": share,
 }
 PRETRAIN = {  # configs/quickstart_pretrain.py
+    "task": one_of("arithmetic", "countdown"),
     "seed": seed,
     **{f"model.{name}": rule for name, rule in SHAPE.items()},
     "num_questions": whole(1, _QUESTIONS),

@@ -3,32 +3,46 @@
 import collections
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from dots_jax.core import files
-from dots_jax.data import arithmetic, real
+from dots_jax.data import arithmetic, countdown, real, reasoning_gym
 from dots_jax.data.questions import Questions
 from dots_jax.policy import tokenizer as tok
 from dots_jax.reward import REWARDS
 
 FILE = "questions.jsonl"
+COUNTDOWN = {"countdown": True, "countdown:characters": False}  # in words?
 
 
 def load(config: ConfigDict, tokenizer: Any) -> tuple[Questions, Questions]:
-    """The pool that `config.data` describes and the held-out questions: the procedural ones, or real ones.
+    """The pool that `config.data` describes and the held-out questions: made ones, or real ones.
 
-    Raises UserError as `arithmetic.make` and `real.load`.
+    Raises UserError as `procedural.make`, `reasoning_gym.load` and `real.load`.
     """
     data = config.data
+    sizes = data.num_questions, data.num_heldout, data.seed
     if data.name == "arithmetic":
-        return arithmetic.make(data.num_questions, data.num_heldout, data.seed)
+        return arithmetic.make(*sizes)
+    if data.name in COUNTDOWN:
+        return countdown.make(*sizes, words=COUNTDOWN[data.name])
+
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        return tok.count(tokenizer, texts, data.system, data.max_prompt_tokens, data.instruction_in)
+
+    if data.name.startswith(reasoning_gym.PREFIX):
+        return reasoning_gym.load(data, count_tokens)
     own = config.reward.name not in REWARDS  # no other reward looks at columns
-    instruction = {"system": data.system, "instruction_in": data.instruction_in}
-    most = data.max_prompt_tokens
-    return real.load(data, config.eval, lambda texts: tok.count(tokenizer, texts, most=most, **instruction), own)
+    return real.load(data, config.eval, count_tokens, own)
+
+
+def is_made(name: str) -> bool:
+    """Whether the questions of `config.data.name` are made, held-out ones too; else they are read."""
+    return name in ("arithmetic", *COUNTDOWN) or name.startswith(reasoning_gym.PREFIX)
 
 
 def describe(questions: Questions, lengths: np.ndarray, readable: np.ndarray | None = None) -> str:

@@ -11,16 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dots_jax.core.errors import UserError
+from dots_jax.data import procedural
+from dots_jax.data.procedural import Example
 from dots_jax.data.questions import Questions
 
 ALPHABET = "0123456789+-=,>adprsw"
 MAX_PROMPT = 16  # characters
 MAX_COMPLETION = 31  # characters; the end token is one more
-PATIENCE = 300  # known questions in a row after which a level counts as exhausted
-MOST = 10**6  # questions, pool and held-out set together: they take half a minute to make
-
-Example = tuple[str, str, str]  # prompt, completion, answer
 
 
 def _digits(generator: np.random.Generator, count: int) -> list[int]:
@@ -122,47 +119,10 @@ def example(generator: np.random.Generator, family: str, level: int) -> Example:
     return make(generator, sizes[level - 1])
 
 
-def _unseen(generator: np.random.Generator, family: str, level: int, seen: Collection[str]) -> Example | None:
-    """An example whose text is not in `seen`; None if the level seems exhausted."""
-    tries = (example(generator, family, level) for _ in range(PATIENCE))
-    return next((new for new in tries if new[0] not in seen), None)
-
-
 def make(num_questions: int, num_heldout: int, seed: int) -> tuple[Questions, Questions]:
-    """A pool and a held-out set: shuffled, without duplicates, no text in both.
-
-    Every family and level has the same number of questions in each set, give or take one; a level that runs out
-    leaves its share to the others. The held-out set depends on `num_heldout` and `seed` alone.
-
-    Raises UserError if no question is needed, or more than there are.
-    """
-    if not num_questions:
-        raise UserError("config.data.num_questions is 0; of arithmetic it must be at least 1")
-    total = f"config.data.num_questions + num_heldout is {num_questions + num_heldout:,}"
-    if num_questions + num_heldout > MOST:
-        raise UserError(f"{total}, but arithmetic makes at most {MOST:,} distinct questions; ask for fewer")
+    """A pool and a held-out set, as `procedural.make`."""
     cells = [(family, level) for family in FAMILIES for level in range(1, LEVELS + 1)]
-    order, *streams = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(cells) + 1))
-    seen, remaining = set(), list(range(len(cells)))
-
-    def draw(count: int) -> Questions:
-        rows = []
-        while len(rows) < count:
-            if not remaining:
-                raise UserError(f"{total}, but arithmetic has only about {len(seen)} distinct questions; ask for fewer")
-            for cell in order.permutation(remaining)[: count - len(rows)]:
-                text, _, answer = _unseen(streams[cell], *cells[cell], seen) or ("", "", "")
-                if not text:
-                    remaining.remove(cell)
-                    continue
-                seen.add(text)
-                rows.append((text, answer, *cells[cell]))
-        rows = [rows[i] for i in order.permutation(count)]
-        texts, answers, families, levels = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return Questions(texts, answers, families, np.array(levels, np.int32))
-
-    eval_set = draw(num_heldout)
-    return draw(num_questions), eval_set
+    return procedural.make("arithmetic", cells, example, num_questions, num_heldout, seed)
 
 
 def with_mistakes(generator: np.random.Generator, completion: str, expected: float) -> str:
@@ -178,21 +138,5 @@ def with_mistakes(generator: np.random.Generator, completion: str, expected: flo
 def demonstrations(
     generator: np.random.Generator, n: int, weights: Sequence[float], exclude: Collection[str] = frozenset()
 ) -> tuple[list[str], list[str], np.ndarray]:
-    """`n` worked examples for supervised training: families uniform, levels in proportion to `weights` [LEVELS].
-
-    Returns texts, completions and levels (int32 [n]). No text is in `exclude` (the held-out set); texts can repeat.
-
-    Raises UserError if all `weights` are 0, or `exclude` covers a whole level.
-    """
-    weights = np.asarray(weights, np.float64)
-    if not weights.any():
-        raise UserError("level weights are all 0; give at least one that is not")
-    exclude = frozenset(exclude)
-    levels = 1 + generator.choice(LEVELS, size=n, p=weights / weights.sum()).astype(np.int32)
-    families = [list(FAMILIES)[i] for i in generator.integers(len(FAMILIES), size=n)]
-    examples = []
-    for family, level in zip(families, levels.tolist(), strict=True):
-        examples.append(_unseen(generator, family, level, exclude))
-        if examples[-1] is None:
-            raise UserError(f"nearly all of {family} level {level} is held out; lower config.data.num_heldout")
-    return [text for text, *_ in examples], [completion for _, completion, _ in examples], levels
+    """`n` worked examples for supervised training, as `procedural.demonstrations`."""
+    return procedural.demonstrations(example, list(FAMILIES), generator, n, weights, exclude)

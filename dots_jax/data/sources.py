@@ -90,7 +90,7 @@ def rows(name: str, named: dict[str, Source], directory: str) -> tuple[list[dict
     if path is None and name.endswith(SUFFIXES):
         raise UserError(f"no question file {name}" + (f" here or in {directory}" if directory else ""))
     if path is None or not (os.path.isdir(path) or path.endswith(SUFFIXES)):
-        choice = sorted({*named, *(["arithmetic"] if named is POOLS else [])})
+        choice = sorted({*named, *(["arithmetic", "countdown", "reasoning_gym:TASK"] if named is POOLS else [])})
         raise UserError(
             f"unknown questions {name!r}; choose one of: {', '.join(choice)}; or name a .parquet, .jsonl, .json or "
             ".csv file, a folder of such, or a dataset of the hub as owner/dataset[:configuration]:split"

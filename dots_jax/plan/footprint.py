@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from dots_jax import selection
 from dots_jax.core import sharding
 from dots_jax.core.arithmetic import ceil_div, round_up
-from dots_jax.data import sources
+from dots_jax.data import is_made, sources
 from dots_jax.difficulty import embed
 from dots_jax.learner import losses, replay
 from dots_jax.learner.types import Groups
@@ -81,7 +81,7 @@ class Footprint:
     def _num_evaluated(self) -> int:
         """Questions of an evaluation."""
         c = self.config
-        if c.data.name == "arithmetic" or not c.eval.sets:
+        if is_made(c.data.name) or not c.eval.sets:
             return c.data.num_heldout
         sizes = [sources.SETS[n].size if n in sources.SETS else UNKNOWN for n in sources.names(c.eval.sets)]
         return max(1, sum(min(size, c.eval.questions or size) for size in sizes))

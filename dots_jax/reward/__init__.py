@@ -17,9 +17,11 @@ __all__ = [
 ]  # fmt: skip
 
 REWARDS = {
+    "countdown": "dots_jax.reward.countdown:score",
     "exact": "dots_jax.reward.exact:score",
     "math": "dots_jax.reward.mathematics:Pool",
     "proxy": "dots_jax.reward.proxy:score",
+    "reasoning_gym": "dots_jax.reward.reasoning_gym:Pool",
 }
 _FAILURES = 3  # batches in a row of which nothing could be graded, after which a run ends
 _PLACES = {  # `config.reward.answer`: where an answer may stand

@@ -84,6 +84,18 @@ def _empty(content: str) -> bool:
     return not re.sub(r"\\(?:[,;:! ]|q?quad|ldots|dots|cdots|text\s*\{\s*\}|square)|[\s.{}_?…$~]", "", content)
 
 
+def last_answer(completion: str) -> str:
+    """What stands between the last <answer> tags, else in the last box, else in the last line; "": a box is cut off."""
+    end = completion.rfind("</answer>")
+    begin = completion.rfind("<answer>", 0, max(end, 0))
+    if begin >= 0:
+        return completion[begin + len("<answer>") : end].strip()
+    boxes, cut = find(completion)
+    if boxes or cut:
+        return "" if cut else completion[boxes[-1][1] : boxes[-1][2]].strip()
+    return completion.rstrip().rpartition("\n")[2].strip()
+
+
 def final_answer(completion: str) -> str | None:
     """The last box with the expression that it is part of, and boxes before it that a comma, 'and' or 'or' joins."""
     boxes, cut = find(completion)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import select
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from dots_jax.reward.types import Question, Verdict
 EQUALITY = "dots_jax.reward.equality"  # the module that the processes compare with
 CACHED = 1 << 17  # pairs of answer and gold answer
 START = 120.0  # seconds a process may take to start on a busy machine
+Graded = tuple[float, Verdict]  # reward
 PATIENCE = 20.0  # wall-clock seconds per second of processor time: a process that takes longer hangs
 
 
@@ -45,11 +47,13 @@ class Pool:
 
     slow = True
 
-    def __init__(self, workers: int = 0, seconds: float = 5.0, answer: str = "box"):
+    def __init__(
+        self, workers: int = 0, seconds: float = 5.0, answer: str = "box", module: str = "", package: str = "mpmath"
+    ):
         if importlib.util.find_spec("mpmath") is None:
             raise UserError("config.reward 'math' wants a package that is not installed: pip install mpmath")
         self.workers, self.answer = workers or min(8, _cores()), answer
-        self.state = _State(seconds)
+        self.state = _State(seconds, module or EQUALITY, package)
         self.threads: list[threading.Thread] = []
         self._finalizer = weakref.finalize(self, self.state.close)  # at exit too
 
@@ -57,11 +61,11 @@ class Pool:
         self, completions: Sequence[str], questions: Sequence[Question]
     ) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """See `Grader.submit`; the function returned raises UserError if the pool is closed before it is done."""
-        verdicts = [self._begin(c, question.answer) for c, question in zip(completions, questions, strict=True)]
+        graded = [self._begin(c, question) for c, question in zip(completions, questions, strict=True)]
 
         def wait() -> tuple[np.ndarray, np.ndarray]:
-            done = np.array([v.result() if isinstance(v, Future) else v for v in verdicts], np.int8)
-            return (done == Verdict.CORRECT).astype(np.float32), done
+            done = [g.result() if isinstance(g, Future) else g for g in graded]
+            return np.array([reward for reward, _ in done], np.float32), np.array([v for _, v in done], np.int8)
 
         return wait
 
@@ -73,18 +77,18 @@ class Pool:
     def readable(self, questions: Sequence[Question]) -> np.ndarray:
         """See `Grader.readable`."""
         found = [self._known(tolerant(gold_answer(question.answer))[0]) for question in questions]
-        return np.array([f if isinstance(f, bool) else f.result() == Verdict.CORRECT for f in found], bool)
+        return np.array([f if isinstance(f, bool) else f.result()[1] == Verdict.CORRECT for f in found], bool)
 
     def _known(self, gold: str) -> bool | Future:
         return number(plain(gold)) is not None or self._ask_process(("", gold))
 
-    def _begin(self, completion: str, gold: str) -> Verdict | Future:
-        answer, gold = self.extracted(completion), gold_answer(gold)
+    def _begin(self, completion: str, question: Question) -> Graded | Future:
+        answer, gold = self.extracted(completion), gold_answer(question.answer)
         if answer is None:
-            return Verdict.NO_ANSWER
+            return 0.0, Verdict.NO_ANSWER
         equal = quick(answer, gold)
         if equal is not None:
-            return Verdict.CORRECT if equal else Verdict.WRONG
+            return _graded(equal)
         return self._ask_process((answer, gold))
 
     def _ask_process(self, pair: tuple[str, str]) -> Future:
@@ -103,6 +107,17 @@ class Pool:
         self._finalizer()
 
 
+def environment() -> dict[str, str]:
+    """That of a process of one thread which finds this package."""
+    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def _graded(score: float) -> Graded:
+    return float(score), Verdict.CORRECT if score >= 0.5 else Verdict.WRONG
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -110,8 +125,8 @@ def _cores() -> int:
 class _State:
     """What a pool shares with its threads, which must not keep the pool itself alive."""
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
+    def __init__(self, seconds: float, module: str, package: str):
+        self.seconds, self.module, self.package = seconds, module, package
         self.lock = threading.RLock()  # the garbage collector may close a pool anywhere
         self.jobs: queue.SimpleQueue[tuple[tuple[str, str], Future] | None] = queue.SimpleQueue()
         self.cache: collections.OrderedDict[tuple[str, str], Future] = collections.OrderedDict()
@@ -120,7 +135,7 @@ class _State:
         self.error: UserError | None = None  # set once the pool is of no more use
 
     def enqueue(self, pair: tuple[str, str]) -> Future:
-        """The verdict to come on (answer, gold)."""
+        """The result to come on (answer, gold)."""
         with self.lock:
             if self.error:
                 raise self.error
@@ -133,12 +148,12 @@ class _State:
             self.cache.move_to_end(pair)
             return self.cache[pair]
 
-    def settle(self, future: Future, verdict: Verdict) -> None:
-        """Hands over a verdict, unless the pool failed in the meantime."""
+    def settle(self, future: Future, graded: Graded) -> None:
+        """Hands over a result, unless the pool failed in the meantime."""
         with self.lock:
             if future in self.awaited:
                 self.awaited.remove(future)
-                future.set_result(verdict)
+                future.set_result(graded)
 
     def close(self, reason: str = "the grader was closed") -> None:
         """Kills all processes and lets nobody go on waiting."""
@@ -154,14 +169,12 @@ class _State:
 
     def start(self) -> subprocess.Popen:
         """A process that is ready to grade. Raises UserError if it does not start or the pool is closed."""
-        path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         process = subprocess.Popen(
-            [sys.executable, "-m", "dots_jax.reward.worker", str(self.seconds), EQUALITY],
+            [sys.executable, "-m", "dots_jax.reward.worker", str(self.seconds), self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | threads | {"PYTHONPATH": os.pathsep.join(path)},
+            env=environment(),
         )
         with self.lock:
             self.processes.add(process)
@@ -172,7 +185,7 @@ class _State:
             return process
         self.end(process)
         reason = reply.removeprefix("error: ") if reply else "too slow" if reply is None else "it died"
-        raise UserError(f"grading mathematics does not start: {reason}; try pip install -U mpmath")
+        raise UserError(f"grading does not start: {reason}; try pip install -U {self.package}")
 
     def end(self, process: subprocess.Popen) -> None:
         """Kills and forgets a process."""
@@ -191,8 +204,8 @@ def _serve(state: _State) -> None:
     try:
         while job := state.jobs.get():
             pair, future = job
-            process, verdict = _ask(state, process, pair)
-            state.settle(future, verdict)
+            process, graded = _ask(state, process, pair)
+            state.settle(future, graded)
     except (UserError, OSError) as error:
         state.close(str(error))
     finally:
@@ -203,8 +216,8 @@ def _serve(state: _State) -> None:
 
 def _ask(
     state: _State, process: subprocess.Popen | None, pair: tuple[str, str]
-) -> tuple[subprocess.Popen | None, Verdict]:
-    """Verdict on one pair, and the process if it can go on."""
+) -> tuple[subprocess.Popen | None, Graded]:
+    """The result of one pair, and the process if it can go on."""
     for _ in range(2):  # a process that died while idle says nothing about this pair
         process = process or state.start()
         try:
@@ -215,12 +228,13 @@ def _ask(
             state.end(process)
             process = None
     reply = _receive(process, PATIENCE * state.seconds) if process else ""
-    if process and reply not in ("0", "1"):
+    score = re.fullmatch(r"(\d\S*)( last)?", reply or "")
+    if process and (not score or score[2]):
         state.end(process)
         process = None
-    if not reply:
-        return process, Verdict.TIMEOUT if reply is None else Verdict.CRASHED
-    return process, Verdict.CORRECT if reply[0] == "1" else Verdict.WRONG
+    if not score:
+        return process, (0.0, Verdict.TIMEOUT if reply is None else Verdict.CRASHED)
+    return process, _graded(float(score[1]))
 
 
 def _receive(process: subprocess.Popen, seconds: float) -> str | None:

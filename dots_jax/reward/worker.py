@@ -1,9 +1,9 @@
 """The process that compares two answers: `python -m dots_jax.reward.worker SECONDS MODULE`.
 
-One line of JSON, [answer, gold], comes in on stdin and one line goes out on stdout: `1` or `0`, then ` last` if this
-process should now be replaced. The first line out is `ready` or `error: REASON`. MODULE has the functions `equal` and
-`readable`. SIGPROF ends the process at an answer that takes more than SECONDS of processor time. Nothing here imports
-JAX, and no text is ever evaluated as Python.
+One line of JSON, [answer, gold], comes in on stdin and one line goes out on stdout: the score, from 0 to 1, then
+` last` if this process should now be replaced. The first line out is `ready` or `error: REASON`. MODULE has the
+functions `equal` and `readable`, and `prepare` where it has something to load first. SIGPROF ends the process at an
+answer that takes more than SECONDS of processor time. Nothing here imports JAX, or evaluates a text as Python.
 """
 
 import importlib
@@ -19,8 +19,9 @@ ANSWERS = 5000  # then a fresh process takes over
 
 
 def load(module: str):
-    """The function (answer, gold) -> bool; of an empty answer, whether the gold answer is understood."""
+    """The function (answer, gold) -> score; of an empty answer, whether the gold answer is understood."""
     equality = importlib.import_module(module)
+    getattr(equality, "prepare", lambda: None)()
     return lambda answer, gold: equality.equal(answer, gold) if answer else equality.readable(gold)
 
 
@@ -66,14 +67,14 @@ def main(seconds: float, module: str) -> None:
     for count, line in enumerate(lines, 1):
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            verdict = equal(*json.loads(line))
+            score = equal(*json.loads(line))
         except MemoryError:
             os._exit(1)
         except Exception:  # an answer that cannot be parsed or compared, RecursionError included
-            verdict = False
+            score = False
         signal.setitimer(signal.ITIMER_PROF, 0)
         last = count >= ANSWERS or grown()
-        replies.write(f"{int(bool(verdict))}{' last' if last else ''}\n".encode())
+        replies.write(f"{float(score or 0):.6g}{' last' if last else ''}\n".encode())
 
 
 if __name__ == "__main__":

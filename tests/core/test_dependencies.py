@@ -23,6 +23,7 @@ OPTIONAL = {
     "torch": "reads the authors' weights where they come as .pt",
     "math_verify": "another grader, beside which benchmarks/grading.py sets ours",
     "wandb": "shows what a run measures, where config.log names it",
+    "reasoning_gym": "pools of its tasks, and their scores",
     "tunix": "a sampler, beside which benchmarks/peers.py sets ours",
 }
 

@@ -433,7 +433,7 @@ def test_every_known_name_asks_the_hub_for_its_split(monkeypatch):
         ("a.json", '{"problem": {"0": "p"}, "answer": {"0": "1"}}', "holds no JSON list"),
         ("a.json", "", "not JSON"),
         ("a.txt", "problem,answer\n", "unknown questions"),
-        ("orzz", None, "unknown questions 'orzz'; choose one of: arithmetic, deepmath, deepscaler"),
+        ("orzz", None, "unknown questions 'orzz'; choose one of: arithmetic, countdown, deepmath, deepscaler"),
         ("deepscaler10k", None, "not on the hub, and .* has no deepscaler10k.parquet"),
     ],
 )

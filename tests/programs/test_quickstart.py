@@ -1,4 +1,4 @@
-"""What `docs/results/quickstart.md` says, measured again: minutes of training, so marked slow."""
+"""What `docs/results/quickstart.md` and `docs/recipes.md` say, measured again: minutes of training, so marked slow."""
 
 import json
 import os
@@ -16,15 +16,30 @@ from dots_jax.policy import source
 POLICY = os.path.join(files.ROOT, "assets", "quickstart_policy")
 
 
+def first_and_last(workdir, *flags):
+    """Metrics of a run before its first and after its last step."""
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-m", "dots_jax.main", f"--workdir={workdir}", *flags]
+    subprocess.run(command, cwd=files.ROOT, env=env, check=True, capture_output=True)
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return rows[0], rows[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["grpo", "dots"])
+def test_the_countdown_twin_learns(tmp_path, method):
+    """At least 0.12 of held-out accuracy, at least 0.2 where three or four numbers are added and subtracted."""
+    first, last = first_and_last(tmp_path, f"--config=configs/countdown.py:twin,{method}")
+    assert last["eval/accuracy"] - first["eval/accuracy"] >= 0.12
+    gains = np.subtract(*(row["eval/by_level"]["countdown"] for row in (last, first)))
+    assert min(gains[2], gains[4]) >= 0.2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_quickstart_learns(tmp_path, seed):
     """At least 0.12 of held-out accuracy, at least 0.05 in three families."""
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, "-m", "dots_jax.main", f"--workdir={tmp_path}", f"--config.seed={seed}"]
-    subprocess.run(command, cwd=files.ROOT, env=env, check=True, capture_output=True)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    first, last = rows[0], rows[-1]
+    first, last = first_and_last(tmp_path, f"--config.seed={seed}")
     assert last["eval/accuracy"] - first["eval/accuracy"] >= 0.12
     gains = [np.mean(last["eval/by_level"][f]) - np.mean(cells) for f, cells in first["eval/by_level"].items()]
     assert len(gains) >= 5 and sum(gain >= 0.05 for gain in gains) >= 3, gains
