@@ -162,7 +162,7 @@ def get_config() -> ConfigDict:
     c.eval.greedy = True  # also the likeliest completion of each question, before the first and after the last step
 
     c.completions = ConfigDict()  # what completions.jsonl holds
-    c.completions.groups = 1  # of each step, drawn from fresh ones, from references, and from those replayed
+    c.completions.groups = 1  # of each step, drawn from fresh ones, from references, and from those replayed; 0: none
     c.completions.evaluations = -1  # held-out questions of each evaluation, evenly spaced; -1: all
     return c
 

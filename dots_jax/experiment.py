@@ -208,7 +208,7 @@ def check(config) -> None:
     if pool and batch > pool:
         raise UserError(
             f"config.train.batch_size={batch} is more than the pool's config.data.num_questions={pool}; "
-            "lower the first or raise the second"
+            "lower the first, or take a larger pool"
         )
     reward.check(**config.reward)
     families.find(config.policy.family)

@@ -1,5 +1,6 @@
 """Trains: `python -m dots_jax.main --config=FILE --workdir=DIR --config.field=value`."""
 
+import math
 import time
 
 from absl import flags
@@ -61,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     flags.DEFINE_string("compile", None, "", flag_values=values)
 
     def train(config, workdir):
+        if values.minutes is not None and not math.isfinite(values.minutes):
+            raise UserError(f"--minutes={values.minutes} is no time; give a number of minutes such as 10")
         if values.plan and values.minutes is not None:
             raise UserError("--minutes is for a run, not for --plan; leave it out")
         if values.plan:

@@ -66,6 +66,7 @@ def probe(config, workdir: str, questions: int = 0, keep: tuple[float, float] = 
             "measured": len(groups.ids),
             "group_size": G,
             "success": measured.rate.mean(),
+            "graded": bool((groups.rewards % 1 != 0).any()),
             "silent_measured": 1 - measured.mixed.mean(),
             "silent": outlook.silent(beliefs, chosen, G),
             "left_out": outlook.left_out(predict, groups.ids, measured.rate, G),
@@ -187,6 +188,8 @@ def report(results: dict, keep: tuple[float, float] = (0.2, 0.8)) -> str:
         f"success rate {r['success']:.3f}; {r['silent_measured']:.0%} of the groups of {r['group_size']} are silent",
         f"{r['kept']} of {r['measured']} questions succeed between {keep[0]:g} and {keep[1]:g}",
     ]
+    if r["graded"]:
+        lines.append("rewards between 0 and 1 here count as chances of success: of silent groups little is known")
     judged = r["left_out"]
     if np.isfinite(judged["pearson"]):
         lines.append(

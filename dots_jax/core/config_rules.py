@@ -158,7 +158,7 @@ RUN = {  # configs/common.py
     "eval.top_p": some_share,
     "eval.batch": whole(0),
     "eval.greedy": flag,
-    "completions.groups": whole(1),
+    "completions.groups": whole(0),
     "completions.evaluations": whole(-1),
 }
 REPLACED = ("learner.micro_rows", "learner.length_buckets")  # among these: not only the name is another

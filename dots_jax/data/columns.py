@@ -29,7 +29,9 @@ def read(row: Any, number: int, origin: str) -> dict:
     where = f"row {number} of {origin}"
     if isinstance(row, dict) and {"0", "1"} <= row.keys():  # a list, as some readers hand it on
         row = row | {"problem": row["0"], "answer": row["1"]}
-    if isinstance(row, list) and len(row) == 2:  # a conversation: the question, and its answer
+    if (
+        isinstance(row, list) and len(row) == 2 and all(isinstance(part, str | dict) for part in row)
+    ):  # a conversation: the question, and its answer
         row = {"problem": row[0], "answer": row[1]}
     if not isinstance(row, dict):
         raise UserError(f"{where} is {type(row).__name__}, not an object with a problem and an answer")

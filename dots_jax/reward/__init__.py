@@ -55,7 +55,7 @@ class Function:
         for i, (completion, question) in enumerate(zip(completions, questions, strict=True)):
             try:
                 value = self._function(completion, question)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 place, why = plugins.place(error), first_line(error, typed=True)
                 raised[i] = (type(error), place), f"of the question {_name(question)} ({why}{place})"
             else:
@@ -69,7 +69,7 @@ class Function:
             batches = f"{_FAILURES} batches in a row, on all" if self._has_graded else "all"
             raise UserError(
                 f"config.reward={self._name} failed on {batches} {len(rewards)} completions, such as one "
-                f"{raised[0][1]}; mend it and start again"
+                f"{raised[0][1]}; mend it and start again, a run with --config.train.mended_reward=True"
             )
         self._has_graded |= not self._failures
         for place, about in raised.values():

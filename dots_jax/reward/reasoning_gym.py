@@ -45,7 +45,7 @@ class Pool(mathematics.Pool):
 
     def __init__(self, workers: int = 0, seconds: float = 10.0):
         check("reward=reasoning_gym")
-        super().__init__(workers, seconds, MODULE, "reasoning-gym")
+        super().__init__(workers, seconds, module=MODULE, package="reasoning-gym")
 
     def extracted(self, completion: str) -> str | None:
         """See `Grader`."""

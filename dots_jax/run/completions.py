@@ -29,7 +29,7 @@ class Completions:
         """Takes over what earlier starts have written."""
         groups = collections.defaultdict(list)
         for row in rows:
-            if row["kind"] == "fresh":
+            if row.get("kind") == "fresh":
                 groups[row["step"], row["question"]].append(row)
         for group in groups.values():
             self._remember(group)
@@ -42,6 +42,8 @@ class Completions:
     def keep_groups(self, kind: str, state, groups, step: int) -> None:
         """Some of the groups, drawn by the step alone, with what sampler and learner say of each token."""
         exp, count = self._exp, min(self._config.groups, len(groups.ids))
+        if not count:
+            return
         order = jax.random.permutation(exp.stream(Purpose.LOG, step), len(groups.ids))
         indices = np.sort(np.asarray(order)[:count]).astype(np.int32)
         rollouts, logp, entropy = exp.scored(state, groups.rollouts, indices)

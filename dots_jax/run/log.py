@@ -193,8 +193,7 @@ class RunLog(contextlib.ExitStack):
             huggingface.save(self._export, exp.policy.model_config, state.learner.params, tokenizer_dir=directory)
             exp.selector.save(state.selector, self._workdir)
         if step % self._config.train.checkpoint_every == 0 or step == exp.steps or time_is_up:
-            files = {metrics.FILE: self._metrics, metrics.GROUPS: self._records, metrics.COMPLETIONS: self._kept}
-            lines = {name: file.sum for name, file in files.items()}
+            lines = {metrics.FILE: self._metrics.sum, metrics.GROUPS: self._records.sum}
             self._checkpoints.save(step, _saved(state), lines)
         return time_is_up
 

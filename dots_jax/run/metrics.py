@@ -115,7 +115,7 @@ def sums(rows: list[dict]) -> dict[int, int]:
     """Step -> CRC-32 of a file's lines up to it, for as long as no step is missing."""
     by_step, total = {}, 0
     for row in rows:
-        if by_step and row["step"] - next(reversed(by_step)) not in (0, 1):
+        if by_step and row["step"] != next(reversed(by_step)) + 1:
             break
         total = zlib.crc32(_line(files.plain(row)).encode(), total)
         by_step[row["step"]] = total

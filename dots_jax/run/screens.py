@@ -72,6 +72,8 @@ def last(workdir: str, steps: int = 0) -> None:
         print(f"\nstopped after step {step} of {steps}: --minutes has no room for another; the same command continues")
     evaluations = [row for row in rows if row.get("eval/accuracy") is not None]
     before, after = evaluations[0], evaluations[-1]
+    if len(evaluations) == 1:
+        print(f"\nnot evaluated since step {before['step']}", end="")
     print(f"\nheld-out accuracy {_change(before, after, 'eval/accuracy')}", end=" ")
     print(f"({after['eval/accuracy'] - before['eval/accuracy']:+.3f})")
     if None not in (before.get("eval/greedy_accuracy"), after.get("eval/greedy_accuracy")):

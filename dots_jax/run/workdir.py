@@ -123,7 +123,8 @@ def resume_point(workdir: str) -> ResumePoint:
 
 def _newest_whole(directory: str, past: dict[str, list[dict]]) -> tuple[int, dict[int, str]]:
     """The step of the newest whole checkpoint, and what is wrong with each newer one."""
-    sums, faults = {name: metrics.sums(rows) for name, rows in past.items()}, {}
+    sums = {name: metrics.sums(past[name]) for name in (metrics.FILE, metrics.GROUPS)}  # completions are read, no more
+    faults = {}
     for step in checkpoint.steps(directory)[::-1]:
         fault = _fault(os.path.join(directory, str(step)), step, sums)
         if not fault:

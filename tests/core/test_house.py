@@ -54,6 +54,7 @@ FLOORS = (  # a room knows those on lower floors, and itself
         "explore",
         "page",
         "pretrain",
+        "probe",
         "simulate",
         "difficulty.fit",
     ),  # programs, which nobody imports

@@ -30,7 +30,8 @@ def workdir(tmp_path):
     write(tmp_path, 8, 8)
     checkpointer = Checkpointer(str(tmp_path / "checkpoints"), run="r")
     for step in (3, 6):
-        lines = {name: metrics.sums(rows)[step] for name, rows in metrics.past(str(tmp_path)).items()}
+        past = metrics.past(str(tmp_path))
+        lines = {name: metrics.sums(past[name])[step] for name in (metrics.FILE, metrics.GROUPS)}
         checkpointer.save(step, {"a": np.arange(1000) * step}, lines)
     checkpointer.close()
     return tmp_path
@@ -39,7 +40,9 @@ def workdir(tmp_path):
 def resume_point(workdir):
     """Where the run continues; the lines that it keeps end there."""
     resume = workdirs.resume_point(str(workdir))
-    assert all(max((row["step"] for row in rows), default=0) == resume.step for rows in resume.past.values())
+    ends = {name: max((row["step"] for row in rows), default=0) for name, rows in resume.past.items()}
+    assert all(end == resume.step for name, end in ends.items() if name != "completions.jsonl")
+    assert ends["completions.jsonl"] <= resume.step
     return resume
 
 
@@ -82,7 +85,7 @@ def test_the_newest_checkpoint_that_the_lines_reach(workdir, end, groups_end, st
     assert all(lacking in fault for fault in resume.faults.values())
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "groups.jsonl", "completions.jsonl"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "groups.jsonl"])
 def test_lines_that_have_changed(workdir, name):
     """After the newest checkpoint it does not matter, after the one before that serves."""
     text = (workdir / name).read_text()
@@ -94,7 +97,7 @@ def test_lines_that_have_changed(workdir, name):
         resume_point(workdir)
 
 
-@pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "completions.jsonl", "both checkpoints"])
+@pytest.mark.parametrize("what", ["metrics.jsonl", "groups.jsonl", "both checkpoints"])
 def test_where_nothing_is_left_nothing_is_touched(workdir, what):
     if what == "both checkpoints":
         for step in "36":
@@ -105,6 +108,16 @@ def test_where_nothing_is_left_nothing_is_touched(workdir, what):
     with pytest.raises(UserError, match=r"no checkpoint in .* can be continued from \(6: .*; 3: .*--workdir"):
         resume_point(workdir)
     assert sorted(workdir.rglob("*")) == before
+
+
+def test_completions_are_read_no_more(workdir):
+    """A run goes on without them, and with what is left of them."""
+    path = workdir / "completions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[3:9]))
+    assert resume_point(workdir).step == 6
+    path.unlink()
+    resume = workdirs.resume_point(str(workdir))
+    assert resume.step == 6 and not resume.faults and resume.past["completions.jsonl"] == []
 
 
 def test_no_checkpoint(tmp_path):
