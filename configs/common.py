@@ -71,6 +71,7 @@ def get_config() -> ConfigDict:
     c.selection.decay = 0.95  # of counts: in a round (posterior, graph), a batch (bots), a measurement (mopps)
     c.selection.head = "kernel"  # what predicts from features in posterior: kernel | ridge | adapter
     c.selection.features = 256  # landmarks for kernel, components of the embedding for ridge
+    c.selection.policy_features = False  # posterior: also by the policy's hidden states at all prompts, read each round
     c.selection.kappa = 0.0  # completions that this prediction counts for beside those measured; 0: fitted
     c.selection.caution = 0.8  # posterior deviations that are added to the distance from the target
     c.selection.per_token = False  # posterior: by the chance of a mixed group per expected token, not near the target

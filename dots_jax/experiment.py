@@ -18,7 +18,7 @@ from dots_jax.data.questions import Questions
 from dots_jax.difficulty import embed
 from dots_jax.evaluation import Evaluator, as_metrics
 from dots_jax.learner import losses, replay
-from dots_jax.policy import families, huggingface, source
+from dots_jax.policy import families, huggingface, scoring, source
 from dots_jax.policy.source import Policy
 from dots_jax.reward.types import Grader, Question
 from dots_jax.rollout import Rollouts, RolloutSpec, concat_completions, concat_groups, take_groups
@@ -26,6 +26,8 @@ from dots_jax.rollout.grading import sample_graded
 from dots_jax.run import mirrors, settings
 from dots_jax.run import workdir as workdirs
 from dots_jax.run.ledger import Ledger
+
+_STATE_TOKENS = 32768  # of prompts, whose states are computed at a time
 
 
 @jax.tree_util.register_dataclass
@@ -164,6 +166,18 @@ class Experiment:
         rollouts = take_groups(rollouts, indices, self.mesh)
         args = self.policy.model_config, self.update_spec, self.mesh
         return to_host((rollouts, *learner.token_scores(state.learner.params, rollouts, *args)))
+
+    def prompt_states(self, state: RunState) -> np.ndarray:
+        """`scoring.prompt_states` of the whole pool by today's policy, float32 [N, D + 1]."""
+        (N, S), shards, parts = self.prompts.shape, sharding.num_row_shards(self.mesh), []
+        rows = max(1, min(N, _STATE_TOKENS // S) // shards) * shards
+        with state.ledger.phase("score"):
+            for start in range(0, N, rows):
+                ids = np.minimum(np.arange(start, start + rows), N - 1)  # one shape to compile
+                args = self.prompts[ids], self.lengths[ids], self.policy.model_config, self.mesh
+                parts.append(to_host(scoring.prompt_states(state.learner.params, *args)))
+        state.ledger.add_tokens("score", scored=self.lengths.sum())
+        return np.concatenate(parts)[:N]
 
     def scored_buffer(self, state: RunState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The buffer's questions int32 [C], their rewards [C, G], and `learner.log_weights` [C, G] of them."""

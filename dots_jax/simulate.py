@@ -113,6 +113,8 @@ def _config(config: ConfigDict, name: str) -> ConfigDict:
         if expected := config_rules.RUN[field](value):
             raise UserError(f"--selectors: {name}: {field} must be {expected}")
         changes[field] = value
+    if changes.get("selection.policy_features", config.selection.policy_features):
+        raise UserError(f"--selectors: {name} cannot be simulated: the recorded policy's hidden states are not there")
     if selection.find(selector).rescores:
         raise UserError(f"--selectors: {name} cannot be simulated: no completion is recorded that it could score anew")
     return fields.replaced(config, changes | {"selection.name": selector})

@@ -63,6 +63,8 @@ def select_questions(exp: Experiment, state: RunState, step: int, log: RunLog):
         log.keep_groups("reference", state, references, step)
     if exp.selector.rescores:
         selector_state = exp.selector.reweigh(selector_state, *exp.scored_buffer(state))
+    if exp.selector.reads_policy:
+        selector_state = exp.selector.read(selector_state, exp.prompt_states(state))
     with state.ledger.phase("score"):
         num_fresh = np.array([exp.num_fresh_at(state, step + i) for i in range(exp.replay_spec.interval)])
         ids, selector_state = exp.selector.propose(selector_state, key, num_fresh.sum(), step)

@@ -84,6 +84,7 @@ RUN = {  # configs/common.py
     "selection.decay": some_share,
     "selection.head": one_of("ridge", "kernel", "adapter"),
     "selection.features": whole(1, _WIDTH),
+    "selection.policy_features": flag,
     "selection.kappa": number(0, 1e6),
     "selection.caution": number(0, 100),
     "selection.per_token": flag,

@@ -128,6 +128,18 @@ def kernel(embeddings: np.ndarray, texts: Sequence[str], width: int, seed: int =
     return (similar @ vectors / np.sqrt(np.maximum(values, 1e-6))).astype(np.float32)
 
 
+def states(prompts: np.ndarray, width: int) -> np.ndarray:
+    """Features from a policy's states at N prompts, as `scoring.prompt_states` has them: float32 [N, width].
+
+    The first `width` - 1 principal components of the hidden states, and the mean log-prob; halves as in `linear`.
+    """
+    hidden = np.float64(prompts[:, :-1])
+    x = unit(hidden - hidden.mean(0))
+    _, directions = np.linalg.eigh(x.T @ x)
+    found = _halves(x @ directions[:, ::-1][:, : width - 1], _standardised(np.float64(prompts[:, -1:])))
+    return np.pad(found, ((0, 0), (0, width - found.shape[1])))
+
+
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum((x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * x @ y.T, 0.0)
 

@@ -7,10 +7,31 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from dots_jax.core import sharding
 from dots_jax.policy import transformer
 from dots_jax.policy.transformer import ModelConfig
 
 _F32 = jnp.float32
+
+
+@functools.partial(jax.jit, static_argnames=("model_config", "mesh"))
+def prompt_states(
+    params: dict, tokens: jax.Array, lengths: jax.Array, model_config: ModelConfig, mesh: jax.sharding.Mesh
+) -> jax.Array:
+    """The final hidden state at the last of each row's tokens [B, T], and the mean log-prob of the others given those
+    before them, float32 [B, D + 1].
+    """
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        tokens, lengths = (sharding.constrain(x, sharding.BATCH) for x in (tokens, lengths))
+        x = transformer.hidden(params, model_config, tokens)
+        targets, y = tokens[:, 1:], x[:, :-1]
+        logp, _ = score(
+            y.reshape(-1, y.shape[2]), transformer.head(params), targets.ravel(), 1.0, model_config.num_tokens
+        )
+        real = jnp.arange(1, tokens.shape[1]) < lengths[:, None]
+        mean = jnp.where(real, logp.reshape(targets.shape), 0.0).sum(1) / jnp.maximum(lengths - 1, 1)
+        last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0].astype(_F32)
+        return jnp.concatenate([last, mean[:, None]], 1)
 
 
 def logits(params: dict, model_config: ModelConfig, tokens: jax.Array, lengths: jax.Array | None = None) -> jax.Array:

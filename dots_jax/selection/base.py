@@ -57,6 +57,9 @@ class Selector:
     embeds = False  # it calls `Context.embeddings`
     depends_on_steps = False  # what it proposes depends on the length of the run
     rescores = False  # before each round it is told, by `reweigh`, what today's policy makes of the replay buffer
+    reads_policy = (
+        False  # before each round it is told, by `read`, today's policy's hidden states at the pool's prompts
+    )
     max_draws = 1  # of a step: beyond the first, `propose` is asked again for as many until all groups are mixed
     screening = 0  # completions of each question that show whether it is worth the others; 0: all are sampled at once
     num_reused = 0  # how many of the questions just measured are the first that it proposes: their groups exist
@@ -96,6 +99,13 @@ class Selector:
         """The state once the buffer's groups, of questions `ids` int32 [C], are scored by today's policy.
 
         rewards [C, G]; log_weights [C, G]: of each completion log pi_now - log pi_behaviour, over its tokens.
+        """
+        return state
+
+    def read(self, state: Any, prompts: np.ndarray) -> Any:
+        """The state once today's policy has read all prompts.
+
+        prompts float32 [N, D + 1]: its final hidden state at the last token, and the prompt's mean log-prob.
         """
         return state
 

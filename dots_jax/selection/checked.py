@@ -64,6 +64,10 @@ class Checked:
         """As `Selector.reweigh`."""
         return self._state("reweigh", self._call("reweigh", state, *groups), state)
 
+    def read(self, state: Any, prompts: np.ndarray) -> Any:
+        """As `Selector.read`."""
+        return self._state("read", self._call("read", state, prompts), state)
+
     def predict(self, state: Any) -> tuple[np.ndarray, np.ndarray] | None:
         """As `Selector.predict`."""
         predicted, N = self._call("predict", state), self.context.num_questions

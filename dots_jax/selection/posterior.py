@@ -17,6 +17,7 @@ from dots_jax.selection.dots import Dots
 
 _KAPPAS = np.geomspace(1, 64, 19)
 _EXPLAINED = 0.25  # of the variance of single completions, a priori, by features
+_STATES, _SHARE = 32, 0.3  # numbers kept of the policy's states, and their share among all features
 _GROUP = 8.0  # completions that the length predicted from features counts for
 
 
@@ -27,8 +28,8 @@ class Posterior(Selector):
     drawn before what may be, and so comes back sooner.
 
     State: "counts", a `Counts`; "predicted", "spread" float32 [N], posterior mean and deviation of the difficulty;
-    "kappa" float32 []; "references" int32 [M], the round's, one where there are none; "dots", the state of `Dots`, with
-    the head "adapter".
+    "kappa" float32 []; "references" int32 [M], the round's, one where there are none; with `selection.policy_features`
+    "policy" float32 [N, 32], `features.states`; with the head "adapter" "dots", the state of `Dots`.
     """
 
     embeds = True
@@ -54,6 +55,7 @@ class Posterior(Selector):
         self._dots = Dots(config, context) if c.head == "adapter" else None
         make = features.kernel if c.head == "kernel" else features.linear
         self._features = make(context.embeddings(), context.texts, c.features).astype(np.float64)
+        self.reads_policy = c.policy_features
 
     def init(self) -> dict:
         """Nothing measured."""
@@ -65,7 +67,12 @@ class Posterior(Selector):
             "kappa": np.float32(self._selection.kappa or 8),
             "references": np.zeros(M, np.int32),
         }
+        state |= {"policy": np.zeros((N, _STATES), np.float32)} if self.reads_policy else {}
         return state | ({"dots": self._dots.init()} if self._dots else {})
+
+    def read(self, state: dict, prompts: np.ndarray):
+        """Keeps the principal components of the hidden states, and the mean log-prob beside them."""
+        return state | {"policy": features.states(prompts, _STATES)}
 
     def queries(self, state: dict, key: jax.Array):
         """M questions, uniformly without replacement."""
@@ -93,7 +100,7 @@ class Posterior(Selector):
         state = state | {"kappa": np.float32(kappa), "predicted": np.float32(1 - mean), "spread": np.float32(spread)}
         distance = np.abs(state["predicted"] - c.target) + c.caution * state["spread"]
         if c.per_token:
-            worth = mixed_chance(a, b, self.config.rollout.group_size) / self._expected_tokens(counts)
+            worth = mixed_chance(a, b, self.config.rollout.group_size) / self._expected_tokens(state, counts)
             distance = 1 - worth / worth.max()
         where = jax.random.fold_in(key, 1), np.float32(distance), c.temperature, n
         return draw.near_reusing(*where, state["references"], c.reuse_references), state
@@ -107,18 +114,20 @@ class Posterior(Selector):
         mean, kappa = (s.sum() + 1) / (n.sum() + 2), float(state["kappa"])
         variance = mean * (1 - mean)
         noise = variance * (1 + kappa / np.maximum(n, 1e-9)) / (kappa + 1)  # of a rate: the question's own, and drawn
-        return np.clip(self._regress(s, n, 1 / noise, 0.5, _EXPLAINED * variance), 0.02, 0.98), state
+        return np.clip(self._regress(state, s, n, 1 / noise, 0.5, _EXPLAINED * variance), 0.02, 0.98), state
 
-    def _expected_tokens(self, counts: Counts) -> np.ndarray:
+    def _expected_tokens(self, state: dict, counts: Counts) -> np.ndarray:
         """Of a completion of each question, float [N]: by features, and by its own as far as there are."""
         t, n = np.float64(counts.tokens), np.float64(counts.rollouts)
         mean = t.sum() / max(n.sum(), 1e-9)
         if not mean:
             return np.ones(len(n))
-        prior = self._regress(t / mean, n, n, 1.0, _EXPLAINED / _GROUP)
+        prior = self._regress(state, t / mean, n, n, 1.0, _EXPLAINED / _GROUP)
         return mean * (_GROUP * np.clip(prior, 0.2, 5.0) + t / mean) / (_GROUP + n)
 
-    def _regress(self, sums: np.ndarray, n: np.ndarray, weights: np.ndarray, mean: float, variance: float):
+    def _regress(
+        self, state: dict, sums: np.ndarray, n: np.ndarray, weights: np.ndarray, mean: float, variance: float
+    ) -> np.ndarray:
         """What features, of rows with squares that add up to about 1, make of sums / n, [N], each left out for itself.
 
         Bayesian linear regression: `weights` [N] are the inverse variances of the labels, `variance` is what features
@@ -127,7 +136,10 @@ class Posterior(Selector):
         seen = n > 0
         if not seen.any():
             return np.full(len(n), mean)
-        features = np.concatenate([self._features, np.full((len(n), 1), mean)], 1)
+        parts = [self._features, np.full((len(n), 1), mean)]
+        if self.reads_policy:
+            parts = [(1 - _SHARE) ** 0.5 * parts[0], _SHARE**0.5 * state["policy"], parts[1]]
+        features = np.concatenate(parts, 1)
         F, w, y = features[seen], weights[seen], sums[seen] / n[seen] - mean
         precision = np.append(np.full(F.shape[1] - 1, 1 / variance), 1.0)
         inverse = np.linalg.inv(F.T * w @ F + np.diag(precision))

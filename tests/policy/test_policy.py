@@ -219,3 +219,15 @@ def test_ids_past_the_tokenizer_are_impossible(tiny_config, tiny_params):
     logp, entropy = scoring.score(states, tiny_params["head"], np.array([38, 1, 36]), 1.0, tiny_config.num_tokens)
     assert logp[0] == -jnp.inf
     assert np.isfinite(logp[1:]).all() and np.isfinite(entropy).all()
+
+
+def test_prompt_states(tiny_config, tiny_params):
+    """The last token's hidden state and the mean log-prob, whatever stands behind the row."""
+    tokens, lengths = jax.random.randint(jax.random.key(3), (3, 9), 1, 37), np.array([9, 4, 1])
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    states = scoring.prompt_states(tiny_params, tokens, lengths, tiny_config, mesh)
+    logp, _ = policy.token_logprobs(tiny_params, tiny_config, tokens, lengths)
+    for i, n in enumerate(lengths):
+        last = hidden(tiny_params, tiny_config, tokens[i : i + 1, :n])[0, -1]
+        np.testing.assert_allclose(states[i, :-1], last, atol=1e-5)
+        np.testing.assert_allclose(states[i, -1], logp[i, 1:n].sum() / max(n - 1, 1), atol=1e-5)

@@ -220,13 +220,37 @@ def test_a_prior_leaves_its_own_question_out(make, plane):
     selector = make("posterior", n=400, embeddings=x)._selector
     n = np.where(np.arange(400) < 30, 8.0, 0.0)
     s, weights = n * rate, 1 + np.arange(400) / 100
-    got = selector._regress(s, n, weights, 0.5, 0.05)
+    got = selector._regress({}, s, n, weights, 0.5, 0.05)
     for i in (0, 11, 29):
         keep = np.arange(30) != i
         F, w = np.concatenate([selector._features[:30], np.full((30, 1), 0.5)], 1), weights[:30][keep]
         prior = np.diag([20.0] * (F.shape[1] - 1) + [1])  # 1 / 0.05, and a level of 0.5 give or take as much
         line = np.linalg.solve(F[keep].T * w @ F[keep] + prior, F[keep].T * w @ (rate[:30][keep] - 0.5))
         assert got[i] == pytest.approx(0.5 + F[i] @ line, abs=1e-9)
+
+
+def test_the_policy_knows_what_no_embedding_shows(make, plane):
+    """Its states at the prompts, and its log-prob of them, come in by `read`."""
+    x, rate = plane
+    hidden = np.concatenate([RNG.standard_normal((400, 6)), 2 * np.log(rate / (1 - rate))[:, None]], 1)
+    prompts = np.concatenate([hidden, RNG.standard_normal((400, 1))], 1).astype(np.float32)
+    pearson = {}
+    for reads in (False, True):
+        selector = make("posterior", n=400, embeddings=x, **{"selection.policy_features": reads})
+        assert selector.reads_policy == reads
+        state = selector.init()
+        for kept in (
+            prompts,
+            np.concatenate([prompts[:, -1:], prompts[:, -1:]], 1),
+            prompts,
+        ):  # fewer numbers than kept
+            state = selector.read(state, kept) if reads else state
+        ids = np.arange(0, 400, 4)
+        state = selector.observe(state, measured(ids, np.round(G * rate[ids])))
+        _, state = selector.propose(state, jax.random.key(0), 4, 1)
+        unseen = np.arange(400) % 4 > 0
+        pearson[reads] = np.corrcoef(selector.predict(state)[0][unseen], 1 - rate[unseen])[0, 1]
+    assert pearson[True] > pearson[False] + 0.05
 
 
 def test_kappa_is_large_where_features_say_all(make):
