@@ -199,7 +199,7 @@ def report(results: dict, keep: tuple[float, float] = (0.2, 0.8)) -> str:
         lines.append(f"of the likeliest fifth {judged['top']:.0%}, found {judged['top_measured']:.0%}")
     table = [["silent groups expected in the first step", *names]]
     table.append([f"  G = {r['group_size']}", *(f"{share:.0%}" for share in r["silent"].values())])
-    table.append(["of 1000 to train on, useful groups, and the share in them", *[""] * len(names)])
+    table.append(["useful groups of 1000 completions (share)", *[""] * len(names)])
     for G, row in r["useful_per_1000"].items():
         table.append([f"  G = {G}", *(f"{x:.0f} {x * G / 1000:4.0%}" for x in row.values())])
     lines += ["", text.table(table).rstrip(), "", "success rate: questions expected, measured"]

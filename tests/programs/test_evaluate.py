@@ -191,7 +191,7 @@ def test_verdicts_of_the_mathematical_grader_and_greedy(run, tmp_path, capsys):
         ({"samples": 0}, "config.samples=0 must be a whole number from 1 to 100,000"),
         ({"top_p": 0.0}, "above 0 and at most 1"),
         ({"temperature": -1.0}, "0 (greedy) or above"),
-        ({"reward": "oracle"}, "one of exact, math, proxy"),
+        ({"reward": "oracle"}, "one of countdown, exact, math, proxy"),
         ({"max_token": 3}, "did you mean"),
         ({"system": "Think."}, "has no chat template"),
     ],

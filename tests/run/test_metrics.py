@@ -10,7 +10,7 @@ from dots_jax.core.errors import UserError
 from dots_jax.core.rules import whole
 from dots_jax.core.text import WIDTH
 from dots_jax.run import curves
-from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, read, running_mean, sums
+from dots_jax.run.metrics import FILE, GROUPS, Lines, Metrics, read, running_mean
 from dots_jax.run.progress import Progress, TimeLimit
 
 
@@ -66,12 +66,6 @@ def test_lines_hold_arrays_compactly(tmp_path):
     lines.close()
     assert (tmp_path / "new" / GROUPS).read_text() == "".join(text.splitlines(True)[:2]) + '{"step":2}\n'
     assert os.listdir(tmp_path / "new") == [GROUPS]
-
-
-def test_sums_of_steps_with_several_lines():
-    rows = [{"step": step, "x": i} for i, step in enumerate((1, 1, 2, 4))]
-    assert list(sums(rows)) == [1, 2]  # a step is missing
-    assert sums(rows)[1] == sums(rows[:2])[1] != sums(rows[:1])[1]
 
 
 @pytest.mark.parametrize("number", [1 / 3, 16777217 / 3, 1e-30, 3.4e38, -0.0])
