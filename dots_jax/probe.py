@@ -192,11 +192,12 @@ def report(results: dict, keep: tuple[float, float] = (0.2, 0.8)) -> str:
         lines.append("rewards between 0 and 1 here count as chances of success: of silent groups little is known")
     judged = r["left_out"]
     if np.isfinite(judged["pearson"]):
-        lines.append(
+        lines += [
             f"predicted from the others, a fifth at a time: Pearson {judged['pearson']:.2f} (the noise allows "
-            f"{judged['ceiling']:.2f}); useful groups {judged['mixed']:.0%}, found {judged['mixed_measured']:.0%};"
-        )
-        lines.append(f"of the likeliest fifth {judged['top']:.0%}, found {judged['top_measured']:.0%}")
+            f"{judged['ceiling']:.2f})",
+            f"useful groups {judged['mixed']:.0%} expected, {judged['mixed_measured']:.0%} found; of the likeliest fifth "
+            f"{judged['top']:.0%}, {judged['top_measured']:.0%}",
+        ]
     table = [["silent groups expected in the first step", *names]]
     table.append([f"  G = {r['group_size']}", *(f"{share:.0%}" for share in r["silent"].values())])
     table.append(["useful groups of 1000 completions (share)", *[""] * len(names)])
