@@ -195,8 +195,8 @@ def report(results: dict, keep: tuple[float, float] = (0.2, 0.8)) -> str:
         lines += [
             f"predicted from the others, a fifth at a time: Pearson {judged['pearson']:.2f} (the noise allows "
             f"{judged['ceiling']:.2f})",
-            f"useful groups {judged['mixed']:.0%} expected, {judged['mixed_measured']:.0%} found; of the likeliest fifth "
-            f"{judged['top']:.0%}, {judged['top_measured']:.0%}",
+            f"useful groups {judged['mixed']:.0%} expected, {judged['mixed_measured']:.0%} found; of the likeliest "
+            f"fifth {judged['top']:.0%}, {judged['top_measured']:.0%}",
         ]
     table = [["silent groups expected in the first step", *names]]
     table.append([f"  G = {r['group_size']}", *(f"{share:.0%}" for share in r["silent"].values())])
