@@ -153,9 +153,8 @@ def token_scores(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-prob and entropy of each completion's tokens as the learner computes them, float32 [P, G, T] both."""
     active = rollouts.lengths > 0
-    batch = _batch(
-        rollouts, rollouts.lengths, active, rollouts.prompt_lengths
-    )  # without a loss the last two do not matter
+    # Without a loss advantages and ages do not matter.
+    batch = _batch(rollouts, rollouts.lengths, active, rollouts.prompt_lengths)
     return gradients.scores(params, batch, active, model_config, spec, mesh)
 
 

@@ -78,7 +78,7 @@ def gather(config: dict, workdir: str) -> dict:
         "summary": summary,
         "settings": _settings(config),
         "machine": _machine(workdir),
-        "panels": [panel for parts in curves.PANELS[:-1] if (panel := _panel(rows, *parts))],  # the last is "tokens"
+        "panels": [panel for parts in curves.PANELS[:-1] if (panel := _panel(rows, *parts))],  # but generated tokens
         "tokens": {row["step"]: row.get("ledger/generated_tokens") for row in rows},
         "kinds": KINDS,
         "verdicts": _VERDICTS,
@@ -115,12 +115,10 @@ def _shown(questions: dict[int, dict], numbers: set[int], whole: set[int]) -> di
     """Name, family, level, text and answer of these questions, by number; long texts of all but some are cut."""
     room, shown = max(100, _ALL // max(1, len(numbers))), {}
     for i in sorted(numbers):
-        name, family, level, problem, answer = map(
-            questions.get(i, {}).get, ("name", "family", "level", "problem", "answer")
-        )
+        found, problem = questions.get(i, {}), questions.get(i, {}).get("problem")
         if problem and len(problem) > room and i not in whole:
             problem = f"{problem[:room]}…"
-        shown[i] = [name, family, level, problem, answer]
+        shown[i] = [found.get("name"), found.get("family"), found.get("level"), problem, found.get("answer")]
     return shown
 
 

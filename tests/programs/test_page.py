@@ -97,7 +97,8 @@ def test_in_a_browser(workdir, capsys):
     assert len(spans) == 8 * 3
     assert [text for _, text in spans[:3]] == ["π", "🙂", "&lt;/"]
     assert float(spans[2][0]) > float(spans[0][0]) > float(spans[1][0]) == 0
-    assert "replayed, age 1" in browse(workdir / "page.html", "#question=1&colour=difference&dense=1&x=tokens")
+    dom = browse(workdir / "page.html", "#question=1&find=id+1&colour=difference&dense=1&x=tokens")
+    assert 'data-rows="1"' in dom and "replayed at step 3, age 1" in dom
 
 
 def test_an_old_run_has_a_page(workdir):
