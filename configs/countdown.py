@@ -22,7 +22,6 @@ def get_config(which: str = "qwen2.5-3b"):
     else:
         c = common.get_config()
         c.data.name = "countdown"
-        c.data.num_questions = 8192
         c.data.max_prompt_tokens = 256
         common.apply(c, which, policy="qwen2.5-3b")
         c.rollout.max_tokens = min(c.rollout.max_tokens, 1024)  # as Mini-R1

@@ -35,7 +35,6 @@ def get_config(which: str = "grpo"):
     c.learner.micro_tokens = 2048
     c.learner.logits_chunk = 512
     c.learner.learning_rate = 2e-5
-    c.learner.remat = "named"
 
     c.train.steps = 40
     c.train.batch_size = 8

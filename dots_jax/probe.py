@@ -54,11 +54,11 @@ def probe(config, workdir: str, questions: int = 0, keep: tuple[float, float] = 
         finally:
             exp.grader.close()
         G, measured = exp.rollout_spec.group_size, groups.measured(1, is_reference=True)
-        beliefs, chosen = _choices(exp, state, measured, config.train.batch_size)
+        beliefs, chosen = _choices(exp, measured, config.train.batch_size)
 
         def predict(rest: np.ndarray) -> Beliefs:
             part = selection.Measured(groups.ids[rest], measured.successes[rest], G, measured.tokens[rest], 1, True)
-            return _choices(exp, state, part, 0)[0]
+            return _propose(exp, exp.selector, part, 1)[0]
 
         parts = [f"{family} {level}" for family, level in zip(exp.pool.families, exp.pool.levels, strict=True)]
         results = {
@@ -87,6 +87,7 @@ def _config(config):
         "selection.name": "posterior",
         "selection.head": "kernel",
         "selection.per_token": False,
+        "selection.policy_features": False,
         "selection.interval": 1,
         "selection.references": 1,  # others are measured
         "selection.reuse_references": 0,
@@ -109,21 +110,22 @@ def _measure(exp: Experiment, state: RunState, questions: int, least: int) -> Gr
     return exp.roll_out(state, ids, Purpose.REFERENCE, 1, "reference")
 
 
-def _choices(
-    exp: Experiment, state: RunState, measured: selection.Measured, count: int
-) -> tuple[Beliefs, dict[str, np.ndarray]]:
+def _choices(exp: Experiment, measured: selection.Measured, count: int) -> tuple[Beliefs, dict[str, np.ndarray]]:
     """What `Posterior` makes of the measured groups, and the `count` questions that it and `Dots` would train on."""
-    chosen, key = {}, exp.stream(Purpose.SELECTION, 1)
-    for name in ("posterior", "dots") if count else ("posterior",):
-        selector, config = exp.selector, exp.selector.config
-        if name == "dots":
-            changes = {"selection.name": name, "predictor.window": max(len(measured.ids), config.predictor.window)}
-            selector = selection.make(fields.replaced(selector.config, changes), selector.context)
-        seen = selector.observe(selector.init(), measured)
-        chosen[name], seen = selector.propose(seen, key, max(count, 1), 1)
-        if name == "posterior":
-            beliefs = Beliefs.of(*selector.predict(seen))
-    return beliefs, chosen if count else {}
+    config = exp.selector.config
+    changes = {"selection.name": "dots", "predictor.window": max(len(measured.ids), config.predictor.window)}
+    dots = selection.make(fields.replaced(config, changes), exp.selector.context)
+    beliefs, ids = _propose(exp, exp.selector, measured, count)
+    return beliefs, {"posterior": ids, "dots": _propose(exp, dots, measured, count)[1]}
+
+
+def _propose(
+    exp: Experiment, selector: selection.Selector, measured: selection.Measured, count: int
+) -> tuple[Beliefs, np.ndarray]:
+    """What a selector makes of the measured groups alone, and the `count` questions that it would train on."""
+    state = selector.observe(selector.init(), measured)
+    ids, state = selector.propose(state, exp.stream(Purpose.SELECTION, 1), count, 1)
+    return Beliefs.of(*selector.predict(state)), ids
 
 
 def _step(exp: Experiment, state: RunState, groups: GradedGroups, config) -> dict[str, float]:

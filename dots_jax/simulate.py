@@ -69,8 +69,9 @@ def simulate(config: ConfigDict, workdir: str, history: str, names: list[str], s
     for own in configs.values():
         selection.find(own.selection.name).check(own)
     first_key = jax.random.key(config.seed)
-    for own in configs.values():
-        _maker(recording, own)(first_key)  # whatever a selector refuses is told before hours of others
+    for name, own in configs.items():
+        if _maker(recording, own)(first_key).reads_policy:  # whatever is refused is told before hours of others
+            raise UserError(f"--selectors: {name} cannot be simulated: the recorded policy's states are not there")
     os.makedirs(workdir, exist_ok=True)
     V, N = recording.successes.shape
     print(f"{history}: {N:,} questions, {V} visits, groups of {recording.rollouts}; {seeds} seeds", flush=True)
@@ -113,8 +114,6 @@ def _config(config: ConfigDict, name: str) -> ConfigDict:
         if expected := config_rules.RUN[field](value):
             raise UserError(f"--selectors: {name}: {field} must be {expected}")
         changes[field] = value
-    if changes.get("selection.policy_features", config.selection.policy_features):
-        raise UserError(f"--selectors: {name} cannot be simulated: the recorded policy's hidden states are not there")
     if selection.find(selector).rescores:
         raise UserError(f"--selectors: {name} cannot be simulated: no completion is recorded that it could score anew")
     return fields.replaced(config, changes | {"selection.name": selector})

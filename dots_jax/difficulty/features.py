@@ -111,9 +111,7 @@ def linear(embeddings: np.ndarray, texts: Sequence[str], width: int) -> np.ndarr
 
     Both halves have rows whose squares add up to 1 on average, half each: one penalty suits any embedding.
     """
-    x = unit(embeddings - embeddings.mean(0))
-    _, directions = np.linalg.eigh(x.T @ x)
-    return _halves(x @ directions[:, ::-1][:, :width], surface(texts))
+    return _halves(_components(embeddings, width), surface(texts))
 
 
 def kernel(embeddings: np.ndarray, texts: Sequence[str], width: int, seed: int = 0) -> np.ndarray:
@@ -133,11 +131,16 @@ def states(prompts: np.ndarray, width: int) -> np.ndarray:
 
     The first `width` - 1 principal components of the hidden states, and the mean log-prob; halves as in `linear`.
     """
-    hidden = np.float64(prompts[:, :-1])
-    x = unit(hidden - hidden.mean(0))
-    _, directions = np.linalg.eigh(x.T @ x)
-    found = _halves(x @ directions[:, ::-1][:, : width - 1], _standardised(np.float64(prompts[:, -1:])))
+    prompts = np.float64(prompts)
+    found = _halves(_components(prompts[:, :-1], width - 1), _standardised(prompts[:, -1:]))
     return np.pad(found, ((0, 0), (0, width - found.shape[1])))
+
+
+def _components(x: np.ndarray, width: int) -> np.ndarray:
+    """The first principal components of the centred rows, each made of length 1."""
+    x = unit(x - x.mean(0))
+    _, directions = np.linalg.eigh(x.T @ x)
+    return x @ directions[:, ::-1][:, :width]
 
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:

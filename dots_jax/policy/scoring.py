@@ -24,12 +24,8 @@ def prompt_states(
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         tokens, lengths = (sharding.constrain(x, sharding.BATCH) for x in (tokens, lengths))
         x = transformer.hidden(params, model_config, tokens)
-        targets, y = tokens[:, 1:], x[:, :-1]
-        logp, _ = score(
-            y.reshape(-1, y.shape[2]), transformer.head(params), targets.ravel(), 1.0, model_config.num_tokens
-        )
-        real = jnp.arange(1, tokens.shape[1]) < lengths[:, None]
-        mean = jnp.where(real, logp.reshape(targets.shape), 0.0).sum(1) / jnp.maximum(lengths - 1, 1)
+        logp, _ = _score_tokens(x, params, model_config, tokens, lengths)
+        mean = logp.sum(1) / jnp.maximum(lengths - 1, 1)
         last = jnp.take_along_axis(x, lengths[:, None, None] - 1, axis=1)[:, 0].astype(_F32)
         return jnp.concatenate([last, mean[:, None]], 1)
 
@@ -124,8 +120,13 @@ def token_logprobs(
 
     tokens int32 [B, T] right-padded, lengths int32 [B]. Zero at a row's first token and past its length.
     """
-    x = transformer.hidden(params, model_config, tokens)[:, :-1]
-    targets, head = tokens[:, 1:], transformer.head(params)
+    x = transformer.hidden(params, model_config, tokens)
+    return _score_tokens(x, params, model_config, tokens, lengths, temperature, chunk)
+
+
+def _score_tokens(x, params, model_config, tokens, lengths, temperature=1.0, chunk=4096):
+    """As `token_logprobs`, of final hidden states [B, T, D]."""
+    x, targets, head = x[:, :-1], tokens[:, 1:], transformer.head(params)
     out = score(x.reshape(-1, x.shape[2]), head, targets.ravel(), temperature, model_config.num_tokens, chunk)
     real = jnp.arange(1, tokens.shape[1]) < lengths[:, None]
     return tuple(jnp.pad(jnp.where(real, y.reshape(targets.shape), 0.0), ((0, 0), (1, 0))) for y in out)

@@ -72,8 +72,10 @@ class RunLog(contextlib.ExitStack):
         records = resume.past[metrics.GROUPS]
         self._metrics.restart(resume.past[metrics.FILE])
         self._records.restart(records)
-        self._kept.restart(resume.past[metrics.COMPLETIONS])
-        self._completions.restart(resume.past[metrics.COMPLETIONS])
+        kept = metrics.read(workdir, metrics.COMPLETIONS) if is_main() else []
+        kept = [row for row in kept if row["step"] <= resume.step and resume.step]
+        self._kept.restart(kept)
+        self._completions.restart(kept)
         settings.check_shared(workdir)
         for record in records:
             self.history.add_references(record)

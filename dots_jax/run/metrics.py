@@ -107,8 +107,8 @@ def read(
 
 
 def past(workdir: str) -> dict[str, list[dict]]:
-    """The lines that a run has left in each of its files."""
-    return {name: read(workdir, name) for name in (FILE, GROUPS, COMPLETIONS)}
+    """The lines that a run has left in the files that it continues from."""
+    return {name: read(workdir, name) for name in (FILE, GROUPS)}
 
 
 def sums(rows: list[dict]) -> dict[int, int]:

@@ -123,8 +123,7 @@ def resume_point(workdir: str) -> ResumePoint:
 
 def _newest_whole(directory: str, past: dict[str, list[dict]]) -> tuple[int, dict[int, str]]:
     """The step of the newest whole checkpoint, and what is wrong with each newer one."""
-    sums = {name: metrics.sums(past[name]) for name in (metrics.FILE, metrics.GROUPS)}  # completions are read, no more
-    faults = {}
+    sums, faults = {name: metrics.sums(rows) for name, rows in past.items()}, {}
     for step in checkpoint.steps(directory)[::-1]:
         fault = _fault(os.path.join(directory, str(step)), step, sums)
         if not fault:

@@ -221,6 +221,7 @@ BAD = {
     "no selector": (lambda room: [*history(room), "--selectors=uniform,best"], "best"),
     "no selectors": (lambda room: [*history(room), "--selectors="], "--selectors names none"),
     "scores": (lambda room: [*history(room), "--selectors=snis"], "snis cannot be simulated"),
+    "states": (lambda room: [*history(room), "--selectors=posterior:policy_features=true"], "states are not there"),
     "no field": (lambda room: [*history(room), "--selectors=dots:heads=1"], "unknown field"),
     "bad field": (lambda room: [*history(room), "--selectors=posterior:head=x"], "selection.head must be one of"),
     "bad number": (lambda room: [*history(room), "--selectors=posterior:features=1.5"], "features must be a whole"),
