@@ -42,7 +42,7 @@ usage: python -m dots_jax.simulate --history=FILE --embeddings=FILE [--selectors
   --compilation_cache=DIR|off
                           where compiled programs are kept (default: dots_jax/compiled in the user's cache)
 
-In the workdir: results.json, results.md, results.png.
+In the workdir: results.json, results.md, results.png, of the selectors tried so far.
 """
 LEGEND = """\
 Means over seeds with 95% intervals (t); less uniform: of the differences, seed by seed. useful: of the groups proposed,
@@ -75,10 +75,6 @@ def simulate(config: ConfigDict, workdir: str, history: str, names: list[str], s
     os.makedirs(workdir, exist_ok=True)
     V, N = recording.successes.shape
     print(f"{history}: {N:,} questions, {V} visits, groups of {recording.rollouts}; {seeds} seeds", flush=True)
-    runs = {}
-    for name, own in configs.items():
-        runs[name] = [trial.play(_maker(recording, own), config.seed + i) for i in range(seeds)]
-        print(f"{name}: useful {np.mean([run['useful'] for run in runs[name]]):.3f}", flush=True)
     results = {
         "history": history,
         "questions": N,
@@ -88,9 +84,14 @@ def simulate(config: ConfigDict, workdir: str, history: str, names: list[str], s
         "references": trial.references,
         "seeds": list(range(config.seed, config.seed + seeds)),
         "best": trial.best.mean(),
-        "selectors": simulation.summary(runs, selection.BASELINE),
     }
-    _write(results, workdir)
+    runs = {}
+    for name, own in configs.items():
+        runs[name] = [trial.play(_maker(recording, own), config.seed + i) for i in range(seeds)]
+        print(f"{name}: useful {np.mean([run['useful'] for run in runs[name]]):.3f}", flush=True)
+        results["selectors"] = simulation.summary(runs, selection.BASELINE)
+        paths = _write(results, workdir)  # of those so far: hours of them are not lost with one
+    print(f"\n{_table(results)}\n{', '.join(paths)}")
     return results
 
 
@@ -147,13 +148,13 @@ def _maker(recording: Recording, config: ConfigDict):
     return make
 
 
-def _write(results: dict, workdir: str) -> None:
+def _write(results: dict, workdir: str) -> list[str]:
+    """Writes the results as JSON, a table and a picture; returns where."""
     paths = [os.path.join(workdir, f"results.{kind}") for kind in ("json", "md", "png")]
     files.write_text(paths[0], json.dumps(files.plain(results), indent=1, allow_nan=False))
-    text = _table(results)
-    files.write_text(paths[1], text)
+    files.write_text(paths[1], _table(results))
     _draw(results, paths[2])
-    print(f"\n{text}\n{', '.join(paths)}")
+    return paths
 
 
 def _table(results: dict) -> str:

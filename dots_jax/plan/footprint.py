@@ -89,7 +89,11 @@ class Footprint:
     @property
     def _num_references(self) -> int:
         """Questions that a selection round measures."""
-        return selection.find(self.config.selection.name).num_queries(self.config)
+        return self._selector.num_queries(self.config)
+
+    @property
+    def _selector(self) -> type[selection.Selector]:
+        return selection.find(self.config.selection.name)
 
     def _numbers(self, rules=sharding.RULES, names=None) -> int:
         """Numbers of all or some parameters on one device."""
@@ -121,7 +125,7 @@ class Footprint:
     def phases(self) -> dict[str, dict[str, int]]:
         """Bytes by phase and kind; every kind of a phase is there at the same time."""
         resident = self._resident()
-        parts = {"score": self._score()} if selection.find(self.config.selection.name).embeds else {}
+        parts = {"score": self._score()} if self._selector.embeds else {}
         parts |= self._sampling(self.sampler_spec) | self._update()
         return {name: resident | kinds for name, kinds in parts.items()}
 
@@ -158,7 +162,7 @@ class Footprint:
     @property
     def embeds(self) -> bool:
         """Whether the run makes embeddings of its pool."""
-        embeds = selection.find(self.config.selection.name).embeds
+        embeds = self._selector.embeds
         return embeds and not self.config.embedding.path.endswith(".npy")
 
     @property
@@ -295,7 +299,7 @@ class Footprint:
         row = c.rollout.group_size * c.rollout.max_tokens
         prompt = c.rollout.group_size * c.data.max_prompt_tokens
         return {
-            "generated": self.sampled["fresh"][0] * row,
+            "generated": self.sampled["fresh"][0] * self._selector.most_rollouts(c) * c.rollout.max_tokens,
             "generated for references": self._num_references / c.selection.interval * row,
             "trained": spec.batch_size * row,
             "trained, prompts too": spec.batch_size * (row + prompt),
@@ -326,10 +330,12 @@ class Footprint:
         scored += self.sampled["fresh"][0] * (c.learner.rescore_fresh and c.policy.dtype != "float32")
         scored *= G * (c.learner.minibatches - 1) / c.learner.minibatches  # all minibatches but the first
         trained += scored * (forward + prompts / rows)
+        rescored = spec.num_slots * self._selector.rescores
         evaluated = question(c.eval.samples) + question(1) * bool(c.eval.greedy)
         return {
-            "sampling": self.sampled["fresh"][0] * question(G),
+            "sampling": self.sampled["fresh"][0] * question(self._selector.most_rollouts(c)),
             "references": self._num_references / c.selection.interval * question(G),
+            "scoring of the buffer": rescored * (G * forward + prompts / spec.batch_size) / c.selection.interval,
             "update": trained + (rows * forward if c.learner.kl_coef else 0),
             "evaluation": self._num_evaluated * evaluated,
         }

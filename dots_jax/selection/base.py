@@ -57,9 +57,7 @@ class Selector:
     embeds = False  # it calls `Context.embeddings`
     depends_on_steps = False  # what it proposes depends on the length of the run
     rescores = False  # before each round it is told, by `reweigh`, what today's policy makes of the replay buffer
-    reads_policy = (
-        False  # before each round it is told, by `read`, today's policy's hidden states at the pool's prompts
-    )
+    reads_policy = False  # before each round it is told, by `read`, today's policy's hidden states at the prompts
     max_draws = 1  # of a step: beyond the first, `propose` is asked again for as many until all groups are mixed
     screening = 0  # completions of each question that show whether it is worth the others; 0: all are sampled at once
     num_reused = 0  # how many of the questions just measured are the first that it proposes: their groups exist
@@ -72,6 +70,11 @@ class Selector:
     def num_queries(cls, config: ConfigDict) -> int:
         """How many questions `queries` returns, M."""
         return 0
+
+    @classmethod
+    def most_rollouts(cls, config: ConfigDict) -> int:
+        """How many completions a step samples at most for each question that it trains on; for the plan."""
+        return config.rollout.group_size
 
     def __init__(self, config: ConfigDict, context: Context):
         self.config, self.context = config, context

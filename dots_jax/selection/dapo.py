@@ -12,6 +12,11 @@ class Dapo(Uniform):
     Where these do not suffice the batch is filled up with groups that have no gradient.
     """
 
+    @classmethod
+    def most_rollouts(cls, config: ConfigDict):
+        """Those of all draws."""
+        return config.selection.max_draws * config.rollout.group_size
+
     def __init__(self, config: ConfigDict, context: Context):
         super().__init__(config, context)
         self.max_draws = config.selection.max_draws

@@ -25,6 +25,12 @@ class Speed(Dapo):
                 f"config.selection.screening={n} must be from 2 to below config.rollout.group_size={G}; set it"
             )
 
+    @classmethod
+    def most_rollouts(cls, config: ConfigDict):
+        """Those that screen all draws, and the others of one."""
+        n = config.selection.screening
+        return config.selection.max_draws * n + config.rollout.group_size - n
+
     def __init__(self, config: ConfigDict, context: Context):
         super().__init__(config, context)
         self.screening = config.selection.screening

@@ -267,6 +267,21 @@ def test_tokens_and_flops_by_hand():
     assert dots.flops["update"] == useful * 4 / 3
 
 
+def test_draws_screening_and_scoring_of_the_buffer_are_counted():
+    def costs(name, **changes):
+        made = plan.plan(config(selection_name=name, **changes), MODEL, 1, H100)
+        return made.tokens["generated"] / (32 * 193), made.flops
+
+    plain = costs("uniform", replay_fresh_fraction=1.0)
+    drawn = costs("dapo", replay_fresh_fraction=1.0, selection_max_draws=3)
+    screened = costs("speed", replay_fresh_fraction=1.0, selection_max_draws=3, selection_screening=2)
+    assert (plain[0], drawn[0], screened[0]) == (8, 3 * 8, 3 * 2 + 6)
+    assert plain[1]["sampling"] < screened[1]["sampling"] < drawn[1]["sampling"]
+    fields = {"replay_capacity": 48, "selection_references": 16, "learner_remat": "none", "eval_greedy": False}
+    once, fourth = (costs("snis", selection_interval=n, **fields)[1]["scoring of the buffer"] for n in (1, 4))
+    assert once == 4 * fourth > 0 and not plain[1]["scoring of the buffer"]
+
+
 # ---- Advice ----------------------------------------------------------------------------------------------------------
 
 

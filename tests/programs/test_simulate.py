@@ -245,6 +245,15 @@ def test_bad_input_is_one_line(name, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_was_tried_before_a_failure_is_kept(tmp_path, capsys):
+    own = "from dots_jax.selection import Selector\nclass Own(Selector):\n    def propose(self, *args):\n        return 1"
+    (tmp_path / "own.py").write_text(own)
+    argv = [*history(tmp_path), f"--selectors=uniform,{tmp_path}/own.py:Own", "--seeds=1"]
+    assert simulate.main([*argv, f"--workdir={tmp_path}/out"]) == 2
+    assert "Own.propose must return two things" in capsys.readouterr().err
+    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["selectors"]) == ["uniform"]
+
+
 def test_static_takes_its_labels_from_a_column(tmp_path):
     argv = history(tmp_path, d=[float(i) for i in range(N)])
     more = "--selectors=static", "--seeds=1", "--config.data.difficulty_column=d"
