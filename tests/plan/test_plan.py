@@ -89,12 +89,12 @@ def compile_update(c, mesh):
     "sizes, changes",
     [
         ((1, 1, 1), {}),
-        ((1, 1, 1), {"policy_dtype": "bfloat16", "learner_logits_chunk": 128}),
+        pytest.param((1, 1, 1), {"policy_dtype": "bfloat16", "learner_logits_chunk": 128}, marks=pytest.mark.slow),
         ((1, 1, 1), {"learner_remat": "named"}),
-        ((1, 1, 1), {"learner_remat": "none"}),
-        ((1, 8, 1), {"learner_remat": "none"}),
+        pytest.param((1, 1, 1), {"learner_remat": "none"}, marks=pytest.mark.slow),
+        pytest.param((1, 8, 1), {"learner_remat": "none"}, marks=pytest.mark.slow),
         ((2, 2, 2), {}),
-        ((1, 8, 1), {"replay_fresh_fraction": 1.0}),
+        pytest.param((1, 8, 1), {"replay_fresh_fraction": 1.0}, marks=pytest.mark.slow),
     ],
 )
 def test_update_against_the_compiled_program(sizes, changes, record_property):

@@ -40,6 +40,7 @@ def by_section(lines):
     return {name: [x for x in lines if x["section"] == name and "what" in x] for name in gpu.SECTIONS}
 
 
+@pytest.mark.slow
 def test_all_sections_without_what_is_not_needed(check, tmp_path):
     """All but the main job, which says what it lacks."""
     block = f"import sys\nsys.modules.update(dict.fromkeys({LACKING}))\n"

@@ -273,7 +273,7 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
     "method, fields",
     [
         ("grpo", {}),
-        ("rr", {"selection.name": "static"}),
+        pytest.param("rr", {"selection.name": "static"}, marks=pytest.mark.slow),
         pytest.param("dots", {"selection.name": "oracle"}, marks=pytest.mark.slow),
     ],
     ids=["uniform", "static", "oracle"],
