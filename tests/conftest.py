@@ -35,7 +35,7 @@ LONGEST = (
     "test_twins.py",
     "test_sampler.py",
     "test_learner.py",
-    "test_gpu_check.py",
+    "test_replaying.py",
 )
 
 

@@ -246,7 +246,9 @@ def test_bad_input_is_one_line(name, tmp_path, capsys):
 
 
 def test_what_was_tried_before_a_failure_is_kept(tmp_path, capsys):
-    own = "from dots_jax.selection import Selector\nclass Own(Selector):\n    def propose(self, *args):\n        return 1"
+    own = (
+        "from dots_jax.selection import Selector\nclass Own(Selector):\n    def propose(self, *args):\n        return 1"
+    )
     (tmp_path / "own.py").write_text(own)
     argv = [*history(tmp_path), f"--selectors=uniform,{tmp_path}/own.py:Own", "--seeds=1"]
     assert simulate.main([*argv, f"--workdir={tmp_path}/out"]) == 2
