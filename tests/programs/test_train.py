@@ -1,5 +1,6 @@
 """The main job as a user runs it: real processes, the quickstart's policy, a few small steps."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 
 import jax
 import numpy as np
@@ -26,21 +28,45 @@ FIELDS = faults.FIELDS | {"train.steps": STEPS, "data.num_heldout": 66, "eval.gr
 
 
 @pytest.fixture(scope="module")
-def start(compiled, tmp_path_factory):
-    """Starts `python -m dots_jax.main`; returns the process."""
+def flags(tmp_path_factory):
+    """The arguments of `python -m dots_jax.main`."""
     cache = {"embedding.cache": tmp_path_factory.mktemp("embeddings")}
 
-    def start(workdir, *extra, devices=1, **fields):
-        fields = FIELDS | cache | fields
-        flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    def flags(workdir, *extra, **fields):
+        return [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in (FIELDS | cache | fields).items()), *extra]
+
+    return flags
+
+
+@pytest.fixture(scope="module")
+def start(compiled, flags):
+    """Starts `python -m dots_jax.main`; returns the process."""
+
+    def start(workdir, *extra, **fields):
         env = os.environ | compiled
-        env["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
-        command = [sys.executable, "-m", "dots_jax.main", f"--workdir={workdir}", *flags, *extra]
+        command = [sys.executable, "-m", "dots_jax.main", *flags(workdir, *extra, **fields)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         # Under a job in the background Ctrl-C is ignored.
         return subprocess.Popen(command, cwd=ROOT, env=env, preexec_fn=interruptible, **pipes)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def here(flags):
+    """Runs it in this process, where each program is traced and compiled once; returns what it printed."""
+
+    def here(workdir, *extra, code=0, devices=1, **fields):
+        out, err, found = io.StringIO(), io.StringIO(), jax.devices()[:devices]
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.chdir(ROOT)
+            patch.setattr(jax, "devices", lambda *_: found)
+            patch.setattr(jax, "device_count", lambda *_: devices)
+            got = main.main(flags(workdir, *extra, **fields))
+        assert got == code, err.getvalue()[-2000:]
+        return out.getvalue(), err.getvalue()
+
+    return here
 
 
 def interruptible():
@@ -278,10 +304,10 @@ def test_killed_and_continued_equals_uninterrupted(whole, start, tmp_path, momen
     ],
     ids=["uniform", "static", "oracle"],
 )
-def test_other_methods(start, tmp_path, method, fields, capsys):
+def test_other_methods(here, tmp_path, method, fields, capsys):
     config = f"--config=configs/quickstart.py:{method}"
     few = {"completions.groups": 2, "completions.evaluations": 5}
-    out, _ = finish(start(tmp_path / "run", config, **fields, **few, **{"train.steps": 3}))
+    out, _ = here(tmp_path / "run", config, **fields, **few, **{"train.steps": 3})
     name, replays = fields.get("selection.name", "uniform"), method == "rr"
     log, groups, kept = (
         [json.loads(line) for line in (tmp_path / "run" / file).read_text().splitlines()]
@@ -310,19 +336,13 @@ def test_other_methods(start, tmp_path, method, fields, capsys):
 
 
 @pytest.mark.parametrize("name, references", [("posterior", 0), pytest.param("snis", 4, marks=pytest.mark.slow)])
-def test_selectors_continue(name, references, tmp_path, monkeypatch, capsys):
+def test_selectors_continue(name, references, here, tmp_path):
     """A run of six steps that began as one of four draws the same questions with the same results."""
-    monkeypatch.chdir(ROOT)
-    one = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda *_: one)
-    monkeypatch.setattr(jax, "device_count", lambda *_: 1)
-    fields = FIELDS | {"selection.name": name, "train.checkpoint_every": 2, "eval.greedy": False, "eval.samples": 1}
-    fields |= {"embedding.cache": tmp_path / "embeddings", "replay.last_step": 0}
+    fields = {"selection.name": name, "train.checkpoint_every": 2, "eval.greedy": False, "eval.samples": 1}
     fields |= {"selection.references": references, "selection.reuse_references": references // 2}
     lines = []
     for workdir, steps in (("whole", 6), ("parts", 4), ("parts", 6)):
-        flags = [f"--config.{field}={value}" for field, value in (fields | {"train.steps": steps}).items()]
-        assert main.main([f"--workdir={tmp_path / workdir}", *flags]) == 0, capsys.readouterr().err
+        here(tmp_path / workdir, **fields, **{"train.steps": steps, "replay.last_step": 0})
         lines.append((tmp_path / workdir / "groups.jsonl").read_text())
     assert lines[0] == lines[2] and lines[0].startswith(lines[1]) and len(lines[0].splitlines()) == 6
     scored = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])["ledger/scored_tokens"]
@@ -334,20 +354,20 @@ SPEED = {"selection.name": "speed", "selection.screening": 2, "selection.max_dra
 
 
 @pytest.mark.slow
-def test_draws_on_eight_devices_are_those_of_one(start, tmp_path):
+def test_draws_on_eight_devices_are_those_of_one(here, tmp_path):
     lines = []
     for devices in (1, 8):
         workdir = tmp_path / str(devices)
         fields = SPEED | {"train.steps": 1}
-        finish(start(workdir, "--config=configs/quickstart.py:grpo", devices=devices, **fields))
+        here(workdir, "--config=configs/quickstart.py:grpo", devices=devices, **fields)
         lines.append((workdir / "groups.jsonl").read_text())
     assert lines[0] == lines[1]
 
 
-def test_draws_until_all_groups_are_mixed(start, tmp_path):
+def test_draws_until_all_groups_are_mixed(here, tmp_path):
     """By two completions of each question of up to three batches; the others are then sampled of eight questions."""
     fields = SPEED | {"train.steps": 2}
-    finish(start(tmp_path / "run", "--config=configs/quickstart.py:grpo", **fields))
+    here(tmp_path / "run", "--config=configs/quickstart.py:grpo", **fields)
     G = FIELDS["rollout.group_size"]
     log, groups = (
         [json.loads(line) for line in (tmp_path / "run" / file).read_text().splitlines()]
@@ -369,17 +389,17 @@ def test_draws_until_all_groups_are_mixed(start, tmp_path):
     assert tokens.pop("tokens") == sum(tokens.values()) and tokens["screening"] > 0
 
 
-def test_started_again(whole, start, tmp_path):
+def test_started_again(whole, here, tmp_path):
     """On a finished run, with another setting, without its lines, on other files: each says so in a line."""
     workdir = tmp_path / "copy"
     shutil.copytree(whole[0], workdir)
-    out, _ = finish(start(workdir))
+    out, _ = here(workdir)
     assert "is finished" in out and "held-out accuracy" in out
-    _, err = finish(start(workdir, **{"learner.clip": 0.3, "train.steps": STEPS + 2}), 2)
+    _, err = here(workdir, **{"learner.clip": 0.3, "train.steps": STEPS + 2}, code=2)
     assert err.startswith("error:") and err.count("\n") == 1 and "config.learner.clip=[0.2, 0.2], not [0.3]" in err
     log = (workdir / "metrics.jsonl").read_text()
     (workdir / "metrics.jsonl").write_text("")
-    _, err = finish(start(workdir), 2)
+    _, err = here(workdir, code=2)
     assert err.count("\n") == 1 and "metrics.jsonl lacks steps" in err
     (workdir / "metrics.jsonl").write_text(log)
     (workdir / "checkpoints" / str(STEPS)).rename(tmp_path / "newest")
@@ -387,14 +407,14 @@ def test_started_again(whole, start, tmp_path):
     for name, value in config["fingerprints"].items():
         config["fingerprints"][name] = "other"
         (workdir / "config.json").write_text(json.dumps(config))
-        _, err = finish(start(workdir), 2)
+        _, err = here(workdir, code=2)
         assert err.count("\n") == 1 and f"began with another {name.replace('_', ' ')} than is there" in err
         config["fingerprints"][name] = value
     (workdir / "config.json").write_text(json.dumps(config))
     (tmp_path / "newest").rename(workdir / "checkpoints" / str(STEPS))
 
 
-def test_a_torn_checkpoint_falls_back_to_the_one_before(whole, start, tmp_path):
+def test_a_torn_checkpoint_falls_back_to_the_one_before(whole, here, tmp_path):
     """The run goes on from there and ends as it had."""
     workdir = tmp_path / "copy"
     shutil.copytree(whole[0], workdir)
@@ -402,7 +422,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(whole, start, tmp_path):
     file = max((f for f in newest.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     file.write_bytes(file.read_bytes()[:100])
     before = sorted(f.name for f in newest.iterdir())
-    out, err = finish(start(workdir))
+    out, err = here(workdir)
     (line,) = [line for line in err.splitlines() if line.startswith("warning: checkpoint")]
     assert f"{file.name} is damaged" in line and f"continues from step {STEPS - 3}" in line
     assert f"(continues after step {STEPS - 3})" in out
@@ -435,31 +455,31 @@ def test_a_workdir_has_one_run_at_a_time(whole, start, tmp_path):
     ],
     ids=str,
 )
-def test_mistakes_leave_nothing(start, tmp_path, fields, said):
-    _, err = finish(start(tmp_path / "run", **fields), 2)
+def test_mistakes_leave_nothing(here, tmp_path, fields, said):
+    _, err = here(tmp_path / "run", **fields, code=2)
     assert err.startswith("error:") and err.count("\n") == 1 and said in err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_diverges_stops(start, tmp_path):
-    _, err = finish(start(tmp_path / "run", **{"learner.learning_rate": 1e30}), 2)
+def test_a_run_that_diverges_stops(here, tmp_path):
+    _, err = here(tmp_path / "run", **{"learner.learning_rate": 1e30}, code=2)
     said = err.splitlines()[-1]
     assert said.startswith("error: step") and "not finite" in said and "checkpoint" in said and "Traceback" not in err
 
 
-def test_the_users_model_is_not_overwritten(start, tmp_path):
+def test_the_users_model_is_not_overwritten(here, tmp_path):
     shutil.copytree(QUICKSTART, tmp_path / "run" / "policy")
     before = {file.name: file.read_bytes() for file in (tmp_path / "run" / "policy").iterdir()}
-    _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "run" / "policy"}), 2)
+    _, err = here(tmp_path / "run", **{"policy.path": tmp_path / "run" / "policy"}, code=2)
     assert err.count("\n") == 1 and "policy.path" in err and os.listdir(tmp_path / "run") == ["policy"]
     assert {file.name: file.read_bytes() for file in (tmp_path / "run" / "policy").iterdir()} == before
 
 
-def test_weights_that_are_not_finite(start, tmp_path):
+def test_weights_that_are_not_finite(here, tmp_path):
     config, params = policy.load(QUICKSTART)
     params["norm"] = params["norm"].at[3].set(np.nan)
     policy.save(tmp_path / "nan", config, params, tokenizer_dir=QUICKSTART)
-    _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "nan"}), 2)
+    _, err = here(tmp_path / "run", **{"policy.path": tmp_path / "nan"}, code=2)
     assert err.count("\n") == 1 and "NaN" in err and not (tmp_path / "run").exists()
 
 
@@ -478,32 +498,32 @@ def test_interrupted_in_the_last_export(whole, start, tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_that_are_dead_are_said_once(start, tmp_path):
+def test_weights_that_are_dead_are_said_once(here, tmp_path):
     config, params = policy.load(QUICKSTART)
     policy.save(tmp_path / "dead", config, jax.tree.map(lambda x: x * 0, params), tokenizer_dir=QUICKSTART)
-    _, err = finish(start(tmp_path / "run", **{"policy.path": tmp_path / "dead", "train.steps": 5}))
+    _, err = here(tmp_path / "run", **{"policy.path": tmp_path / "dead", "train.steps": 5})
     (line,) = [line for line in err.splitlines() if line.startswith("warning")]
     assert line.startswith("warning: step 2: in the last 2 steps no completion earned a reward; take an easier pool")
     assert line.endswith("; no new group taught anything")
 
 
-def test_a_workdir_of_something_else_is_left_alone(start, tmp_path):
+def test_a_workdir_of_something_else_is_left_alone(here, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("mine")
-    _, err = finish(start(tmp_path), 2)
+    _, err = here(tmp_path, code=2)
     assert err.count("\n") == 1 and "config.json" in err and os.listdir(tmp_path) == ["metrics.jsonl"]
 
 
 @pytest.fixture(scope="module")
-def emptied(whole, start, tmp_path_factory):
+def emptied(whole, here, tmp_path_factory):
     """The whole run continued by two steps with an empty, larger buffer."""
     workdir = tmp_path_factory.mktemp("runs") / "emptied"
     shutil.copytree(whole[0], workdir)
     more = {"train.steps": STEPS + 2, "replay.capacity": 16}
-    _, err = finish(start(workdir, **more), 2)
+    _, err = here(workdir, **more, code=2)
     assert err.count("\n") == 1 and "config.replay.capacity=8, not 16" in err and "train.empty_buffer=True" in err
-    _, err = finish(start(workdir, **more | {"rollout.group_size": 2}), 2)
+    _, err = here(workdir, **more | {"rollout.group_size": 2}, code=2)
     assert err.count("\n") == 1 and "train.empty_buffer=True" in err
-    out, _ = finish(start(workdir, **more, **{"train.empty_buffer": True}))
+    out, _ = here(workdir, **more, **{"train.empty_buffer": True})
     assert "starts with an empty buffer" in out
     return workdir
 
@@ -530,12 +550,12 @@ def test_continued_with_an_empty_buffer(whole, emptied):
     assert sum(log[-1]["replay/ages"]) == log[-1]["replay/ages"][0] == min(4, len(useful))
 
 
-def test_continued_on_eight_devices(whole, emptied, start, tmp_path):
+def test_continued_on_eight_devices(whole, emptied, here, tmp_path):
     """A step on data 2 x fsdp 2 x tensor 2: the same fresh groups as on one, replay from the buffer cut in four."""
     workdir = tmp_path / "eight"
     shutil.copytree(whole[0], workdir)
     mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
-    finish(start(workdir, devices=8, **mesh, **{"train.steps": STEPS + 1}))
+    here(workdir, devices=8, **mesh, **{"train.steps": STEPS + 1})
     many, one = rows(workdir)[-1], rows(emptied)[STEPS + 1]
     for name in ("ledger/generated_tokens", "train/reward", "train/useful_groups", "train/completion_tokens"):
         assert many[name] == pytest.approx(one[name]), name
