@@ -88,7 +88,7 @@ def _claim(name: str, found: dict) -> str:
     form = {"waste": "{:+.2f}", "accuracy": "{:+.3f}"}.get(name, "{:.0%}")
     value, *ends = ("never" if x == -math.inf else form.format(x) for x in (value, low, high))
     if math.isnan(low):
-        return f"{value}, {found['seeds']} seeds: no interval"
+        return f"{value}, {found['seeds']} seed{'s' * (found['seeds'] > 1)}: no interval"
     return f"{value} [{ends[0]}, {ends[1]}]" + (", cannot tell" if low <= 0 <= high else "")
 
 

@@ -35,8 +35,8 @@ def run(
     argv, workdir = list(sys.argv[1:] if argv is None else argv), ""
     values = flags.FlagValues() if values is None else values
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)", arg) for arg in argv):
-        print(help_text.replace("{default}", default_config).replace("{processes}", PROCESSES), end="")
-        return 0
+        text = help_text.replace("{default}", default_config).replace("{processes}", PROCESSES)
+        return exit_code(lambda: print(text, end=""))
 
     def program():
         nonlocal workdir
@@ -79,10 +79,8 @@ def process_flags(values: flags.FlagValues) -> Callable[[], None]:
 def run_words(function: Callable[[list[str]], None], help_text: str, argv: list[str] | None = None) -> int:
     """Calls `function(words of the command line)` and returns the exit code, as `exit_code`; 0: help is shown."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(argv):
-        print(help_text, end="")
-        return 0
-    return exit_code(lambda: function(argv))
+    is_asked = {"-h", "--help"} & set(argv)
+    return exit_code(lambda: print(help_text, end="") if is_asked else function(argv))
 
 
 def end(code: int) -> None:

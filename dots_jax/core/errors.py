@@ -40,20 +40,26 @@ def no_room(error: Exception) -> bool:
 def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str, interrupted: str = "") -> int:
     """Calls a program and returns its exit code.
 
-    That is what it returns, or 0; 2: the user's mistake, one line on stderr; 130: interrupted. Other exceptions pass.
-    `where` says what an error of the system is about that names no file, `interrupted` what becomes of a program that
-    was.
+    That is what it returns, or 0; 2: the user's mistake, one line on stderr; 130: interrupted; 141: what read its
+    output has ended. Other exceptions pass. `where` says what an error of the system is about that names no file,
+    `interrupted` what becomes of a program that was.
     """
     show = sys.unraisablehook
     sys.unraisablehook = functools.partial(_repeat, show)
     try:
-        return function() or 0
+        code = function() or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         tell(error)
         return 2
     except KeyboardInterrupt:
         print(f"\ninterrupted{interrupted}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as where `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written goes nowhere
+        print(f"what read the output has ended{interrupted}", file=sys.stderr)
+        return 141
     except OSError as error:  # a full disk, a file where a directory should be
         mend = "make room, then the same command continues" if no_room(error) else "mend that, or name another place"
         tell(f"cannot read or write {error.filename or where()}: {error.strerror or error}; {mend}")

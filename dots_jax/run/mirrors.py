@@ -98,6 +98,6 @@ class WandB:
         self._run.log(scalars, step=step)
 
     def close(self) -> None:
-        """Returns when all is sent, or on disk where it is offline."""
+        """Returns when all is sent, or on disk where it is offline; a run that an exception ends has failed."""
         if self._run is not None:
-            self._run.finish()
+            self._run.finish(exit_code=int(sys.exc_info()[0] is not None))

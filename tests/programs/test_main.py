@@ -141,6 +141,16 @@ def test_errors_of_the_function(capsys):
         fails(ValueError("a bug"))
 
 
+@pytest.mark.parametrize("program", ["main", "report"])
+def test_nobody_reads_the_output(program):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", f"dots_jax.{program}", "--help"]
+    done = subprocess.run(command, cwd=files.ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=600)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "what read the output has ended\n")
+
+
 def test_an_interrupt_is_not_lost_where_python_ignores_errors(capsys):
     class Collected:
         def __del__(self):

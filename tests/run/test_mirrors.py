@@ -1,5 +1,6 @@
 """TensorBoard, and Weights & Biases by a stand-in for its package."""
 
+import contextlib
 import struct
 import sys
 import types
@@ -38,7 +39,8 @@ def wandb(monkeypatch):
     def init(**settings):
         calls.append(("init", settings))
         log = lambda scalars, step: calls.append((step, scalars))  # noqa: E731
-        return types.SimpleNamespace(url="https://here", log=log, finish=lambda: calls.append(("finish", {})))
+        finish = lambda exit_code: calls.append(("finish", exit_code))  # noqa: E731
+        return types.SimpleNamespace(url="https://here", log=log, finish=finish)
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     for name in ("WANDB_SILENT", "WANDB_CONSOLE"):
@@ -55,7 +57,13 @@ def test_wandb_has_the_scalars_and_one_run_for_all_starts(wandb, tmp_path, capsy
         metrics.write(first, {"x": 1.5, "list": [1], "text": "a"})
         metrics.close()
     assert [name for name, _ in wandb] == ["init", 0, "finish", "init", 3, "finish"]
-    assert wandb[1][1] == wandb[4][1] == {"x": 1.5}
+    assert wandb[1][1] == wandb[4][1] == {"x": 1.5} and wandb[2][1] == wandb[5][1] == 0
+    with pytest.raises(UserError), contextlib.ExitStack() as stack:  # as a run's log is one
+        metrics = Metrics(str(tmp_path), mirrors.make(config, str(tmp_path)))
+        stack.callback(metrics.close)
+        metrics.restart([])
+        raise UserError("a step failed")
+    assert wandb[-1] == ("finish", 1)
     settings = wandb[0][1]
     assert settings == wandb[3][1] and settings["resume"] == "allow" and settings["project"] == "dots_jax"
     assert settings["name"] == f"quickstart:dots_rr {tmp_path.name}" and settings["config"]["train"]["steps"] == 120
