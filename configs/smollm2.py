@@ -29,16 +29,17 @@ def get_config(which: str = "grpo"):
     c.rollout.temperature = 0.7
     c.rollout.chunk = 16
 
-    c.replay.capacity = 32
+    c.replay.capacity = 64
 
     c.learner.minibatches = 1
-    c.learner.micro_tokens = 2048
+    c.learner.micro_tokens = 1024
     c.learner.logits_chunk = 512
     c.learner.learning_rate = 2e-5
+    c.learner.remat = "none"
 
-    c.train.steps = 40
-    c.train.batch_size = 8
-    c.train.eval_every = 10
+    c.train.steps = 60
+    c.train.batch_size = 16
+    c.train.eval_every = 15
     c.train.checkpoint_every = 5
 
     c.eval.samples = 2
