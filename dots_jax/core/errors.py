@@ -5,6 +5,7 @@ import difflib
 import errno
 import functools
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -47,25 +48,38 @@ def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str
     show = sys.unraisablehook
     sys.unraisablehook = functools.partial(_repeat, show)
     try:
-        code = function() or 0
-        sys.stdout.flush()
-        return code
+        try:
+            code = function() or 0
+            sys.stdout.flush()
+            return code
+        finally:
+            unread = _silence_unread()  # what is said below must not fail in turn
     except UserError as error:
         tell(error)
         return 2
     except KeyboardInterrupt:
         print(f"\ninterrupted{interrupted}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # as where `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be written goes nowhere
-        print(f"what read the output has ended{interrupted}", file=sys.stderr)
-        return 141
     except OSError as error:  # a full disk, a file where a directory should be
+        if unread and isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            print(f"what read the output has ended{interrupted}", file=sys.stderr)
+            return 141
         mend = "make room, then the same command continues" if no_room(error) else "mend that, or name another place"
         tell(f"cannot read or write {error.filename or where()}: {error.strerror or error}; {mend}")
         return 2
     finally:
         sys.unraisablehook = show
+
+
+def _silence_unread() -> bool:
+    """Has stdout and stderr write to nowhere where they are pipes that nobody reads any more; whether one was."""
+    poller = select.poll()
+    for fd in (1, 2):
+        poller.register(fd, 0)
+    unread = [fd for fd, event in poller.poll(0) if event & select.POLLERR]
+    for fd in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+    return bool(unread)
 
 
 def quiet_interrupts() -> None:

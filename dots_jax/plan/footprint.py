@@ -299,7 +299,7 @@ class Footprint:
         row = c.rollout.group_size * c.rollout.max_tokens
         prompt = c.rollout.group_size * c.data.max_prompt_tokens
         return {
-            "generated": self.sampled["fresh"][0] * self._selector.most_rollouts(c) * c.rollout.max_tokens,
+            "generated": self.sampled["fresh"][0] * sum(self._selector.calls(c)) * c.rollout.max_tokens,
             "generated for references": self._num_references / c.selection.interval * row,
             "trained": spec.batch_size * row,
             "trained, prompts too": spec.batch_size * (row + prompt),
@@ -333,7 +333,7 @@ class Footprint:
         rescored = spec.num_slots * self._selector.rescores
         evaluated = question(c.eval.samples) + question(1) * bool(c.eval.greedy)
         return {
-            "sampling": self.sampled["fresh"][0] * question(self._selector.most_rollouts(c)),
+            "sampling": self.sampled["fresh"][0] * sum(map(question, self._selector.calls(c))),
             "references": self._num_references / c.selection.interval * question(G),
             "scoring of the buffer": rescored * (G * forward + prompts / spec.batch_size) / c.selection.interval,
             "update": trained + (rows * forward if c.learner.kl_coef else 0),

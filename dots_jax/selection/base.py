@@ -72,9 +72,11 @@ class Selector:
         return 0
 
     @classmethod
-    def most_rollouts(cls, config: ConfigDict) -> int:
-        """How many completions a step samples at most for each question that it trains on; for the plan."""
-        return config.rollout.group_size
+    def calls(cls, config: ConfigDict) -> list[int]:
+        """Completions of each question in the calls of the sampler that a step makes at most; for the plan."""
+        G = config.rollout.group_size
+        n = cls.screening or G
+        return cls.max_draws * [n] + [G - n] * (n < G)
 
     def __init__(self, config: ConfigDict, context: Context):
         self.config, self.context = config, context

@@ -13,9 +13,9 @@ class Dapo(Uniform):
     """
 
     @classmethod
-    def most_rollouts(cls, config: ConfigDict):
-        """Those of all draws."""
-        return config.selection.max_draws * config.rollout.group_size
+    def calls(cls, config: ConfigDict):
+        """One a draw."""
+        return config.selection.max_draws * [config.rollout.group_size]
 
     def __init__(self, config: ConfigDict, context: Context):
         super().__init__(config, context)

@@ -26,10 +26,10 @@ class Speed(Dapo):
             )
 
     @classmethod
-    def most_rollouts(cls, config: ConfigDict):
-        """Those that screen all draws, and the others of one."""
+    def calls(cls, config: ConfigDict):
+        """One that screens a draw, and one for the rest."""
         n = config.selection.screening
-        return config.selection.max_draws * n + config.rollout.group_size - n
+        return config.selection.max_draws * [n] + [config.rollout.group_size - n]
 
     def __init__(self, config: ConfigDict, context: Context):
         super().__init__(config, context)

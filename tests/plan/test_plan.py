@@ -276,7 +276,10 @@ def test_draws_screening_and_scoring_of_the_buffer_are_counted():
     drawn = costs("dapo", replay_fresh_fraction=1.0, selection_max_draws=3)
     screened = costs("speed", replay_fresh_fraction=1.0, selection_max_draws=3, selection_screening=2)
     assert (plain[0], drawn[0], screened[0]) == (8, 3 * 8, 3 * 2 + 6)
-    assert plain[1]["sampling"] < screened[1]["sampling"] < drawn[1]["sampling"]
+    prompt = 32 * (2 * shapes.count(MODEL, embeddings=False) * 64 + MODEL.num_layers * 4 * 128 * 64 * 65 // 2)
+    completion = (plain[1]["sampling"] - prompt) / 8
+    assert drawn[1]["sampling"] == 3 * plain[1]["sampling"]
+    assert screened[1]["sampling"] == pytest.approx((3 + 1) * prompt + (3 * 2 + 6) * completion)
     fields = {"replay_capacity": 48, "selection_references": 16, "learner_remat": "none", "eval_greedy": False}
     once, fourth = (costs("snis", selection_interval=n, **fields)[1]["scoring of the buffer"] for n in (1, 4))
     assert once == 4 * fourth > 0 and not plain[1]["scoring of the buffer"]

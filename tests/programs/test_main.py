@@ -1,3 +1,5 @@
+import errno
+import functools
 import os
 import signal
 import subprocess
@@ -141,14 +143,34 @@ def test_errors_of_the_function(capsys):
         fails(ValueError("a bug"))
 
 
-@pytest.mark.parametrize("program", ["main", "report"])
-def test_nobody_reads_the_output(program):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["main", "--help"], 141, "what read the output has ended\n"),
+        (["report", "--help"], 141, "what read the output has ended\n"),
+        (["report", "nowhere"], 2, "error: no workdir"),
+    ],
+    ids=str,
+)
+def test_nobody_reads_the_output(flags, code, said, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", f"dots_jax.{program}", "--help"]
-    done = subprocess.run(command, cwd=files.ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=600)
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    run = functools.partial(subprocess.run, [sys.executable, "-m", f"dots_jax.{flags[0]}", flags[1]], cwd=files.ROOT)
+    done = run(env=env, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=600)
+    assert done.returncode == code and done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    assert run(env=env, stdout=writer, stderr=writer, timeout=600).returncode == code
     os.close(writer)
-    assert (done.returncode, done.stderr) == (141, "what read the output has ended\n")
+
+
+def test_another_broken_pipe_is_no_reader_of_the_output(capsys):
+    def function(config, workdir):
+        print("pending")
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", "socket")
+
+    assert command_line.run(function, DEFAULT, "help", []) == 2
+    assert "cannot read or write socket" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_not_lost_where_python_ignores_errors(capsys):
