@@ -72,9 +72,12 @@ def simulate(config: ConfigDict, workdir: str, history: str, names: list[str], s
     for name, own in configs.items():
         if _maker(recording, own)(first_key).reads_policy:  # whatever is refused is told before hours of others
             raise UserError(f"--selectors: {name} cannot be simulated: the recorded policy's states are not there")
+    if expected := config_rules.RUN["seed"](config.seed + seeds - 1):
+        raise UserError(f"--config.seed={config.seed} and --seeds={seeds}: a seed must be {expected}")
     os.makedirs(workdir, exist_ok=True)
     V, N = recording.successes.shape
     print(f"{history}: {N:,} questions, {V} visits, groups of {recording.rollouts}; {seeds} seeds", flush=True)
+    print(f"{workdir} has the results of the selectors that have ended", flush=True)
     results = {
         "history": history,
         "questions": N,
@@ -100,14 +103,15 @@ def _config(config: ConfigDict, name: str) -> ConfigDict:
     parts = name.split(":")
     selector = ":".join(part for part in parts if "=" not in part)
     changes = {"selection.interval": 1, "selection.reuse_references": 0, "replay.fresh_fraction": 1.0}
+    common = {*changes, "selection.name", "selection.references"}
     known = fields.flatten(config.to_dict())
     for part in (part for part in parts if "=" in part):
         field, _, text = part.partition("=")
         field = field if "." in field else f"selection.{field}"
         if field not in known:
             raise UserError(f"--selectors: {name} has an unknown field; {near(field, known)}see configs/common.py")
-        if field in changes or not field.startswith(selection.FIELDS) or field == "selection.references":
-            raise UserError(f"--selectors: {name} sets {field}, which is the same for all selectors; leave it out")
+        if field in common or not field.startswith(selection.FIELDS):
+            raise UserError(f"--selectors: {name} sets {field}, which is no field of one selector alone; leave it out")
         try:
             value = text if isinstance(known[field], str) else json.loads(text.lower())
         except ValueError:

@@ -148,9 +148,12 @@ class _Visit:
         selector, G, key = self.selector, self.recording.rollouts, self._stream(Purpose.SELECTION)
         first = selector.screening or G
         kept, shown = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        tried = kept
         for number in range(selector.max_draws):
             if number:
                 ids = self._propose(jax.random.fold_in(key, number))
+                ids = ids[~np.isin(ids, tried)]  # of each question one group is recorded at a visit
+            tried = np.append(tried, ids)
             counts = self._screened(ids, first, number)
             self._observe(ids, counts, first)
             kept, shown = np.concatenate([kept, ids]), np.concatenate([shown, counts])

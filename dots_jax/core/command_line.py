@@ -85,8 +85,8 @@ def run_words(function: Callable[[list[str]], None], help_text: str, argv: list[
 
 def end(code: int) -> None:
     """Ends the process; at once where something failed, since threads that still write would have their say."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed
+        stream.flush()
     os._exit(code) if code else sys.exit(0)
 
 

@@ -50,7 +50,8 @@ def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str
     try:
         try:
             code = function() or 0
-            sys.stdout.flush()
+            if sys.stdout:  # None where it is closed
+                sys.stdout.flush()
             return code
         finally:
             unread = _silence_unread()  # what is said below must not fail in turn
@@ -65,7 +66,7 @@ def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str
             print(f"what read the output has ended{interrupted}", file=sys.stderr)
             return 141
         mend = "make room, then the same command continues" if no_room(error) else "mend that, or name another place"
-        tell(f"cannot read or write {error.filename or where()}: {error.strerror or error}; {mend}")
+        tell(f"cannot read or write {error.filename or where() or 'the output'}: {error.strerror or error}; {mend}")
         return 2
     finally:
         sys.unraisablehook = show

@@ -163,6 +163,22 @@ def test_screened_completions_are_some_of_those_recorded():
     assert set(shown[0]) == {0, 1, 2} and set(shown[4]) == {1, 2} and set(shown[5]) == {0, 1}
 
 
+class Repeating(Screened):
+    """Draws the same questions again, as batches do that wrap around a pool."""
+
+    max_draws, screening = 3, 0
+
+    def propose(self, state, key, n, step):
+        return np.arange(n, dtype=np.int32), state
+
+
+def test_a_recorded_group_counts_once_a_visit():
+    trial = simulation.Simulation(recorded([[2, 0, 4, 2, 3, 1]] * 2), 3, 0)
+    make = lambda key: Repeating(None, selection.Context(6, (), None, None, None, 2, None, key))  # noqa: E731
+    numbers = trial.play(make, 0)
+    assert numbers["rollouts"] == 2 * 3 * 4 and numbers["useful"] == pytest.approx(1 / 3)
+
+
 def test_of_few_measured_questions_the_first_proposed_are_judged():
     nan = np.nan
     trial = simulation.Simulation(recorded([[nan, 4, nan, 3, 0, 4, 2, nan]], is_sparse=True), 2, 1)
@@ -226,6 +242,11 @@ BAD = {
     "bad field": (lambda room: [*history(room), "--selectors=posterior:head=x"], "selection.head must be one of"),
     "bad number": (lambda room: [*history(room), "--selectors=posterior:features=1.5"], "features must be a whole"),
     "not its own": (lambda room: [*history(room), "--selectors=dots:train.batch_size=4"], "train.batch_size"),
+    "name": (lambda room: [*history(room), "--selectors=oracle:name=dots"], "selection.name, which is no field of one"),
+    "last seed": (
+        lambda room: [*history(room), f"--config.seed={2**32 - 1}", "--seeds=2"],
+        "--seeds=2: a seed must",
+    ),
     "batch": (lambda room: [*history(room), "--batch=61"], "--batch=61 is more than the 60 questions"),
     "references": (lambda room: [*history(room), "--references=61"], "--references=61 is more than the 60"),
     "no labels": (lambda room: [*history(room), "--selectors=static"], "difficulty_column"),
