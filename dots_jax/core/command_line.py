@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from dots_jax.core import config_rules, fields, plugins
-from dots_jax.core.errors import UserError, exit_code, near
+from dots_jax.core.errors import UserError, exit_code, flush, near
 from dots_jax.core.files import ROOT
 from dots_jax.core.rules import Rule, shortened
 
@@ -85,8 +85,7 @@ def run_words(function: Callable[[list[str]], None], help_text: str, argv: list[
 
 def end(code: int) -> None:
     """Ends the process; at once where something failed, since threads that still write would have their say."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed
-        stream.flush()
+    flush()
     os._exit(code) if code else sys.exit(0)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dots_jax.core.errors import UserError, tell
+from dots_jax.core.errors import UserError, flush, tell
 
 _JOIN_SECONDS = 300  # hosts of a pod or a queue start minutes apart
 _joined = False
@@ -104,8 +104,7 @@ def leave(code: int) -> int:
     At once, because JAX waits at exit for processes that wait for this one in the middle of a step.
     """
     if code and _joined:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         if is_main():
             time.sleep(2)  # all others end with it: let those that have come to the same error say so
         os._exit(code)

@@ -50,8 +50,7 @@ def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str
     try:
         try:
             code = function() or 0
-            if sys.stdout:  # None where it is closed
-                sys.stdout.flush()
+            flush()
             return code
         finally:
             unread = _silence_unread()  # what is said below must not fail in turn
@@ -70,6 +69,12 @@ def exit_code(function: Callable[[], int | None], where: Callable[[], str] = str
         return 2
     finally:
         sys.unraisablehook = show
+
+
+def flush() -> None:
+    """Writes what stdout and stderr still hold; one that is closed holds nothing."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
 
 
 def _silence_unread() -> bool:

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: real processes, the quickstart's policy, a few small steps."""
+"""The main job as a user runs it, in processes of its own where it takes one: the quickstart's policy, few steps."""
 
 import io
 import json
